@@ -1,0 +1,10 @@
+"""``ros2 launch wm_mpc point_maze_sim.launch.py [key:=value ...]``; arguments: ``--show-args``."""
+
+from launch import LaunchDescription
+
+from wm_mpc.launch_adapter import launch_description
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Describe the bringup ``point_maze_sim`` of :mod:`wm_mpc.bringup`."""
+    return launch_description("point_maze_sim")

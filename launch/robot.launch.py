@@ -1,0 +1,10 @@
+"""``ros2 launch wm_mpc robot.launch.py [key:=value ...]``; arguments: ``--show-args``."""
+
+from launch import LaunchDescription
+
+from wm_mpc.launch_adapter import launch_description
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Describe the bringup ``robot`` of :mod:`wm_mpc.bringup`."""
+    return launch_description("robot")
