@@ -10,6 +10,7 @@ with time weights ``w`` (terminal; or geometric, ``w_t ~ base**t``, arXiv 2512.0
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -82,6 +83,13 @@ class GoalObjective:
         self.horizon = horizon
         self.time_weights = config.time_weights(horizon).to(device)
         self.channel_weights = config.channel_weights(visual_dim, proprio_width).to(device)
+
+    def with_horizon(self, horizon: int) -> GoalObjective:
+        """Return the same cost over another horizon."""
+        other = copy.copy(self)
+        other.horizon = horizon
+        other.time_weights = self.config.time_weights(horizon).to(self.time_weights.device)
+        return other
 
     def distance(self, latents: Tensor, goal: Tensor) -> Tensor:
         """Weighted squared distance per frame: ``(..., *L)`` and ``L`` -> ``(...)`` (mean over tokens)."""

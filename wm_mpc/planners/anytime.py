@@ -1,0 +1,232 @@
+"""What all planners share: the anytime loop, its accounting, and the promise about what comes back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from wm_mpc.budget import Clock, monotonic
+from wm_mpc.objective import GoalObjective
+from wm_mpc.planners.base import Dynamics, Plan, PlanRequest
+from wm_mpc.planners.kernels import Kernel, make_kernel
+
+
+class Search(Protocol):
+    """One planning call in progress. Everything stays on the device until the loop reads it.
+
+    Attributes:
+        transitions: model transitions spent so far.
+        per_iteration: model transitions of the next iteration.
+        closing: model transitions that ``finish`` will spend.
+    """
+
+    transitions: int
+    per_iteration: int
+    closing: int
+
+    def advance(self, iterations: int) -> None:
+        """Run some iterations without a host sync."""
+        ...
+
+    def finish(self) -> None:
+        """Evaluate what the last iteration produced, where that is not done yet."""
+        ...
+
+    def best(self) -> tuple[Tensor, Tensor]:
+        """Best plan so far ``(T, A)`` and its cost, a 0-d tensor (``inf``: nothing finite seen)."""
+        ...
+
+    def warm_cost(self) -> float:
+        """Cost of the warm start, ``nan`` when there was none."""
+        ...
+
+    def virtual_states(self) -> Tensor | None:
+        """Lifted states ``(T - 1, *L)`` of methods that have them."""
+        ...
+
+
+class AnytimePlanner:
+    """Base of the planners: subclasses implement ``begin``.
+
+    Args:
+        name: registry name.
+        model: dynamics; bounds come from its ``action_bounds()`` when it has one.
+        objective: cost; its horizon is the plan's.
+        config: the planner's configuration, with ``iterations`` and ``chunk``.
+        clock: monotonic clock for deadlines.
+        compile: use compiled code where that is faster.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: Dynamics,
+        objective: GoalObjective,
+        config: Any,
+        clock: Clock = monotonic,
+        compile: bool = True,
+    ) -> None:
+        self.name = name
+        self.model = model
+        self.objective = objective
+        self.config = config
+        self.clock = clock
+        self.horizon = objective.horizon
+        self.device = objective.time_weights.device
+        self.shape = (self.horizon, model.action_width)
+        self.low, self.high = bounds_of(model, self.device)
+        self.kernel: Kernel = make_kernel(model, objective, compile)
+
+    def begin(self, request: PlanRequest, generator: torch.Generator) -> Search:
+        """Set up a search; may not evaluate the model."""
+        raise NotImplementedError
+
+    def plan(self, request: PlanRequest) -> Plan:
+        """Return the best finite plan found before the deadline; a deadline in the past returns the warm start."""
+        started = self.clock()
+        request = self._sanitize(request)
+        fallback = request.warm_start
+        if fallback is None:
+            fallback = torch.zeros(self.shape, device=self.device).clamp(self.low, self.high)
+        if request.deadline is not None and started >= request.deadline:
+            return self._empty(fallback, "deadline", started)
+        generator = torch.Generator(self.device).manual_seed(request.seed)
+        search = self.begin(request, generator)
+        iterations, stopped = self._iterate(search, request)
+        if iterations == 0:
+            return self._empty(fallback, stopped, started)
+        search.finish()
+        actions, cost_tensor = search.best()
+        cost = float(cost_tensor)
+        if not math.isfinite(cost):
+            actions, stopped, latents = fallback, "non_finite", None
+        else:
+            latents = self.kernel.rollout(request.latent, actions[None])[0]
+        return Plan(
+            actions=actions,
+            cost=cost,
+            warm_cost=search.warm_cost(),
+            latents=latents,
+            iterations=iterations,
+            transitions=search.transitions + (self.horizon if latents is not None else 0),
+            wall_s=self.clock() - started,
+            stopped=stopped,
+            planner=self.name,
+            virtual_states=search.virtual_states(),
+        )
+
+    def warm_up(self) -> None:
+        """Compile and touch every code path once, so that the first real tick costs what the others cost."""
+        zero = torch.zeros(self.model.latent_shape, device=self.device)
+        request = PlanRequest(zero, zero)
+        # A real call after the compiling one fills caches and allocators.
+        for warm in (None, torch.zeros(self.shape, device=self.device)):
+            self.plan(replace(request, warm_start=warm))
+
+    def _iterate(self, search: Search, request: PlanRequest) -> tuple[int, str]:
+        """Advance in chunks; a chunk begins only if the slowest iteration so far says that it will end in time."""
+        done, slowest = 0, 0.0
+        limit = self.config.iterations
+        while done < limit:
+            count = min(self.config.chunk, limit - done)
+            if request.max_transitions is not None:
+                reserve = search.closing + self.horizon
+                room = request.max_transitions - search.transitions - reserve
+                count = min(count, room // search.per_iteration)
+                if count < 1:
+                    return done, "transitions"
+            before = self.clock()
+            if request.deadline is not None:
+                left = request.deadline - before
+                if left <= 0 or left < slowest:
+                    return done, "deadline"
+                # Before anything was measured, one iteration tells what they cost.
+                count = min(count, int(left / slowest) if slowest > 0 else 1)
+            search.advance(count)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            slowest = max(slowest, (self.clock() - before) / count)
+            done += count
+        return done, "iterations"
+
+    def _sanitize(self, request: PlanRequest) -> PlanRequest:
+        """Clamp given plans into the bounds, replace non-finite entries by zero, and check shapes."""
+        latent_shape = tuple(self.model.latent_shape)
+        for name in ("latent", "goal"):
+            value = getattr(request, name)
+            if tuple(value.shape) != latent_shape:
+                raise ValueError(f"{name}: shape {tuple(value.shape)}; {latent_shape} expected")
+        changed = {}
+        for name, lead in (("warm_start", 0), ("proposals", 1)):
+            value = getattr(request, name)
+            if value is None:
+                continue
+            if tuple(value.shape[lead:]) != self.shape:
+                raise ValueError(f"{name}: shape {tuple(value.shape)}; (..., {self.shape}) expected")
+            value = value.to(self.device).nan_to_num(0.0, 0.0, 0.0)
+            changed[name] = value.clamp(self.low, self.high)
+        states = request.warm_states
+        if states is not None:
+            expected = (self.horizon - 1, *latent_shape)
+            if tuple(states.shape) != expected:
+                raise ValueError(f"warm_states: shape {tuple(states.shape)}; {expected} expected")
+            if not torch.isfinite(states).all():
+                changed["warm_states"] = None
+        return replace(request, **changed) if changed else request
+
+    def _empty(self, actions: Tensor, stopped: str, started: float) -> Plan:
+        wall = self.clock() - started
+        return Plan(actions, math.inf, math.nan, None, 0, 0, wall, stopped, self.name)
+
+
+class BestOf:
+    """Best finite plan per row of a batch, kept on the device.
+
+    Args:
+        rows: batch size.
+        shape: ``(T, A)``.
+        device: torch device.
+    """
+
+    def __init__(self, rows: int, shape: tuple[int, int], device: torch.device) -> None:
+        self.costs = torch.full((rows,), math.inf, device=device)
+        self.actions = torch.zeros(rows, *shape, device=device)
+
+    def update(self, actions: Tensor, costs: Tensor) -> None:
+        """Take over the rows whose cost is finite and lower (a NaN compares false)."""
+        better = costs < self.costs
+        self.costs = torch.where(better, costs, self.costs)
+        self.actions = torch.where(better[:, None, None], actions, self.actions)
+
+    def best(self) -> tuple[Tensor, Tensor]:
+        """Best plan ``(T, A)`` and its cost (0-d)."""
+        row = self.costs.argmin()
+        return self.actions[row], self.costs[row]
+
+
+def bounds_of(model: Dynamics, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Action bounds in normalised units, two tensors ``(A,)``; unbounded when the model names none."""
+    bounds = getattr(model, "action_bounds", None)
+    if bounds is None:
+        wide = torch.full((model.action_width,), math.inf, device=device)
+        return -wide, wide
+    low, high = bounds()
+    return low.to(device), high.to(device)
+
+
+def check(config: Any, at_least: dict[str, float], above: dict[str, float] | None = None) -> None:
+    """Validate numeric fields of a configuration dataclass.
+
+    Raises:
+        ValueError: one line naming field, value and bound.
+    """
+    for name, bound in at_least.items():
+        if not getattr(config, name) >= bound:
+            raise ValueError(f"{name}: {getattr(config, name)}; at least {bound:g} expected")
+    for name, bound in (above or {}).items():
+        if not getattr(config, name) > bound:
+            raise ValueError(f"{name}: {getattr(config, name)}; more than {bound:g} expected")

@@ -1,0 +1,181 @@
+"""Gradient-based planning: descend the goal cost through the rollout from several starts (arXiv 2512.09929, sec. 2).
+
+.. math:: a \\leftarrow \\mathrm{clip}(a - \\eta\\, \\mathrm{Adam}(\\nabla_a J(a)) + \\sigma \\xi)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wm_mpc.planners.anytime import AnytimePlanner, BestOf, check
+from wm_mpc.planners.base import PlanRequest
+from wm_mpc.planners.proposals import start_batch
+
+
+@dataclass(frozen=True)
+class GradientConfig:
+    """Adam or plain gradient descent on the actions.
+
+    Attributes:
+        optimizer: ``adam`` or ``sgd`` (plain gradient descent).
+        learning_rate: step size, normalised action units (per unit of gradient for ``sgd``).
+        iterations: gradient steps.
+        starts: plans descended in parallel.
+        init: first free start without a warm start: ``random`` or ``zero``.
+        init_std: standard deviation of fresh starts, normalised action units.
+        warm_std: standard deviation of starts drawn around the warm start, normalised action units.
+        action_noise: standard deviation of the noise added after each step, normalised action units.
+        grad_clip: largest gradient norm of one plan; 0 switches clipping off.
+        entropy_weight: weight of the entropy of the set of starts (nearest-neighbour estimate), which pushes starts
+            apart; it fades linearly to zero over the iterations.
+        beta1, beta2, eps: Adam's constants.
+        chunk: iterations between two looks at the clock.
+    """
+
+    optimizer: str = "adam"
+    learning_rate: float = 0.2
+    iterations: int = 60
+    starts: int = 8
+    init: str = "random"
+    init_std: float = 1.0
+    warm_std: float = 0.3
+    action_noise: float = 0.003
+    grad_clip: float = 0.0
+    entropy_weight: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    chunk: int = 10
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("adam", "sgd"):
+            raise ValueError(f"optimizer: {self.optimizer!r}; adam or sgd expected")
+        if self.init not in ("random", "zero"):
+            raise ValueError(f"init: {self.init!r}; random or zero expected")
+        floors = ("init_std", "warm_std", "action_noise", "grad_clip", "entropy_weight")
+        check(
+            self,
+            {"iterations": 1, "starts": 1, "chunk": 1, **dict.fromkeys(floors, 0.0)},
+            {"learning_rate": 0, "eps": 0},
+        )
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)}; a value in [0, 1) expected")
+
+
+class GradientPlanner(AnytimePlanner):
+    """Multi-start gradient descent; see the module."""
+
+    config: GradientConfig
+
+    def begin(self, request: PlanRequest, generator: torch.Generator) -> GradientSearch:
+        """Lay out the starts; nothing is evaluated yet."""
+        config = self.config
+        starts = start_batch(
+            config.starts, self.shape, request.warm_start, request.proposals,
+            config.init, config.init_std, config.warm_std, generator,
+        ).clamp_(self.low, self.high)
+        return GradientSearch(self, request, starts, generator)
+
+
+class GradientSearch:
+    """Descent of a batch of plans ``(B, T, A)`` with the best iterate of each kept.
+
+    An iteration evaluates the current plans and then moves them, so the starts themselves count as iterates and the
+    result is never worse than the warm start.
+    """
+
+    def __init__(
+        self, planner: AnytimePlanner, request: PlanRequest, starts: Tensor, generator: torch.Generator,
+        config: GradientConfig | None = None,
+    ) -> None:
+        self.kernel, self.config = planner.kernel, config or planner.config
+        self.low, self.high = planner.low, planner.high
+        self.latent, self.goal = request.latent, request.goal
+        self.generator = generator
+        self.warm = request.warm_start is not None
+        self.x = starts
+        self.m, self.v = torch.zeros_like(starts), torch.zeros_like(starts)
+        self.kept = BestOf(len(starts), planner.shape, planner.device)
+        self.first_cost: Tensor | None = None
+        self.count = 0
+        self.transitions = 0
+        self.per_iteration = len(starts) * planner.horizon
+        self.closing = self.per_iteration
+
+    def advance(self, iterations: int) -> None:
+        """Evaluate, keep the best, step."""
+        config = self.config
+        for _ in range(iterations):
+            cost, grad = self.kernel.cost_and_grad(self.latent, self.goal, self.x)
+            if self.first_cost is None:
+                self.first_cost = cost
+            self.kept.update(self.x, cost)
+            grad = torch.nan_to_num(grad, 0.0, 0.0, 0.0)
+            if config.entropy_weight and len(self.x) > 1:
+                fade = max(0.0, 1.0 - self.count / config.iterations)
+                grad = grad - config.entropy_weight * fade * entropy_gradient(self.x)
+            if config.grad_clip:
+                norm = grad.flatten(1).norm(dim=1).clamp_min(1e-12)
+                grad = grad * (config.grad_clip / norm).clamp_max(1.0)[:, None, None]
+            self.count += 1
+            self.x = self.stepped(grad)
+            self.transitions += self.per_iteration
+
+    def stepped(self, grad: Tensor) -> Tensor:
+        """Plans after one optimiser step, noise and clamping."""
+        config = self.config
+        if config.optimizer == "sgd":
+            x = self.x - config.learning_rate * grad
+        else:
+            self.m.lerp_(grad, 1 - config.beta1)
+            self.v.mul_(config.beta2).addcmul_(grad, grad, value=1 - config.beta2)
+            scale = math.sqrt(1 - config.beta2**self.count)
+            denominator = self.v.sqrt().add_(config.eps * scale)
+            rate = config.learning_rate * scale / (1 - config.beta1**self.count)
+            x = torch.addcdiv(self.x, self.m, denominator, value=-rate)
+        if config.action_noise:
+            noise = torch.randn(x.shape, generator=self.generator, device=x.device)
+            x = x.add_(noise, alpha=config.action_noise)
+        return x.clamp_(self.low, self.high)
+
+    def finish(self) -> None:
+        """Evaluate the plans the last step produced."""
+        self.kept.update(self.x, self.kernel.cost(self.latent, self.goal, self.x))
+        self.transitions += self.per_iteration
+
+    def best(self) -> tuple[Tensor, Tensor]:
+        """Best iterate of all starts and its cost."""
+        return self.kept.best()
+
+    def warm_cost(self) -> float:
+        """Cost of the warm start, which is row 0 of the first evaluation."""
+        return float(self.first_cost[0]) if self.warm and self.first_cost is not None else math.nan
+
+    def virtual_states(self) -> None:
+        """Shooting methods lift no states."""
+
+
+def entropy_gradient(x: Tensor) -> Tensor:
+    """Gradient of the nearest-neighbour entropy estimate of a set of plans.
+
+    Kozachenko and Leonenko's estimate is, up to constants, ``mean_i log d_i`` with ``d_i`` the distance from plan ``i``
+    to its nearest neighbour.
+
+    Args:
+        x: plans, ``(B, T, A)`` with ``B >= 2``.
+
+    Returns:
+        ``(B, T, A)``; coinciding plans get zero, not infinity.
+    """
+    flat = x.flatten(1)
+    squared = torch.cdist(flat, flat).square()
+    squared.fill_diagonal_(math.inf)
+    nearest_squared, nearest = squared.min(1)
+    pull = flat - flat[nearest]
+    pull = pull / nearest_squared.clamp_min(1e-8)[:, None] / len(flat)
+    return pull.index_add(0, nearest, pull, alpha=-1.0).view_as(x)
