@@ -1,6 +1,6 @@
 """Build the ROS 2 interfaces (msg, srv, action) with CMake, then package as usual.
 
-``pip install .`` and ``pip install -e .`` come here; ``colcon build`` uses CMakeLists.txt directly.
+``pip install .`` and ``pip install -e .`` come here; ``colcon build`` uses CMakeLists.txt.
 ``WM_MPC_INTERFACES=0`` leaves the interfaces out: enough for training and evaluation without ROS.
 """
 
@@ -22,7 +22,7 @@ INTERFACES = os.environ.get("WM_MPC_INTERFACES", "1") != "0"
 
 
 def ros_prefix() -> Path:
-    """Prefix that holds the ROS generators: a distribution, the venv, or pip's build environment."""
+    """Prefix of the ROS generators: a distribution, the venv, or pip's build environment."""
     spec = importlib.util.find_spec("rosidl_generator_py")
     if spec is None or spec.origin is None:
         raise SystemExit(
@@ -60,7 +60,8 @@ class BuildInterfaces(build_ext):
             # the libraries end up in <prefix>/lib, the extensions two levels below it
             "CMAKE_INSTALL_RPATH": "$ORIGIN:$ORIGIN/../../..",
         }
-        subprocess.check_call([*configure, *(f"-D{k}={v}" for k, v in definitions.items())], env=env)
+        configure += [f"-D{name}={value}" for name, value in definitions.items()]
+        subprocess.check_call(configure, env=env)
         jobs = str(os.cpu_count() or 1)
         install = ["cmake", "--build", str(build), "--target", "install", "--parallel", jobs]
         subprocess.check_call(install, env=env)

@@ -1,7 +1,8 @@
 """The one description of nodes, parameters and remappings.
 
-``launch/*.launch.py`` and ``wm-mpc launch`` both read it, so that they cannot drift apart. It knows
-neither ``launch`` nor rclpy: :func:`resolve` turns launch arguments (text) into the nodes to start.
+``launch/*.launch.py`` and ``wm-mpc launch`` both read it, so that they cannot drift apart. It
+knows neither ``launch`` nor rclpy: :func:`resolve` turns launch arguments (text) into the nodes to
+start.
 """
 
 from __future__ import annotations
@@ -318,7 +319,7 @@ def _prefixes() -> list[Path]:
 
 
 def _checkout() -> Path | None:
-    """The source tree, when the package runs from one: its files are newer than installed copies."""
+    """The source tree, when the package runs from one: newer than installed copies."""
     root = Path(__file__).resolve().parents[1]
     return root if (root / "package.xml").is_file() else None
 
@@ -339,7 +340,7 @@ def share_dir() -> Path:
 
 
 def executable_path(executable: str) -> Path:
-    """Path of a node's executable: a checkout's ``scripts/``, or ``lib/wm_mpc`` of an installation.
+    """Path of an executable: in a checkout's ``scripts/`` or an installation's ``lib/wm_mpc``.
 
     Raises:
         UserError: it is not installed.

@@ -1,4 +1,4 @@
-"""Child processes that end together: start, label their output, forward signals, leave nothing behind."""
+"""Child processes that end together: labelled output, forwarded signals, nothing left behind."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from typing import IO, TextIO
 
 _COLOURS = (36, 33, 35, 32, 34, 31)
 _PR_SET_PDEATHSIG = 1
+# looked up here: between fork and exec little more than a plain call is safe
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 _POLL_S = 0.05
 
 Sink = Callable[[str, str], None]
@@ -40,7 +42,7 @@ class Process:
 
 
 class Printer:
-    """A sink that writes ``[name] line``, coloured by name on a terminal (unless NO_COLOR is set)."""
+    """A sink that writes ``[name] line``, coloured on a terminal unless NO_COLOR is set."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = sys.stdout if stream is None else stream
@@ -115,6 +117,8 @@ class Supervisor:
     def start(self, spec: Process) -> None:
         """Start a process, or start it again after it ended.
 
+        On Linux it also ends when the calling thread ends: call it from one that lives on.
+
         Raises:
             ValueError: a process of that name is running.
             OSError: the program cannot be started.
@@ -132,15 +136,13 @@ class Supervisor:
             bufsize=1,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **spec.env},
             start_new_session=True,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=_end_with_parent if _prctl else None,
         )
         if spec.name not in [known.name for known in self._specs]:
             self._specs.append(spec)
         self._announced.discard(spec.name)
         self._children[spec.name] = child
-        reader = threading.Thread(
-            target=self._read, args=(spec.name, child.stdout), name=f"read {spec.name}", daemon=True
-        )
+        reader = threading.Thread(target=self._read, args=(spec.name, child.stdout), daemon=True)
         reader.start()
         self._readers.append(reader)
 
@@ -248,5 +250,5 @@ def _signal_group(group: int, number: signal.Signals) -> None:
 
 
 def _end_with_parent() -> None:
-    """Have the kernel end this process when its parent is killed: a robot must not be left driven."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    """Have the kernel end this process when its parent is killed: no robot stays driven."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

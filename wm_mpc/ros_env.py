@@ -14,7 +14,7 @@ DISTRIBUTION = "distribution"
 
 
 def rclpy_source() -> str | None:
-    """Tell whether rclpy comes from wheels of this interpreter's prefix or from a ROS distribution.
+    """Tell whether rclpy comes from wheels in this interpreter's prefix or a distribution.
 
     Returns:
         ``"wheels"``, ``"distribution"``, or None where rclpy cannot be imported.

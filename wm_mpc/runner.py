@@ -1,7 +1,8 @@
 """Start the nodes of a bringup where no ``ros2`` command exists.
 
 The same nodes, parameters and remappings as ``ros2 launch wm_mpc NAME.launch.py``. Output is
-labelled by node; Ctrl-C ends every node; the exit code is not 0 when a required node ends by itself.
+labelled by node; Ctrl-C ends every node; the exit code is not 0 when a required node ends by
+itself.
 """
 
 from __future__ import annotations
@@ -35,11 +36,13 @@ from wm_mpc.processes import Printer, Process, Supervisor
 class Config:
     """Start the nodes of a bringup: pusht_sim, point_maze_sim, wall_sim or robot."""
 
-    name: Annotated[str, tyro.conf.Positional]
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     """pusht_sim, point_maze_sim, wall_sim or robot."""
 
-    arguments: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Launch arguments, key:=value; --show-args lists them."""
+    arguments: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="KEY:=VALUE ...")
+    ] = ()
+    """Launch arguments; --show-args lists them."""
 
     show_args: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """List the launch arguments and end."""
@@ -99,7 +102,7 @@ def processes(name: str, arguments: dict[str, str] | None = None) -> list[Proces
 
 @contextmanager
 def signals_stop(supervisor: Supervisor) -> Iterator[list[signal.Signals]]:
-    """Within the context SIGINT and SIGTERM make ``supervisor.wait`` return; yields those received."""
+    """Make SIGINT and SIGTERM end ``supervisor.wait``; yields the list of those received."""
     received: list[signal.Signals] = []
 
     def note(number: int, _frame: object) -> None:
@@ -128,7 +131,7 @@ def run(config: Config) -> int:
     given = parse_arguments(bringup, list(config.arguments))
     children = processes(config.name, given)
     if ros_env.rclpy_source() is None:
-        raise UserError("rclpy: not found; source a ROS 2 distribution or pip install 'wm-mpc[ros]'")
+        raise UserError("rclpy: not found; source a ROS 2 setup file or pip install 'wm-mpc[ros]'")
     return supervise(children, config.grace_s)
 
 

@@ -1,0 +1,74 @@
+"""Small statistics that every report uses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+Z95 = 1.959963984540054
+
+
+def wilson(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
+    """Wilson score interval of a success rate (Wilson 1927; Brown, Cai and DasGupta 2001).
+
+    Unlike the normal interval it stays inside [0, 1] and is honest at 0 and n successes.
+
+    Args:
+        successes: 0 to n.
+        n: trials, at least 1.
+        z: normal quantile; the default gives 95 %.
+
+    Returns:
+        Lower and upper bound.
+
+    Raises:
+        ValueError: n below 1, or successes outside [0, n].
+
+    >>> low, high = wilson(8, 10)
+    >>> f"{low:.3f} {high:.3f}"
+    '0.490 0.943'
+    >>> wilson(0, 10)[0]
+    0.0
+    """
+    if n < 1:
+        raise ValueError(f"n: {n}; at least 1 expected")
+    if not 0 <= successes <= n:
+        raise ValueError(f"successes: {successes}; a value in [0, {n}] expected")
+    rate = successes / n
+    scale = 1 / (1 + z * z / n)
+    centre = scale * (rate + z * z / (2 * n))
+    half = scale * z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    # the bounds are exactly 0 and 1 at the ends; rounding must not move them
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == n else min(1.0, centre + half)
+    return low, high
+
+
+def percentile(values: Sequence[float], q: float) -> float:
+    """Linear-interpolated percentile; nan for no values.
+
+    Args:
+        values: any order.
+        q: [%], 0 to 100.
+
+    Raises:
+        ValueError: q outside [0, 100].
+
+    >>> percentile([1.0, 2.0, 3.0, 4.0], 50)
+    2.5
+    """
+    if not 0 <= q <= 100:
+        raise ValueError(f"q: {q}; a value in [0, 100] expected")
+    if not len(values):
+        return math.nan
+    ordered = sorted(values)
+    place = (len(ordered) - 1) * q / 100
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+
+
+def summary_ms(values: Sequence[float]) -> dict[str, float | int]:
+    """The row ``tick_ms`` of a report: p50, p95, p99, max [ms] and n."""
+    row: dict[str, float | int] = {f"p{q}": percentile(values, q) for q in (50, 95, 99)}
+    return row | {"max": max(values, default=math.nan), "n": len(values)}
