@@ -23,7 +23,9 @@ _STARTED = datetime.now(timezone.utc)
 
 def command_line() -> str:
     """The command of this process, as a shell would take it, without the path of the program."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0]).name
+    # `python -m wm_mpc.cli` is the same program
+    return shlex.join(["wm-mpc" if program == "cli.py" else program, *sys.argv[1:]])
 
 
 def commit() -> str | None:

@@ -1,0 +1,38 @@
+# make setup: .venv with everything. make demo: see it run. make test: what CI runs.
+SHELL := /bin/bash
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-done
+SETUP_INPUTS := pyproject.toml setup.py constraints.txt CMakeLists.txt package.xml tools/setup.sh \
+	$(wildcard msg/*.msg srv/*.srv action/*.action scripts/*)
+
+# Only this machine, and a domain of its own: a robot on the network hears nothing of it.
+ROS_LOCAL := ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$$(( $$$$ % 90 + 10 ))
+
+.PHONY: help setup test demo lint clean
+help:
+	@echo "make setup   create $(VENV) and install everything; nothing to do the second time"
+	@echo "make demo    simulated episodes over ROS 2, report in out/demo (ARGS='--help' for options)"
+	@echo "make test    ruff and pytest (ARGS='test/test_cli.py -k help' for a part)"
+	@echo "make lint    ruff only"
+	@echo "make clean   remove what was built (keeps $(VENV); 'rm -rf $(VENV)' removes that)"
+
+setup: $(STAMP)
+
+$(STAMP): $(SETUP_INPUTS)
+	@VENV=$(VENV) tools/setup.sh
+	@touch $@
+
+lint: $(STAMP)
+	$(BIN)/ruff check
+
+test: $(STAMP)
+	$(BIN)/ruff check
+	$(ROS_LOCAL) $(BIN)/python -m pytest -q $(ARGS)
+
+demo: $(STAMP)
+	$(ROS_LOCAL) $(BIN)/wm-mpc demo $(ARGS)
+
+clean:
+	rm -rf build install log dist *.egg-info .pytest_cache .ruff_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
