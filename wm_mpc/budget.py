@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 import time
@@ -71,6 +72,10 @@ class CemReference:
     iterations: int
     device: str
     threads: int
+
+    def as_dict(self) -> dict[str, float | int | str | bool]:
+        """All fields, for a report."""
+        return dataclasses.asdict(self) | {"scaled": self.scaled}
 
     @property
     def scaled(self) -> bool:

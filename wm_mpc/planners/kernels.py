@@ -101,4 +101,4 @@ class CompiledStep:
 
 def make_kernel(model: Dynamics, objective: GoalObjective, compile: bool = True) -> Kernel:
     """Choose the fastest kernel for a model."""
-    return AutogradKernel(model, objective, compile)
+    return AutogradKernel(model, objective)
