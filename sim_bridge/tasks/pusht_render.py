@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 _ARENA = 512.0
-_SHIFT = 4
+_SHIFT = 6  # fractional bits of OpenCV's fixed-point coordinates
 _BACKGROUND = (255, 255, 255)
 _WALL = (211, 211, 211)
 _BLOCK_EDGE = (119, 136, 153)
@@ -17,16 +17,26 @@ _BLOCK_FILL = (142, 163, 183)
 _AGENT_EDGE = (65, 105, 225)
 _AGENT_FILL = (78, 126, 255)
 _GOAL = (144, 238, 144)
-_EDGE = 2.0
 _AGENT_RADIUS, _AGENT_INNER = 15.0, 11.0
+_OUTLINE = 2.0  # half the width of the block's outline [px]
 # Bar and stem of the T in the block's own frame [px].
-_BAR = np.array([(-60.0, 0.0), (60.0, 0.0), (60.0, 30.0), (-60.0, 30.0)])
-_STEM = np.array([(-15.0, 30.0), (15.0, 30.0), (15.0, 120.0), (-15.0, 120.0)])
-_PARTS = np.stack([_BAR, _STEM])
+_PARTS = np.array(
+    [
+        [(-60.0, 0.0), (60.0, 0.0), (60.0, 30.0), (-60.0, 30.0)],
+        [(-15.0, 30.0), (15.0, 30.0), (15.0, 120.0), (-15.0, 120.0)],
+    ]
+)
+_SIGNS = np.sign(_PARTS - _PARTS.mean(axis=1, keepdims=True))
+# OpenCV's antialiased fill reaches this far beyond the outline [canvas px]; shapes are shrunk by as much.
+_FILL_EXCESS = 0.5
+
+_Shape = tuple[np.ndarray, tuple[int, int, int]]
 
 
 def render_pusht(state: np.ndarray, size: int, goal: np.ndarray | None = None) -> np.ndarray:
     """Draw agent and block of ``state``, optionally over the green block of ``goal``.
+
+    Only the surroundings of what moves are drawn, on a finer canvas that is then averaged down.
 
     Args:
         state: ``(7,)`` or any vector that starts with agent x, y, block x, y, angle [px, rad].
@@ -36,74 +46,94 @@ def render_pusht(state: np.ndarray, size: int, goal: np.ndarray | None = None) -
     Returns:
         uint8 ``(size, size, 3)`` RGB, antialiased, so that motion far below one pixel still changes it.
     """
-    supersampling = _supersampling(size)
-    scale = size * supersampling / _ARENA
-    canvas = _background(size).copy()
-    ax, ay, bx, by, angle = (float(v) for v in state[:5])
+    fine = _supersampling(size)
+    scale = size * fine / _ARENA  # canvas px per arena px
+    excess = _FILL_EXCESS / scale
+    polygons: list[_Shape] = []
+    regions = []
     if goal is not None:
-        gx, gy, goal_angle = (float(v) for v in goal[2:5])
-        for part in _PARTS:
-            _fill(canvas, _pose(part, gx, gy, goal_angle), scale, _GOAL)
-    outer, inner = _outlines()
+        target = _place(_PARTS - excess * _SIGNS, goal[2:5])
+        polygons += [(part, _GOAL) for part in target]
+        regions.append(target)
+    outer = _place(_PARTS + (_OUTLINE - excess) * _SIGNS, state[2:5])
+    inner = _place(_PARTS - (_OUTLINE + excess) * _SIGNS, state[2:5])
     for k in range(len(_PARTS)):
-        _fill(canvas, _pose(outer[k], bx, by, angle), scale, _BLOCK_EDGE)
-        _fill(canvas, _pose(inner[k], bx, by, angle), scale, _BLOCK_FILL)
+        polygons += [(outer[k], _BLOCK_EDGE), (inner[k], _BLOCK_FILL)]
+    agent = np.array([float(state[0]), float(state[1])])
+    regions += [outer, agent + np.array([[-_AGENT_RADIUS], [_AGENT_RADIUS]])]
+    picture = _background(size).copy()
+    for region in regions:
+        corners = region.reshape(-1, 2)
+        low = np.floor((corners.min(axis=0) - 2.0) * (scale / fine)).clip(0, size)
+        high = np.ceil((corners.max(axis=0) + 2.0) * (scale / fine)).clip(0, size)
+        box = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+        if box[0] < box[2] and box[1] < box[3]:
+            _redraw(picture, box, polygons, agent, fine, scale)
+    return picture
+
+
+def _redraw(
+    picture: np.ndarray,
+    box: tuple[int, int, int, int],
+    polygons: list[_Shape],
+    agent: np.ndarray,
+    fine: int,
+    scale: float,
+) -> None:
+    """Draw everything that lies in ``box`` (x0, y0, x1, y1) [picture px], polygons from back to front."""
+    x0, y0, x1, y1 = box
+    canvas = np.full(((y1 - y0) * fine, (x1 - x0) * fine, 3), 255, np.uint8)
     one = 1 << _SHIFT
-    centre = _to_canvas(np.array([ax, ay]), scale)
-    # Far outside the arena OpenCV's fixed-point coordinates would overflow, and nothing is visible anyway.
-    if -_ARENA < ax < 2 * _ARENA and -_ARENA < ay < 2 * _ARENA:
-        for radius, colour in ((_AGENT_RADIUS, _AGENT_EDGE), (_AGENT_INNER, _AGENT_FILL)):
-            cv2.circle(
-                canvas, centre, round(radius * scale * one), colour, -1, cv2.LINE_AA, _SHIFT
-            )
-    _draw_walls(canvas, scale)
-    if supersampling == 1:
-        return canvas
-    return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
+    # gym-pusht's pixel i is centred on coordinate i, hence the half pixels.
+    shift = 0.5 * scale - 0.5 - np.array([x0 * fine, y0 * fine])
+    for points, colour in polygons:
+        fixed = np.rint((points * scale + shift) * one).astype(np.int32)
+        cv2.fillConvexPoly(canvas, fixed, colour, cv2.LINE_AA, _SHIFT)
+    centre = np.rint((agent * scale + shift) * one).astype(int).tolist()
+    for radius, colour in ((_AGENT_RADIUS, _AGENT_EDGE), (_AGENT_INNER, _AGENT_FILL)):
+        reach = round((radius * scale - _FILL_EXCESS) * one)
+        cv2.circle(canvas, centre, reach, colour, -1, cv2.LINE_AA, _SHIFT)
+    patch = canvas
+    if fine > 1:
+        patch = cv2.resize(canvas, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
+    edge = math.ceil(8 * scale / fine)
+    if min(box) < edge or max(box) > len(picture) - edge:
+        # The walls lie on top of everything, as in gym-pusht.
+        walls = _wall_mask(len(picture))[y0:y1, x0:x1]
+        patch = np.where(walls, picture[y0:y1, x0:x1], patch)
+    picture[y0:y1, x0:x1] = patch
 
 
 def _supersampling(size: int) -> int:
-    """Canvas pixels per picture pixel; OpenCV's own edges are smooth enough for large pictures."""
-    return max(1, math.ceil(256 / size))
+    """Canvas pixels per picture pixel, so that the canvas is about as fine as the arena's own 512 px."""
+    return max(1, min(4, round(512 / size)))
+
+
+@functools.lru_cache(maxsize=8)
+def _wall_mask(size: int) -> np.ndarray:
+    """Bool ``(size, size, 1)``: pixels more than half covered by a wall."""
+    return _wall_cover(size)[..., None] > 0.5
 
 
 @functools.lru_cache(maxsize=8)
 def _background(size: int) -> np.ndarray:
-    n = size * _supersampling(size)
-    canvas = np.full((n, n, 3), _BACKGROUND, np.uint8)
-    canvas.setflags(write=False)
-    return canvas
+    """The empty arena."""
+    cover = _wall_cover(size)[..., None]
+    picture = np.rint(cover * np.array(_WALL) + (1 - cover) * np.array(_BACKGROUND))
+    return picture.astype(np.uint8)
 
 
-@functools.lru_cache(maxsize=1)
-def _outlines() -> tuple[np.ndarray, np.ndarray]:
-    """Both rectangles grown and shrunk by half the outline's width; each ``(2, 4, 2)``."""
-    centre = _PARTS.mean(axis=1, keepdims=True)
-    grow = _EDGE * np.sign(_PARTS - centre)
-    return _PARTS + grow, _PARTS - grow
+def _wall_cover(size: int) -> np.ndarray:
+    """Fraction of each pixel that the four walls (4 px wide, from 3 to 508) cover."""
+    full = np.zeros((512, 512), np.float32)
+    full[3:508, 3:508] = 1.0
+    full[7:504, 7:504] = 0.0
+    interpolation = cv2.INTER_AREA if size <= 512 else cv2.INTER_LINEAR
+    return cv2.resize(full, (size, size), interpolation=interpolation)
 
 
-def _pose(points: np.ndarray, x: float, y: float, angle: float) -> np.ndarray:
+def _place(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    """Body points ``(..., 2)`` at ``pose`` (x, y, angle)."""
+    x, y, angle = (float(v) for v in pose)
     c, s = math.cos(angle), math.sin(angle)
-    return points @ np.array([[c, s], [-s, c]]) + (x, y)
-
-
-def _to_canvas(points: np.ndarray, scale: float) -> np.ndarray:
-    """Fixed-point canvas coordinates. gym-pusht's pixel i is centred on i, hence the half pixels."""
-    fixed = ((points + 0.5) * scale - 0.5) * (1 << _SHIFT)
-    return np.rint(fixed).astype(np.int32)
-
-
-def _fill(
-    canvas: np.ndarray, points: np.ndarray, scale: float, colour: tuple[int, int, int]
-) -> None:
-    cv2.fillConvexPoly(canvas, _to_canvas(points, scale), colour, cv2.LINE_AA, _SHIFT)
-
-
-def _draw_walls(canvas: np.ndarray, scale: float) -> None:
-    low, high = round(3 * scale), round(7 * scale)
-    far_low, far_high = round(504 * scale), round(508 * scale)
-    canvas[low:far_high, low:high] = _WALL
-    canvas[low:far_high, far_low:far_high] = _WALL
-    canvas[low:high, low:far_high] = _WALL
-    canvas[far_low:far_high, low:far_high] = _WALL
+    return points @ np.array([[c, s], [-s, c]]) + np.array([x, y])
