@@ -76,7 +76,8 @@ with open("pyproject.toml", "rb") as file:
 PY
 )
 say "installing build tools"
-pip install -q -c constraints.txt wheel "${build_requires[@]}"
+pip install -q -c constraints.txt wheel
+pip install -q -c constraints.txt "${build_requires[@]}"
 say "installing wm-mpc[$extras] and building its interfaces"
 pip install -q -c constraints.txt --no-build-isolation -e ".[$extras]"
 python -c 'import wm_mpc.msg, cv2, torch' || fail "the installation is not usable; see above"
