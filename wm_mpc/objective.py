@@ -81,6 +81,7 @@ class GoalObjective:
     ) -> None:
         self.config = config
         self.horizon = horizon
+        self.widths = (visual_dim, proprio_width)
         self.time_weights = config.time_weights(horizon).to(device)
         self.channel_weights = config.channel_weights(visual_dim, proprio_width).to(device)
 
@@ -90,6 +91,16 @@ class GoalObjective:
         other.horizon = horizon
         other.time_weights = self.config.time_weights(horizon).to(self.time_weights.device)
         return other
+
+    def use_proprio(self, used: bool) -> None:
+        """Give the proprioception channels their weight, or none where the goal's is unknown.
+
+        The weights change in place, so that every planner and compiled kernel that holds them follows.
+        """
+        visual_dim, proprio_width = self.widths
+        weights = self.config.channel_weights(visual_dim, proprio_width)
+        weights[visual_dim:] *= float(used)
+        self.channel_weights.copy_(weights)
 
     def distance(self, latents: Tensor, goal: Tensor) -> Tensor:
         """Weighted squared distance per frame: ``(..., *L)`` and ``L`` -> ``(...)`` (mean over tokens)."""

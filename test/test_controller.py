@@ -1,0 +1,371 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import tiny_encoder, tiny_model
+
+from wm_mpc.budget import CemReference, FakeClock
+from wm_mpc.controller import Controller, ControllerConfig, State
+from wm_mpc.engine import Engine, EngineConfig
+from wm_mpc.objective import GoalObjective, ObjectiveConfig
+from wm_mpc.planners import PLANNERS, Plan, PlanRequest, make_planner
+from wm_mpc.safety import SafetyLimits
+
+PERIOD = 0.1
+HORIZON = 3
+REFERENCE = CemReference(0.5, 45000, 1, 30, 30, "cpu", 1)
+PICTURE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+GOAL = PICTURE[::-1]
+PROPRIO = np.array([250.0, 260.0, 1.0, -1.0], np.float32)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> object:
+    return tiny_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+class ScriptedPlanner:
+    """Returns what it is told, and remembers what it was asked."""
+
+    name = "scripted"
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.requests: list[PlanRequest] = []
+        self.takes_s = 0.01
+        self.answer: Callable[[PlanRequest], Plan] = self.ramp
+
+    def plan(self, request: PlanRequest) -> Plan:
+        self.requests.append(request)
+        self.clock.advance(self.takes_s)
+        return self.answer(request)
+
+    def warm_up(self) -> None:
+        pass
+
+    def ramp(self, request: PlanRequest) -> Plan:
+        """Rows 0, 1, 2, ... so that a shift can be read off."""
+        steps = torch.arange(HORIZON * 5, dtype=torch.float32) / 100
+        return self.made(steps[:, None].expand(-1, 2).reshape(HORIZON, 10))
+
+    def made(self, actions: torch.Tensor, cost: float = 1.0, stopped: str = "iterations") -> Plan:
+        return Plan(actions, cost, math.nan, None, 3, 450, self.takes_s, stopped, self.name)
+
+
+class Rig:
+    """A controller whose clocks and planner are in the test's hands."""
+
+    def __init__(self, encoder: object, **changes: object) -> None:
+        self.clock = FakeClock()
+        self.planner = ScriptedPlanner(self.clock)
+        self.engine = self.make_engine(encoder, **changes)
+        self.limits = SafetyLimits(max_image_age_s=0.3, max_plan_age_s=0.5)
+        config = ControllerConfig(seed=5)
+        self.controller = Controller(self.engine, config, self.limits, self.clock)
+        self.now = 100.0
+
+    def make_engine(self, encoder: object, seed: int = 0, **changes: object) -> Engine:
+        model = tiny_model(encoder, seed, **changes)
+        model.action_std.fill_(1.0)
+        sizes = (HORIZON, model.visual_dim, model.proprio_width)
+        objective = GoalObjective(ObjectiveConfig(), *sizes)
+        config = EngineConfig(horizon=HORIZON, compile=False)
+        return Engine(model, self.planner, objective, REFERENCE, config)
+
+    def see(self, image: np.ndarray = PICTURE) -> None:
+        self.controller.observe(image, PROPRIO, self.now)
+
+    def tick(self, dt: float = PERIOD, see: bool = True) -> object:
+        self.now += dt
+        self.clock.advance(dt)
+        if see:
+            self.see()
+        return self.controller.tick(self.now)
+
+
+@pytest.fixture
+def rig(encoder: object) -> Rig:
+    rig = Rig(encoder)
+    rig.controller.set_goal(GOAL, PROPRIO)
+    return rig
+
+
+def test_without_a_goal_there_is_no_command(encoder: object) -> None:
+    rig = Rig(encoder)
+    result = rig.tick()
+    assert (result.state, result.command) == (State.IDLE, None)
+    assert result.reason == "goal: none set" and not rig.planner.requests
+
+
+def test_without_an_image_there_is_no_command(rig: Rig) -> None:
+    result = rig.tick(see=False)
+    assert (result.state, result.command) == (State.SAFE_STOP, None)
+    assert result.reason == "image: none received"
+
+
+def test_a_tick_commands_the_first_raw_action_and_reports(rig: Rig) -> None:
+    result = rig.tick()
+    assert result.state is State.RUNNING and result.reason == ""
+    assert result.command.tolist() == [0.0, 0.0] and result.actions.shape == (15, 2)
+    assert result.actions[3].tolist() == pytest.approx([0.03, 0.03])
+    assert result.plan_s == pytest.approx(0.01)
+    assert result.ratio_wall == pytest.approx(0.02)
+    assert result.ratio_transitions == pytest.approx(0.01)
+    assert result.distance > 0 and result.image_age_s == 0 and result.plan_age_s == 0
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_warm_start_is_shifted_by_whole_control_steps(rig: Rig, steps: int) -> None:
+    rig.tick()
+    rig.tick(steps * PERIOD + 0.004)
+    warm = rig.planner.requests[-1].warm_start.reshape(-1, 2)[:, 0].numpy()
+    expected = np.r_[np.arange(steps, 15) / 100, np.zeros(steps)]
+    assert warm == pytest.approx(expected, abs=1e-6)
+
+
+def test_warm_start_interpolates_between_steps(rig: Rig) -> None:
+    rig.tick()
+    rig.tick(1.5 * PERIOD)
+    warm = rig.planner.requests[-1].warm_start.reshape(-1, 2)[:, 0].numpy()
+    assert warm[:12] == pytest.approx(np.arange(1.5, 13) / 100, abs=1e-6)
+
+
+def test_every_tick_draws_anew_and_every_run_alike(encoder: object) -> None:
+    seeds = []
+    for _ in range(2):
+        rig = Rig(encoder)
+        rig.controller.set_goal(GOAL, PROPRIO)
+        rig.tick()
+        rig.tick()
+        seeds.append([request.seed for request in rig.planner.requests])
+    assert seeds[0] == seeds[1] and len(set(seeds[0])) == 2
+
+
+def test_a_new_goal_starts_cold(rig: Rig) -> None:
+    rig.tick()
+    rig.controller.set_goal(PICTURE, PROPRIO)
+    rig.tick()
+    before, after = rig.planner.requests
+    assert after.warm_start is None
+    assert not torch.equal(before.goal, after.goal)
+
+
+def test_the_deadline_is_the_smaller_of_budget_and_period(rig: Rig) -> None:
+    rig.tick()
+    assert rig.planner.requests[-1].deadline - rig.clock() == pytest.approx(0.05 - 0.01)
+    slow = dataclasses.replace(REFERENCE, seconds=60.0)
+    config = rig.engine.config
+    engine = Engine(rig.engine.model, rig.planner, rig.engine.objective, slow, config)
+    rig.controller.swap_model(engine)
+    rig.tick()
+    assert rig.planner.requests[-1].deadline - rig.clock() == pytest.approx(0.07 - 0.01)
+
+
+def test_a_late_planner_is_counted_and_asked_earlier(rig: Rig) -> None:
+    rig.planner.takes_s = 0.055
+    assert rig.tick().deadline_missed
+    rig.planner.takes_s = 0.01
+    assert not rig.tick().deadline_missed
+    asked = rig.planner.requests[-1].deadline - rig.clock()
+    assert asked == pytest.approx(0.05 - 0.01 - 0.005)
+
+
+def fail(_: PlanRequest) -> Plan:
+    raise RuntimeError("the device is gone\nand more")
+
+
+@pytest.mark.parametrize("how", ["raises", "nan", "nothing"])
+def test_a_failing_planner_plays_the_previous_plan_then_stops(rig: Rig, how: str) -> None:
+    rig.tick()
+    bad = torch.full((HORIZON, 10), math.nan)
+    rig.planner.answer = {
+        "raises": fail,
+        "nan": lambda _: rig.planner.made(bad),
+        "nothing": lambda q: rig.planner.made(q.warm_start, math.inf, "deadline"),
+    }[how]
+    for step in range(1, 6):
+        result = rig.tick()
+        assert result.state is State.RUNNING and result.reason
+        assert "\n" not in result.reason
+        assert result.command[0] == pytest.approx(step / 100, abs=1e-6)
+        assert result.plan_age_s == pytest.approx(step * PERIOD)
+    result = rig.tick()
+    assert (result.state, result.command) == (State.SAFE_STOP, None)
+    rig.planner.answer = rig.planner.ramp
+    assert rig.tick().state is State.RUNNING
+
+
+def test_a_planner_that_fails_at_once_commands_nothing(rig: Rig) -> None:
+    rig.planner.answer = fail
+    result = rig.tick()
+    assert (result.state, result.command) == (State.SAFE_STOP, None)
+    assert "the device is gone" in result.reason
+
+
+def test_the_same_image_plays_on_without_thinking(rig: Rig) -> None:
+    rig.tick()
+    result = rig.tick(see=False)
+    assert len(rig.planner.requests) == 1 and math.isnan(result.plan_s)
+    assert result.command[0] == pytest.approx(0.01)
+
+
+def test_stale_images_stop_and_fresh_ones_resume(rig: Rig) -> None:
+    rig.tick()
+    states = [rig.tick(see=False).state for _ in range(4)]
+    assert states == [State.RUNNING] * 3 + [State.SAFE_STOP]
+    assert "old; at most 0.3 s" in rig.tick(see=False).reason
+    assert rig.tick().state is State.RUNNING
+
+
+def test_bad_inputs_are_told_until_a_good_one_comes(rig: Rig) -> None:
+    rig.tick()
+    rig.controller.reject("image", "image.encoding: 'x'; rgb8 expected")
+    assert "image.encoding" in rig.tick(see=False).reason
+    assert rig.tick().reason == ""
+
+
+@pytest.mark.parametrize(
+    ("image", "proprio", "error"),
+    [
+        (PICTURE.astype(np.float32), PROPRIO, "image: float32"),
+        (PICTURE[:, :, 0], PROPRIO, r"image: uint8 \(32, 32\)"),
+        (PICTURE[:8], PROPRIO, "image: 8 x 32 px; at least 16 x 16 expected"),
+        (PICTURE, PROPRIO[:3], r"proprio: shape \(3,\); \(4,\) expected"),
+        (PICTURE, None, "proprio: none"),
+        (PICTURE, PROPRIO * np.float32(np.nan), "proprio: .* not finite"),
+    ],
+)
+def test_bad_observations_are_refused(
+    rig: Rig, image: np.ndarray, proprio: np.ndarray, error: str
+) -> None:
+    with pytest.raises(ValueError, match=error):
+        rig.controller.observe(image, proprio, rig.now)
+    assert rig.tick(see=False).command is None
+
+
+def test_pictures_of_another_size_are_refused_where_one_is_configured(rig: Rig) -> None:
+    config = ControllerConfig(image_shape=(32, 48))
+    controller = Controller(rig.engine, config, rig.limits, rig.clock)
+    with pytest.raises(ValueError, match="image: 32 x 32 px; 32 x 48 px expected"):
+        controller.observe(PICTURE, PROPRIO, 0.0)
+    with pytest.raises(ValueError, match="goal_image: 32 x 32 px; 32 x 48 px expected"):
+        controller.set_goal(PICTURE)
+
+
+def test_a_picture_of_the_goal_size_may_differ(rig: Rig) -> None:
+    rig.controller.set_goal(np.zeros((64, 64, 3), np.uint8))
+    assert rig.tick().state is State.RUNNING
+
+
+def test_reached_holds_and_leaves_with_hysteresis(rig: Rig) -> None:
+    rig.tick()
+    distance = rig.tick().distance
+    rig.controller.set_goal(GOAL, PROPRIO, tolerance=distance * 1.01)
+    result = rig.tick()
+    assert (result.state, result.command) == (State.REACHED, None)
+    rig.controller.set_goal(GOAL, PROPRIO, tolerance=distance * 0.99)
+    assert rig.tick().state is State.RUNNING
+
+
+def test_clearing_the_goal_ends_the_commands(rig: Rig) -> None:
+    rig.tick()
+    rig.controller.clear_goal()
+    assert rig.tick().state is State.IDLE
+
+
+def test_distance_ignores_an_unknown_goal_posture(rig: Rig) -> None:
+    known = rig.tick().distance
+    rig.controller.set_goal(GOAL, PROPRIO + 400)
+    far = rig.tick().distance
+    rig.controller.set_goal(GOAL, None)
+    assert known < far
+    alone = rig.tick().distance
+    visual = rig.engine.model.visual_dim
+    # The posture agreed before, so its channels only diluted the same visual difference.
+    assert alone == pytest.approx(known * math.sqrt((visual + 4) / visual), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_no_planner_heeds_an_unknown_goal_posture(encoder: object, name: str) -> None:
+    model = tiny_model(encoder)
+    objective = GoalObjective(ObjectiveConfig(), HORIZON, model.visual_dim, model.proprio_width)
+    planner = make_planner(name, model, objective, compile=False)
+    latent, goal = torch.randn(2, 10, generator=torch.Generator().manual_seed(0))
+    other = goal.clone()
+    other[model.visual_dim :] += 3.0
+    plans = {}
+    for used in (True, False):
+        objective.use_proprio(used)
+        budget = {"max_transitions": 20_000}
+        costs = [planner.plan(PlanRequest(latent, to, **budget)).cost for to in (goal, other)]
+        plans[used] = costs
+    assert plans[True][0] != pytest.approx(plans[True][1], rel=1e-6)
+    assert plans[False][0] == pytest.approx(plans[False][1], rel=1e-6)
+
+
+def test_a_swapped_model_takes_over_between_ticks_with_the_running_plan(
+    rig: Rig, encoder: object
+) -> None:
+    rig.tick()
+    other = rig.make_engine(encoder, seed=1)
+    other.model.action_std.fill_(0.5)
+    rig.controller.swap_model(other)
+    result = rig.tick()
+    assert result.engine is other
+    warm = rig.planner.requests[-1].warm_start.reshape(-1, 2)[:, 0].numpy()
+    # The same raw commands in the other model's units.
+    assert warm[:14] == pytest.approx(np.arange(1, 15) / 100 / 0.5, abs=1e-6)
+
+
+def test_a_swapped_model_of_another_pace_starts_cold(rig: Rig, encoder: object) -> None:
+    rig.tick()
+    planner = rig.planner
+    planner.answer = lambda _: planner.made(torch.zeros(HORIZON, 4))
+    rig.controller.swap_model(rig.make_engine(encoder, frameskip=2))
+    assert rig.tick().state is State.RUNNING
+    assert planner.requests[-1].warm_start is None
+
+
+def test_a_model_of_another_robot_is_refused(rig: Rig, encoder: object) -> None:
+    other = rig.make_engine(encoder, proprio_dim=2)
+    with pytest.raises(ValueError, match="proprio_dim: 2; 4 expected"):
+        rig.controller.swap_model(other)
+    assert rig.tick().engine is rig.engine
+
+
+def test_an_engine_is_built_calibrated_and_keeps_its_budget(encoder: object) -> None:
+    model = tiny_model(encoder)
+    config = EngineConfig(compile=False, horizon=HORIZON)
+    engine = Engine.build(model, config)
+    assert engine.reference.transitions == 45000 and engine.reference.seconds > 0
+    assert engine.budget.seconds == pytest.approx(min(0.1 * engine.reference.seconds, 0.07))
+    assert engine.same_shape(tiny_model(encoder, 1))
+    assert not engine.same_shape(tiny_model(encoder, 1, visual_dim=7))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [({"control_rate_hz": 50.0, "margin_s": 0.001}, "50 Hz; the model was trained for 10"),
+     ({"planner": "magic"}, "planner: 'magic' unknown")],
+)  # fmt: skip
+def test_engines_that_cannot_work_are_refused(
+    encoder: object, changes: dict, error: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=error):
+        Engine.build(tiny_model(encoder), EngineConfig(**changes), reference=REFERENCE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [({"margin_s": 0.1}, "margin_s: 0.1 s; less than"), ({"horizon": 0}, "horizon: 0; 1 to 100"),
+     ({"control_rate_hz": math.nan}, "control_rate_hz: nan")],
+)  # fmt: skip
+def test_bad_configurations_are_named(changes: dict, error: str) -> None:
+    with pytest.raises(ValueError, match=error):
+        EngineConfig(**changes)

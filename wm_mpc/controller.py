@@ -1,0 +1,458 @@
+"""Receding-horizon control through a latent world model.
+
+One tick, top down: take the newest observation, encode it, shift the previous plan by the time
+that really passed, improve it until the deadline, return its first command. Whatever goes wrong
+on the way, the tick returns and says why: as long as the previous plan is fresh it is played on,
+after that there is no command and the robot comes to rest.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wm_mpc.bounds import bounded, check_bounds
+from wm_mpc.budget import Clock, monotonic
+from wm_mpc.engine import Engine
+from wm_mpc.planners import Plan, PlanRequest
+from wm_mpc.planners.proposals import shift_plan, shift_states
+from wm_mpc.safety import SafetyLimits
+
+log = logging.getLogger(__name__)
+
+MIN_SIDE = 16
+
+
+class State(IntEnum):
+    """What the controller is doing; the numbers are those of ``wm_mpc/msg/PlannerStatus``."""
+
+    UNCONFIGURED = 0
+    IDLE = 1
+    RUNNING = 2
+    REACHED = 3
+    SAFE_STOP = 4
+    E_STOP = 5
+    FAULT = 6
+
+
+@dataclass(frozen=True)
+class ControllerConfig:
+    """How the loop runs.
+
+    Attributes:
+        tolerance: latent distance at which the goal counts as reached; 0: never.
+        image_shape: [px] height and width of camera and goal pictures; empty: any size.
+        seed: seed of every random draw.
+    """
+
+    tolerance: float = bounded(0.0, 0.0, 1e6)
+    image_shape: tuple[int, ...] = bounded((), MIN_SIDE, 16384)
+    seed: int = bounded(0, 0, 2**31 - 1)
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+        if len(self.image_shape) not in (0, 2):
+            raise ValueError(f"image_shape: {self.image_shape}; height and width expected")
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the robot saw and felt at one instant.
+
+    Attributes:
+        image: uint8 ``(H, W, 3)`` RGB.
+        proprio: float32 ``(P,)`` raw units.
+        stamp: [s] node clock.
+    """
+
+    image: np.ndarray
+    proprio: np.ndarray
+    stamp: float
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What it should see.
+
+    Attributes:
+        image: uint8 ``(H, W, 3)`` RGB.
+        proprio: float32 ``(P,)`` raw units, or None: the picture alone decides.
+        tolerance: latent distance at which it counts as reached; 0: never.
+    """
+
+    image: np.ndarray
+    proprio: np.ndarray | None
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class TickResult:
+    """Everything one tick found out.
+
+    Attributes:
+        state: what the controller is doing now.
+        reason: one line; empty while all is well.
+        command: float64 ``(action_dim,)`` raw units, or None: come to rest.
+        actions: float64 ``(K, action_dim)`` raw units, the whole chunk from now on, or None.
+        plan: what the planner returned in this tick, or None.
+        encode_s: [s] picture to latent, nan when nothing was encoded.
+        plan_s: [s] planner call, nan when it was not called.
+        deadline_missed: planning ended after its deadline.
+        image_age_s: [s] age of the observation at the start of the tick, inf without one.
+        plan_age_s: [s] since a plan was last improved, inf before the first.
+        distance: latent distance to the goal, nan when not computed.
+        engine: engine the tick ran with.
+    """
+
+    state: State
+    reason: str
+    command: np.ndarray | None = None
+    actions: np.ndarray | None = None
+    plan: Plan | None = None
+    encode_s: float = math.nan
+    plan_s: float = math.nan
+    deadline_missed: bool = False
+    image_age_s: float = math.inf
+    plan_age_s: float = math.inf
+    distance: float = math.nan
+    engine: Engine | None = None
+
+    @property
+    def ratio_wall(self) -> float:
+        """Planning time over that of the CEM reference."""
+        return self.plan_s / self.engine.reference.seconds if self.engine else math.nan
+
+    @property
+    def ratio_transitions(self) -> float:
+        """Model transitions over those of the CEM reference."""
+        if self.engine is None or self.plan is None:
+            return math.nan
+        return self.plan.transitions / self.engine.reference.transitions
+
+
+class Controller:
+    """The loop without a robot, a clock of its own, or threads.
+
+    ``tick`` belongs to one thread. ``observe``, ``reject``, ``set_goal``, ``clear_goal`` and
+    ``swap_model`` may be called from another one: each hands over one reference.
+
+    Args:
+        engine: model and planner.
+        config: how the loop runs.
+        limits: how old inputs may be.
+        clock: monotonic clock for deadlines and durations; stamps and ages are the node clock's.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        config: ControllerConfig,
+        limits: SafetyLimits,
+        clock: Clock = monotonic,
+    ) -> None:
+        self.engine = engine
+        self.config = config
+        self.limits = limits
+        self.clock = clock
+        self.ticks = 0
+        self._next_engine: Engine | None = None
+        self._reserve = 0.0
+        self._observation: Observation | None = None
+        self._faults: dict[str, str] = {}
+        self._goal: Goal | None = None
+        self._planned_goal: Goal | None = None
+        self._forget()
+
+    # ---- inputs ------------------------------------------------------------------------------
+
+    def observe(self, image: np.ndarray, proprio: np.ndarray | None, stamp: float) -> None:
+        """Hand over the newest observation; it replaces the one before.
+
+        Args:
+            image: uint8 ``(H, W, 3)`` RGB.
+            proprio: ``(P,)`` raw units; None where the model uses none.
+            stamp: [s] node clock.
+
+        Raises:
+            ValueError: what is wrong with it; the controller keeps what it had.
+        """
+        image = self._check_image("image", image)
+        checked = self._check_proprio("proprio", proprio)
+        self._observation = Observation(image, checked, stamp)
+        self._faults = {}
+
+    def reject(self, source: str, reason: str) -> None:
+        """Note that an input could not be used; told in every tick until a good observation comes.
+
+        Args:
+            source: which input; a newer reason replaces an older one of the same source.
+            reason: one line.
+        """
+        self._faults = {**self._faults, source: reason}
+
+    def set_goal(
+        self, image: np.ndarray, proprio: np.ndarray | None = None, tolerance: float = 0.0
+    ) -> None:
+        """Set the goal.
+
+        Args:
+            image: uint8 ``(H, W, 3)`` RGB.
+            proprio: ``(P,)`` raw units; None: the picture alone decides.
+            tolerance: latent distance at which it is reached; 0: the configured one.
+
+        Raises:
+            ValueError: what is wrong with it; the goal stays as it was.
+        """
+        image = self._check_image("goal_image", image)
+        if not (math.isfinite(tolerance) and tolerance >= 0):
+            raise ValueError(f"tolerance: {tolerance}; at least 0 expected")
+        checked = None if proprio is None else self._check_proprio("goal_proprio", proprio)
+        self._goal = Goal(image, checked, tolerance or self.config.tolerance)
+
+    def clear_goal(self) -> None:
+        """Forget the goal: the controller becomes idle."""
+        self._goal = None
+
+    @property
+    def goal(self) -> Goal | None:
+        """Current goal."""
+        return self._goal
+
+    def swap_model(self, engine: Engine) -> None:
+        """Use another engine, which is complete, from the next tick on.
+
+        Raises:
+            ValueError: its model was trained for another robot; the present one stays.
+        """
+        mine, other = self.engine.model.config, engine.model.config
+        for name in ("action_dim", "proprio_dim", "control_period"):
+            if getattr(mine, name) != getattr(other, name):
+                raise ValueError(
+                    f"{name}: {getattr(other, name)}; {getattr(mine, name)} expected, as running"
+                )
+        self._next_engine = engine
+
+    # ---- the tick ----------------------------------------------------------------------------
+
+    def tick(self, now: float) -> TickResult:
+        """Run one control tick.
+
+        Args:
+            now: [s] node clock.
+
+        Returns:
+            What to do and why; never raises for what a model, a planner or an input did.
+        """
+        started = self.clock()
+        self._adopt()
+        self.ticks += 1
+        goal, observation = self._goal, self._observation
+        if goal is not self._planned_goal:
+            self._forget()
+            self._planned_goal = goal
+        image_age = math.inf if observation is None else now - observation.stamp
+        blank = TickResult(State.IDLE, "", image_age_s=image_age, engine=self.engine)
+        if goal is None:
+            return replace(blank, reason=self._explain("goal: none set"))
+        stale = self.limits.stale(image_age, 0.0)
+        if stale or observation is None:
+            return replace(blank, state=State.SAFE_STOP, reason=self._explain(stale))
+        try:
+            result = self._think(blank, goal, observation, now, started)
+        except Exception as error:  # whatever a model or planner raises, the robot comes to rest
+            log.exception("tick failed")
+            words = str(error).strip().splitlines() or [type(error).__name__]
+            result = self._play_on(blank, now, f"tick: {words[0]}")
+        return self._judge(result, goal, now)
+
+    def _think(
+        self, blank: TickResult, goal: Goal, observation: Observation, now: float, started: float
+    ) -> TickResult:
+        """Encode, plan, and fetch the answer from the device at once."""
+        if observation is self._seen:
+            # Nothing new was seen: thinking again would only repeat the last tick.
+            return self._play_on(blank, now, "")
+        engine = self.engine
+        latent = self._encode(goal, observation)
+        encoded = self.clock()
+        warm, states = self._warm_start(now)
+        deadline = min(engine.budget.deadline(encoded), started + self._latest())
+        request = PlanRequest(
+            latent=latent,
+            goal=self._goal_latent,
+            warm_start=warm,
+            warm_states=states,
+            deadline=deadline - self._reserve,
+            seed=self.config.seed + self.ticks,
+        )
+        plan = engine.planner.plan(request)
+        planned = self.clock()
+        self._keep_reserve(planned - request.deadline)
+        distance = engine.distance(latent, self._goal_latent, goal.proprio is not None)
+        raw = engine.model.denormalize_actions(plan.actions)
+        numbers = torch.cat([raw.flatten(), distance[None]]).cpu().double().numpy()
+        actions = numbers[:-1].reshape(raw.shape)
+        timed = replace(
+            blank,
+            plan=plan,
+            encode_s=encoded - started,
+            plan_s=planned - encoded,
+            deadline_missed=planned > deadline,
+            distance=float(numbers[-1]),
+        )
+        if not np.isfinite(numbers).all():
+            return self._play_on(timed, now, "planner: a plan that is not finite")
+        if not math.isfinite(plan.cost):
+            why = f"planner: nothing evaluated ({plan.stopped})"
+            if warm is None:
+                return self._play_on(timed, now, why)
+        else:
+            why, self._improved_at = "", now
+        self._seen = observation
+        self._previous, self._planned_at, self._states = plan.actions, now, plan.virtual_states
+        age = now - self._improved_at
+        return replace(timed, reason=why, command=actions[0], actions=actions, plan_age_s=age)
+
+    def _keep_reserve(self, late: float) -> None:
+        """Learn how much later than asked planning ends: a last evaluation follows the search.
+
+        The largest recent lateness is asked for in advance, slowly forgotten, and never more than
+        half of the budget.
+        """
+        self._reserve = min(max(0.95 * self._reserve, late), self.engine.budget.seconds / 2)
+
+    def _latest(self) -> float:
+        """Time from the start of a tick to the last instant at which planning may end [s]."""
+        return self.engine.config.period_s - self.engine.config.margin_s
+
+    def _encode(self, goal: Goal, observation: Observation) -> Tensor:
+        """Latent of the observation; the goal is encoded along with it when it is new."""
+        engine = self.engine
+        if self._goal_latent is not None:
+            return engine.encode(observation.image[None], observation.proprio[None])[0]
+        # An unknown goal posture is filled with the present one and then given no weight.
+        posture = observation.proprio if goal.proprio is None else goal.proprio
+        if goal.image.shape == observation.image.shape:
+            images = np.stack([observation.image, goal.image])
+            latents = engine.encode(images, np.stack([observation.proprio, posture]))
+            latent, self._goal_latent = latents[0], latents[1]
+        else:
+            latent = engine.encode(observation.image[None], observation.proprio[None])[0]
+            self._goal_latent = engine.encode(goal.image[None], posture[None])[0]
+        engine.objective.use_proprio(goal.proprio is not None)
+        return latent
+
+    def _warm_start(self, now: float) -> tuple[Tensor | None, Tensor | None]:
+        """Previous plan and virtual states, shifted to ``now``."""
+        if self._previous is None:
+            return None, None
+        config = self.engine.model.config
+        elapsed = self._elapsed(now)
+        warm = shift_plan(
+            self._previous, elapsed, config.control_period, config.frameskip, config.action_dim
+        )
+        if self._states is None:
+            return warm, None
+        period = config.control_period * config.frameskip
+        return warm, shift_states(self._states, elapsed, period, self._goal_latent)
+
+    def _elapsed(self, now: float) -> float:
+        """Time since the previous plan [s], rounded to whole control steps where it is nearly one.
+
+        Interpolating for a few milliseconds of jitter would blur the plan a little in every tick.
+        """
+        period = self.engine.model.config.control_period
+        steps = max(0.0, now - self._planned_at) / period
+        whole = round(steps)
+        return period * (whole if abs(steps - whole) < 0.15 else steps)
+
+    def _play_on(self, blank: TickResult, now: float, reason: str) -> TickResult:
+        """Command of the previous plan at ``now``; none when there is no plan."""
+        warm, _ = self._warm_start(now)
+        if warm is None:
+            return replace(blank, state=State.SAFE_STOP, reason=reason or "plan: none yet")
+        raw = self.engine.model.denormalize_actions(warm).cpu().double().numpy()
+        age = now - self._improved_at
+        return replace(blank, reason=reason, command=raw[0], actions=raw, plan_age_s=age)
+
+    def _judge(self, result: TickResult, goal: Goal, now: float) -> TickResult:
+        """Decide the state: reached, stale, or running."""
+        if math.isfinite(result.distance):
+            # Leaving takes more than arriving, so that noise does not toggle the state.
+            bound = goal.tolerance * (1.2 if self._reached else 1.0)
+            self._reached = goal.tolerance > 0 and result.distance <= bound
+        if self._reached and result.command is not None:
+            return replace(result, state=State.REACHED, command=None, reason=self._explain(""))
+        stale = self.limits.stale(result.image_age_s, result.plan_age_s)
+        if result.command is None or stale:
+            reason = self._explain(result.reason or stale)
+            return replace(result, state=State.SAFE_STOP, command=None, reason=reason)
+        return replace(result, state=State.RUNNING, reason=self._explain(result.reason))
+
+    # ---- bookkeeping -------------------------------------------------------------------------
+
+    def _adopt(self) -> None:
+        """Take over a prepared engine, with the running plan where it still fits."""
+        engine, self._next_engine = self._next_engine, None
+        if engine is None:
+            return
+        if self._previous is not None:
+            # In raw units a plan means the same to both models.
+            raw = self.engine.model.denormalize_actions(self._previous)
+            fits = self.engine.plan_shape == engine.plan_shape
+            raw = raw.to(engine.model.action_mean.device)
+            self._previous = engine.model.normalize_actions(raw) if fits else None
+        self.engine = engine
+        self._reserve = 0.0
+        # Latents of two models have nothing in common.
+        self._goal_latent, self._states, self._seen = None, None, None
+
+    def _forget(self) -> None:
+        """Drop everything that belongs to the previous goal."""
+        self._goal_latent: Tensor | None = None
+        self._seen: Observation | None = None
+        self._previous: Tensor | None = None
+        self._states: Tensor | None = None
+        self._planned_at = -math.inf
+        self._improved_at = -math.inf
+        self._reached = False
+
+    def _explain(self, reason: str) -> str:
+        """Reason with what is known about bad inputs."""
+        return "; ".join(part for part in (reason, *self._faults.values()) if part)
+
+    def _check_image(self, field: str, image: np.ndarray) -> np.ndarray:
+        shape = tuple(image.shape)
+        if image.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3:
+            raise ValueError(f"{field}: {image.dtype} {shape}; uint8 (H, W, 3) expected")
+        expected = self.config.image_shape
+        if expected and shape[:2] != tuple(expected):
+            size = f"{expected[0]} x {expected[1]} px"
+            raise ValueError(f"{field}: {shape[0]} x {shape[1]} px; {size} expected")
+        if min(shape[:2]) < MIN_SIDE:
+            raise ValueError(
+                f"{field}: {shape[0]} x {shape[1]} px; at least {MIN_SIDE} x {MIN_SIDE} expected"
+            )
+        # A writable, contiguous copy: what comes from a message is neither.
+        return np.array(image, order="C")
+
+    def _check_proprio(self, field: str, proprio: np.ndarray | None) -> np.ndarray:
+        dim = self.engine.model.config.proprio_dim
+        if dim == 0:
+            return np.zeros(0, np.float32)
+        if proprio is None or np.shape(proprio) != (dim,):
+            got = "none" if proprio is None else f"shape {np.shape(proprio)}"
+            raise ValueError(f"{field}: {got}; ({dim},) expected")
+        array = np.array(proprio, np.float32)
+        if not np.isfinite(array).all():
+            raise ValueError(f"{field}: {array.tolist()} is not finite")
+        return array
+
+
+__all__ = ["Controller", "ControllerConfig", "Goal", "Observation", "State", "TickResult"]
