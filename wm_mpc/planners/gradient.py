@@ -1,6 +1,6 @@
-"""Gradient-based planning: descend the goal cost through the rollout from several starts (arXiv 2512.09929, sec. 2).
+r"""Gradient-based planning: descend the goal cost through the rollout from several starts (arXiv 2512.09929, sec. 2).
 
-.. math:: a \\leftarrow \\mathrm{clip}(a - \\eta\\, \\mathrm{Adam}(\\nabla_a J(a)) + \\sigma \\xi)
+.. math:: a \leftarrow \mathrm{clip}(a - \eta\, \mathrm{Adam}(\nabla_a J(a)) + \sigma \xi)
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wm_mpc.planners.anytime import AnytimePlanner, BestOf, check
 from wm_mpc.planners.base import PlanRequest
+from wm_mpc.planners.native import MlpKernel
 from wm_mpc.planners.proposals import start_batch
 
 
@@ -110,6 +111,9 @@ class GradientSearch:
     def advance(self, iterations: int) -> None:
         """Evaluate, keep the best, step."""
         config = self.config
+        if isinstance(self.kernel, MlpKernel) and not config.entropy_weight:
+            self.descend_natively(self.kernel, iterations)
+            return
         for _ in range(iterations):
             cost, grad = self.kernel.cost_and_grad(self.latent, self.goal, self.x)
             if self.first_cost is None:
@@ -125,6 +129,24 @@ class GradientSearch:
             self.count += 1
             self.x = self.stepped(grad)
             self.transitions += self.per_iteration
+
+    def descend_natively(self, kernel: MlpKernel, iterations: int) -> None:
+        """Run the same iterations in one native call."""
+        config, noise = self.config, None
+        if config.action_noise:
+            noise = torch.randn(iterations, *self.x.shape, generator=self.generator)
+        if self.first_cost is None:
+            self.first_cost = torch.empty_like(self.kept.costs)
+        state = {
+            "x": self.x, "m": self.m, "v": self.v, "best": self.kept.actions,
+            "best_cost": self.kept.costs, "first_cost": self.first_cost,
+        }
+        bounds = (self.low, self.high)
+        kernel.descend(
+            self.latent, self.goal, bounds, noise, state, config, self.count, iterations
+        )
+        self.count += iterations
+        self.transitions += iterations * self.per_iteration
 
     def stepped(self, grad: Tensor) -> Tensor:
         """Plans after one optimiser step, noise and clamping."""

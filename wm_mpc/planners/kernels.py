@@ -6,17 +6,14 @@ works with any differentiable model. Faster ones for one architecture keep the s
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from wm_mpc.objective import GoalObjective
+from wm_mpc.planners import native
 from wm_mpc.planners.base import Dynamics
-
-log = logging.getLogger(__name__)
 
 
 class Kernel(Protocol):
@@ -41,23 +38,18 @@ class AutogradKernel:
     Args:
         model: dynamics.
         objective: cost.
-        compile: compile one model step with torch.compile; the horizon is unrolled around it, so that compilation
-            costs one step and not ``T``. Falls back to eager, with a warning, where no compiler works.
     """
 
-    def __init__(self, model: Dynamics, objective: GoalObjective, compile: bool = False) -> None:
+    def __init__(self, model: Dynamics, objective: GoalObjective) -> None:
         self.model = model
         self.objective = objective
-        self.step: Callable[[Tensor, Tensor], Tensor] = model.step
-        if compile:
-            self.step = CompiledStep(model.step)
 
     def unroll(self, latent: Tensor, actions: Tensor) -> Tensor:
         """Serial rollout ``(B, T, *L)`` from one latent ``L``, differentiable."""
         z = latent.expand(len(actions), *latent.shape)
         steps = []
         for action in actions.unbind(1):
-            z = self.step(z, action)
+            z = self.model.step(z, action)
             steps.append(z)
         return torch.stack(steps, 1)
 
@@ -80,25 +72,10 @@ class AutogradKernel:
         return cost.detach(), grad
 
 
-class CompiledStep:
-    """A model step under torch.compile that turns into the eager step for good when compilation fails."""
-
-    def __init__(self, step: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self.eager = step
-        self.current = torch.compile(step, dynamic=False)
-
-    def __call__(self, latent: Tensor, action: Tensor) -> Tensor:
-        """Predict one step."""
-        try:
-            return self.current(latent, action)
-        except Exception as error:  # whatever the compiler backend raises; the eager step then tells a real error
-            if self.current is self.eager:
-                raise
-            log.warning("torch.compile failed (%s); planning runs eager", str(error).splitlines()[0])
-            self.current = self.eager
-            return self.eager(latent, action)
-
-
 def make_kernel(model: Dynamics, objective: GoalObjective, compile: bool = True) -> Kernel:
-    """Choose the fastest kernel for a model."""
+    """Choose the fastest kernel for a model: native code for compact MLP models on the CPU."""
+    if compile and native.supported(model, objective):
+        lib = native.library()
+        if lib is not None:
+            return native.MlpKernel(model, objective, lib)
     return AutogradKernel(model, objective)

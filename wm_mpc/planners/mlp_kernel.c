@@ -1,0 +1,491 @@
+/* Rollouts, costs and gradients of a residual MLP world model, and whole descent loops, without Python in between.
+
+   The model is z' = z + Wo h_n + bo with h_i = SiLU(LayerNorm(W_i h_{i-1} + b_i)) and h_0 = [z, a]. The cost is
+   sum_t w_t sum_d c_d (z_td - g_d)^2 + action_weight mean(a^2) + smoothness_weight mean((a_t+1 - a_t)^2). Rows (plans) are
+   independent, so a block of ROWS plans runs through its whole horizon, and through all of its iterations, while
+   it is in the cache. Every matrix is stored once per direction with the vectorised index contiguous, padded to
+   whole vectors; padding is zero and stays zero. No -ffast-math: a NaN has to reach the comparisons. */
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef WM_DOUBLE
+typedef double real;
+typedef int64_t whole;
+#else
+typedef float real;
+typedef int32_t whole;
+#endif
+
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#define ROWS 8
+#define TILE 3
+#elif defined(__AVX__)
+#define VECTOR_BYTES 32
+#define ROWS 4
+#define TILE 3
+#else
+#define VECTOR_BYTES 16
+#define ROWS 4
+#define TILE 4
+#endif
+
+typedef real vec __attribute__((vector_size(VECTOR_BYTES)));
+typedef whole ivec __attribute__((vector_size(VECTOR_BYTES)));
+enum { LANES = VECTOR_BYTES / sizeof(real), MAX_LAYERS = 8 };
+#define INLINE static inline __attribute__((always_inline))
+#define LOAD(p) (*(const vec *)(p))
+#define STORE(p, v) (*(vec *)(p) = (v))
+
+typedef struct {
+  int latent, action, width, layers, horizon;
+} Shape;
+
+typedef struct {
+  const real *goal, *time_weights, *channel_weights;
+  real action_weight, smoothness_weight;
+} Objective;
+
+typedef struct {
+  const real *low, *high; /* (A,) */
+  const real *noise;      /* (iterations, plans, T, A), standard normal, or NULL */
+  real learning_rate, beta1, beta2, eps, action_noise, grad_clip;
+  int adam, iterations, done; /* done: steps taken before this call */
+} Descent;
+
+typedef struct {
+  int D, A, W, L, T, Dp, Ap, Wp;
+  const real *z_in, *a_in, *bias[MAX_LAYERS], *gamma[MAX_LAYERS], *beta[MAX_LAYERS], *up[MAX_LAYERS], *out, *out_bias;
+  const real *out_back, *down[MAX_LAYERS], *z_back, *a_back;
+} Net;
+
+typedef struct {
+  real *z;     /* (T + 1, ROWS, Dp) predicted latents, the start first */
+  real *a;     /* (T, ROWS, Ap) actions */
+  real *ga;    /* (T, ROWS, Ap) their gradient */
+  real *hat;   /* (T, L, ROWS, Wp) normalised pre-activations */
+  real *slope; /* (T, L, ROWS, Wp) d h / d hat */
+  real *rstd;  /* (T, L, ROWS) padded to LANES */
+  real *x, *y; /* (ROWS, Wp) scratch */
+  real *gz;    /* (ROWS, Dp) */
+  real *goal, *channel; /* (Dp,) */
+} Work;
+
+static int padded(int n) { return (n + LANES - 1) / LANES * LANES; }
+
+/* Numbers of reals before the weights of `shape` end; `net` may be NULL. The order is the one Python packs. */
+static long layout(const Shape *s, const real *base, Net *net) {
+  Net n = {.D = s->latent, .A = s->action, .W = s->width, .L = s->layers, .T = s->horizon};
+  n.Dp = padded(n.D), n.Ap = padded(n.A), n.Wp = padded(n.W);
+  long at = 0;
+#define TAKE(field, count) (n.field = base + at, at += (long)(count))
+  TAKE(z_in, n.D * n.Wp);
+  TAKE(a_in, n.A * n.Wp);
+  for (int l = 0; l < n.L; l++) {
+    if (l) TAKE(up[l], n.W * n.Wp);
+    TAKE(bias[l], n.Wp);
+    TAKE(gamma[l], n.Wp);
+    TAKE(beta[l], n.Wp);
+  }
+  TAKE(out, n.W * n.Dp);
+  TAKE(out_bias, n.Dp);
+  TAKE(out_back, n.D * n.Wp);
+  for (int l = 1; l < n.L; l++) TAKE(down[l], n.W * n.Wp);
+  TAKE(z_back, n.W * n.Dp);
+  TAKE(a_back, n.W * n.Ap);
+  if (net) *net = n;
+  return at;
+}
+
+static long lay_work(const Net *n, real *base, Work *work) {
+  Work w;
+  long at = 0;
+  const long steps = n->T;
+#undef TAKE
+#define TAKE(field, count) (w.field = base + at, at += (long)(count))
+  TAKE(z, (steps + 1) * ROWS * n->Dp);
+  TAKE(a, steps * ROWS * n->Ap);
+  TAKE(ga, steps * ROWS * n->Ap);
+  TAKE(hat, steps * n->L * ROWS * n->Wp);
+  TAKE(slope, steps * n->L * ROWS * n->Wp);
+  TAKE(rstd, steps * n->L * padded(ROWS));
+  TAKE(x, ROWS * n->Wp);
+  TAKE(y, ROWS * n->Wp);
+  TAKE(gz, ROWS * n->Dp);
+  TAKE(goal, n->Dp);
+  TAKE(channel, n->Dp);
+  if (work) *work = w;
+  return at;
+}
+
+long wm_weights(const Shape *shape) { return layout(shape, 0, 0); }
+long wm_lanes(void) { return LANES; }
+long wm_rows(void) { return ROWS; }
+long wm_work(const Shape *shape) {
+  Net net;
+  layout(shape, 0, &net);
+  return lay_work(&net, 0, 0);
+}
+
+/* c (R, V vectors) += a (R, K) m (K, ...) */
+INLINE void tile(const int R, const int V, int K, const real *a, int lda, const real *m, int ldm, real *c, int ldc) {
+  vec acc[ROWS][8];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+    for (int v = 0; v < V; v++) acc[r][v] = LOAD(c + r * ldc + v * LANES);
+  for (int k = 0; k < K; k++) {
+    vec b[8];
+#pragma GCC unroll 8
+    for (int v = 0; v < V; v++) b[v] = LOAD(m + (long)k * ldm + v * LANES);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+      const real s = a[r * lda + k];
+#pragma GCC unroll 8
+      for (int v = 0; v < V; v++) acc[r][v] += b[v] * s;
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+    for (int v = 0; v < V; v++) STORE(c + r * ldc + v * LANES, acc[r][v]);
+}
+
+INLINE void strip(const int R, const int V, int K, const real *a, int lda, const real *m, int N, real *c, int ldc) {
+  int j = 0;
+  for (; j + V * LANES <= N; j += V * LANES) tile(R, V, K, a, lda, m + j, N, c + j, ldc);
+  for (; j < N; j += LANES) tile(R, 1, K, a, lda, m + j, N, c + j, ldc);
+}
+
+/* c (rows, N) += a (rows, K) m (K, N), N whole vectors, rows <= ROWS */
+static void multiply(int rows, int K, const real *a, int lda, const real *m, int N, real *c, int ldc) {
+#if ROWS == 8
+  if (rows > 4) { strip(8, TILE, K, a, lda, m, N, c, ldc); return; }
+#endif
+  if (rows > 2) strip(4, TILE, K, a, lda, m, N, c, ldc);
+  else if (rows == 2) strip(2, 4, K, a, lda, m, N, c, ldc);
+  else strip(1, 8, K, a, lda, m, N, c, ldc);
+}
+
+static void fill(int rows, const real *bias, int N, real *c) {
+  for (int r = 0; r < rows; r++) memcpy(c + (long)r * N, bias, N * sizeof(real));
+}
+
+INLINE real total(vec v) {
+  real s = 0;
+#pragma GCC unroll 16
+  for (int i = 0; i < LANES; i++) s += v[i];
+  return s;
+}
+
+/* exp(-v) for the sigmoid; exact to about 2 units in the last place in single precision. */
+INLINE vec exp_negative(vec v) {
+#ifdef WM_DOUBLE
+  vec e;
+  for (int i = 0; i < LANES; i++) e[i] = exp(-v[i]);
+  return e;
+#else
+  vec x = -v;
+  const vec top = (vec){} + 87.0f, bottom = (vec){} - 87.0f;
+  const ivec high = x > top, low = x < bottom; /* both false for NaN, which passes through */
+  x = (vec)(((ivec)x & ~high) | ((ivec)top & high));
+  x = (vec)(((ivec)x & ~low) | ((ivec)bottom & low));
+  const vec magic = (vec){} + 12582912.0f; /* 1.5 * 2^23: adding it rounds to the nearest integer */
+  const vec shifted = x * 1.44269504088896341f + magic;
+  const vec n = shifted - magic;
+  const vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
+  vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const ivec power = ((ivec)shifted - (ivec)magic + 127) << 23;
+  return p * (vec)power;
+#endif
+}
+
+/* One row of hat = LayerNorm(x), h = SiLU(gamma hat + beta); keeps what the backward pass needs. */
+static void activate(const Net *n, int l, const real *x, real *hat, real *slope, real *rstd, real *h) {
+  const int N = n->Wp;
+  vec sum = {};
+  for (int i = 0; i < N; i += LANES) sum += LOAD(x + i);
+  const real mean = total(sum) / n->W;
+  vec square = {};
+  for (int i = 0; i < N; i += LANES) {
+    const vec d = LOAD(x + i) - mean;
+    square += d * d;
+  }
+  const real variance = (total(square) - (N - n->W) * mean * mean) / n->W;
+  const real scale = 1 / (real)sqrt((double)variance + 1e-5);
+  *rstd = scale;
+  for (int i = 0; i < N; i += LANES) {
+    const vec g = LOAD(n->gamma[l] + i);
+    const vec u = (LOAD(x + i) - mean) * scale;
+    const vec y = u * g + LOAD(n->beta[l] + i);
+    const vec s = (real)1 / ((real)1 + exp_negative(y));
+    STORE(hat + i, u);
+    STORE(slope + i, g * s * ((real)1 + y * ((real)1 - s)));
+    STORE(h + i, y * s);
+  }
+}
+
+/* One row: gradient at x from the gradient g at h, in place. */
+static void deactivate(const Net *n, const real *hat, const real *slope, real rstd, real *g) {
+  const int N = n->Wp;
+  vec sum = {}, dot = {};
+  for (int i = 0; i < N; i += LANES) {
+    const vec u = LOAD(g + i) * LOAD(slope + i);
+    STORE(g + i, u);
+    sum += u;
+    dot += u * LOAD(hat + i);
+  }
+  const real mean = total(sum) / n->W, along = total(dot) / n->W;
+  for (int i = 0; i < N; i += LANES) STORE(g + i, (LOAD(g + i) - mean - LOAD(hat + i) * along) * rstd);
+}
+
+/* z (rows, Dp) -> next (rows, Dp); slot t of the work keeps the activations. */
+static void step_forward(const Net *n, Work *w, int rows, int t, const real *z, const real *a, real *next) {
+  fill(rows, n->bias[0], n->Wp, w->x);
+  multiply(rows, n->A, a, n->Ap, n->a_in, n->Wp, w->x, n->Wp);
+  multiply(rows, n->D, z, n->Dp, n->z_in, n->Wp, w->x, n->Wp);
+  for (int l = 0; l < n->L; l++) {
+    const long slot = (long)t * n->L + l;
+    if (l) {
+      fill(rows, n->bias[l], n->Wp, w->x);
+      multiply(rows, n->W, w->y, n->Wp, n->up[l], n->Wp, w->x, n->Wp);
+    }
+    for (int r = 0; r < rows; r++) {
+      const long at = (slot * ROWS + r) * n->Wp;
+      activate(n, l, w->x + (long)r * n->Wp, w->hat + at, w->slope + at, w->rstd + slot * padded(ROWS) + r,
+               w->y + (long)r * n->Wp);
+    }
+  }
+  for (int r = 0; r < rows; r++)
+    for (int i = 0; i < n->Dp; i += LANES)
+      STORE(next + r * n->Dp + i, LOAD(z + r * n->Dp + i) + LOAD(n->out_bias + i));
+  multiply(rows, n->W, w->y, n->Wp, n->out, n->Dp, next, n->Dp);
+}
+
+/* gz (rows, Dp) at the step's output becomes the one at its input (skipped when `states` is 0); ga is written. */
+static void step_backward(const Net *n, Work *w, int rows, int t, real *gz, real *ga, int states) {
+  memset(w->x, 0, sizeof(real) * rows * n->Wp);
+  multiply(rows, n->D, gz, n->Dp, n->out_back, n->Wp, w->x, n->Wp);
+  real *g = w->x, *other = w->y;
+  for (int l = n->L - 1; l >= 0; l--) {
+    const long slot = (long)t * n->L + l;
+    for (int r = 0; r < rows; r++) {
+      const long at = (slot * ROWS + r) * n->Wp;
+      deactivate(n, w->hat + at, w->slope + at, w->rstd[slot * padded(ROWS) + r], g + (long)r * n->Wp);
+    }
+    if (l) {
+      memset(other, 0, sizeof(real) * rows * n->Wp);
+      multiply(rows, n->W, g, n->Wp, n->down[l], n->Wp, other, n->Wp);
+      real *swap = g;
+      g = other;
+      other = swap;
+    }
+  }
+  memset(ga, 0, sizeof(real) * rows * n->Ap);
+  multiply(rows, n->W, g, n->Wp, n->a_back, n->Ap, ga, n->Ap);
+  if (states) multiply(rows, n->W, g, n->Wp, n->z_back, n->Dp, gz, n->Dp);
+}
+
+/* Cost of one row's actions alone; adds its gradient to ga when `grad`. */
+static real action_cost(const Net *n, const Objective *o, const Work *w, int r, int grad) {
+  const int T = n->T, A = n->A;
+  const long stride = (long)ROWS * n->Ap;
+  real cost = 0;
+  if (o->action_weight != 0) {
+    const real scale = o->action_weight / (T * A);
+    for (int t = 0; t < T; t++)
+      for (int i = 0; i < A; i++) {
+        const long at = t * stride + r * n->Ap + i;
+        cost += scale * w->a[at] * w->a[at];
+        if (grad) w->ga[at] += 2 * scale * w->a[at];
+      }
+  }
+  if (o->smoothness_weight != 0 && T > 1) {
+    const real scale = o->smoothness_weight / ((T - 1) * A);
+    for (int t = 0; t + 1 < T; t++)
+      for (int i = 0; i < A; i++) {
+        const long at = t * stride + r * n->Ap + i;
+        const real d = w->a[at + stride] - w->a[at];
+        cost += scale * d * d;
+        if (grad) {
+          w->ga[at] -= 2 * scale * d;
+          w->ga[at + stride] += 2 * scale * d;
+        }
+      }
+  }
+  return cost;
+}
+
+/* Costs (rows,) of the actions in w->a, and their gradient in w->ga when `grad`. */
+static void evaluate(const Net *n, const Objective *o, Work *w, int rows, real *cost, int grad) {
+  const long size = (long)ROWS * n->Dp;
+  vec sums[ROWS];
+  for (int r = 0; r < rows; r++) sums[r] = (vec){};
+  for (int t = 0; t < n->T; t++) {
+    real *next = w->z + (t + 1) * size;
+    /* Without a gradient the activations of one step are scratch. */
+    step_forward(n, w, rows, grad ? t : 0, w->z + t * size, w->a + (long)t * ROWS * n->Ap, next);
+    for (int r = 0; r < rows; r++)
+      for (int i = 0; i < n->Dp; i += LANES) {
+        const vec e = LOAD(next + r * n->Dp + i) - LOAD(w->goal + i);
+        sums[r] += e * e * LOAD(w->channel + i) * o->time_weights[t];
+      }
+  }
+  if (grad) {
+    memset(w->gz, 0, sizeof(real) * rows * n->Dp);
+    for (int t = n->T - 1; t >= 0; t--) {
+      const real *z = w->z + (t + 1) * size;
+      const real scale = 2 * o->time_weights[t];
+      for (int r = 0; r < rows; r++)
+        for (int i = 0; i < n->Dp; i += LANES) {
+          const long at = r * n->Dp + i;
+          STORE(w->gz + at, LOAD(w->gz + at) + (LOAD(z + at) - LOAD(w->goal + i)) * LOAD(w->channel + i) * scale);
+        }
+      step_backward(n, w, rows, t, w->gz, w->ga + (long)t * ROWS * n->Ap, t > 0);
+    }
+  }
+  for (int r = 0; r < rows; r++) cost[r] = total(sums[r]) + action_cost(n, o, w, r, grad);
+}
+
+/* Between the callers' plans (T, A) and the block's (T, ROWS, Ap). */
+static void load_plan(const Net *n, const real *plan, real *block, int r) {
+  for (int t = 0; t < n->T; t++)
+    memcpy(block + ((long)t * ROWS + r) * n->Ap, plan + (long)t * n->A, sizeof(real) * n->A);
+}
+
+static void save_plan(const Net *n, real *plan, const real *block, int r) {
+  for (int t = 0; t < n->T; t++)
+    memcpy(plan + (long)t * n->A, block + ((long)t * ROWS + r) * n->Ap, sizeof(real) * n->A);
+}
+
+static void prepare(const Shape *s, const real *weights, const Objective *o, const real *latent, real *work, Net *n,
+                    Work *w) {
+  layout(s, weights, n);
+  const long size = lay_work(n, work, w);
+  memset(work, 0, sizeof(real) * size);
+  memcpy(w->goal, o->goal, sizeof(real) * n->D);
+  memcpy(w->channel, o->channel_weights, sizeof(real) * n->D);
+  if (latent)
+    for (int r = 0; r < ROWS; r++) memcpy(w->z + (long)r * n->Dp, latent, sizeof(real) * n->D);
+}
+
+/* cost (plans,) of actions (plans, T, A); grad (plans, T, A) and latents (plans, T, D) unless NULL. */
+void wm_cost(const Shape *s, const real *weights, const Objective *o, const real *latent, const real *actions, int plans,
+             real *cost, real *grad, real *latents, real *work) {
+  Net n;
+  Work w;
+  prepare(s, weights, o, latent, work, &n, &w);
+  const long plan = (long)n.T * n.A;
+  for (int first = 0; first < plans; first += ROWS) {
+    const int rows = plans - first < ROWS ? plans - first : ROWS;
+    for (int r = 0; r < rows; r++) load_plan(&n, actions + (first + r) * plan, w.a, r);
+    evaluate(&n, o, &w, rows, cost + first, grad != 0);
+    for (int r = 0; r < rows; r++) {
+      if (grad) save_plan(&n, grad + (first + r) * plan, w.ga, r);
+      if (latents)
+        for (int t = 0; t < n.T; t++)
+          memcpy(latents + ((first + r) * (long)n.T + t) * n.D, w.z + ((t + 1L) * ROWS + r) * n.Dp, sizeof(real) * n.D);
+    }
+  }
+}
+
+/* Transitions of a lifted method. Row i: next = F(z_i, a_i) and, with the cotangent
+   2 c (dynamics_i (next - target_i) + goal_i (next - goal)), the gradients at a_i and, unless NULL, at z_i. */
+void wm_transitions(const Shape *s, const real *weights, const Objective *o, const real *z, const real *a,
+                    const real *target, const real *dynamics_weights, const real *goal_weights, int count, real *next,
+                    real *grad_a, real *grad_z, real *work) {
+  Net n;
+  Work w;
+  prepare(s, weights, o, 0, work, &n, &w);
+  real *out = w.z + (long)ROWS * n.Dp;
+  for (int first = 0; first < count; first += ROWS) {
+    const int rows = count - first < ROWS ? count - first : ROWS;
+    for (int r = 0; r < rows; r++) {
+      memcpy(w.z + (long)r * n.Dp, z + (long)(first + r) * n.D, sizeof(real) * n.D);
+      memcpy(w.a + (long)r * n.Ap, a + (long)(first + r) * n.A, sizeof(real) * n.A);
+    }
+    step_forward(&n, &w, rows, 0, w.z, w.a, out);
+    for (int r = 0; r < rows; r++) {
+      const long row = first + r;
+      memcpy(next + row * n.D, out + (long)r * n.Dp, sizeof(real) * n.D);
+      for (int d = 0; d < n.D; d++) {
+        const real f = out[(long)r * n.Dp + d];
+        w.gz[r * n.Dp + d] = 2 * w.channel[d] *
+            (dynamics_weights[row] * (f - target[row * n.D + d]) + goal_weights[row] * (f - w.goal[d]));
+      }
+    }
+    step_backward(&n, &w, rows, 0, w.gz, w.ga, grad_z != 0);
+    for (int r = 0; r < rows; r++) {
+      memcpy(grad_a + (long)(first + r) * n.A, w.ga + (long)r * n.Ap, sizeof(real) * n.A);
+      if (grad_z) memcpy(grad_z + (long)(first + r) * n.D, w.gz + (long)r * n.Dp, sizeof(real) * n.D);
+    }
+  }
+}
+
+/* One optimiser step of one plan; gradients that are not finite count as zero. */
+static void update(const Net *n, const Descent *d, const real *noise, int step, real *x, real *g, real *m, real *v) {
+  const int size = n->T * n->A;
+  real square = 0;
+  for (int i = 0; i < size; i++) {
+    if (!isfinite(g[i])) g[i] = 0;
+    square += g[i] * g[i];
+  }
+  if (d->grad_clip > 0 && square > d->grad_clip * d->grad_clip) {
+    const real scale = d->grad_clip / (real)sqrt((double)square);
+    for (int i = 0; i < size; i++) g[i] *= scale;
+  }
+  const double correction = sqrt(1 - pow(d->beta2, step));
+  const real rate = d->adam ? (real)(d->learning_rate * correction / (1 - pow(d->beta1, step))) : d->learning_rate;
+  const real eps = (real)(d->eps * correction);
+  for (int i = 0; i < size; i++) {
+    if (d->adam) {
+      m[i] = d->beta1 * m[i] + (1 - d->beta1) * g[i];
+      v[i] = d->beta2 * v[i] + (1 - d->beta2) * g[i] * g[i];
+      x[i] -= rate * m[i] / ((real)sqrt(v[i]) + eps);
+    } else {
+      x[i] -= rate * g[i];
+    }
+    if (noise) x[i] += d->action_noise * noise[i];
+  }
+  for (int t = 0; t < n->T; t++)
+    for (int i = 0; i < n->A; i++) {
+      real *value = x + t * n->A + i;
+      if (*value < d->low[i]) *value = d->low[i];
+      if (*value > d->high[i]) *value = d->high[i];
+    }
+}
+
+/* Descend plans x (plans, T, A) with moments m, v; keep each plan's best iterate and the cost of the first one. */
+void wm_descend(const Shape *s, const real *weights, const Objective *o, const Descent *d, const real *latent, int plans,
+                real *x, real *m, real *v, real *best, real *best_cost, real *first_cost, real *work) {
+  Net n;
+  Work w;
+  prepare(s, weights, o, latent, work, &n, &w);
+  const long plan = (long)n.T * n.A;
+  real cost[ROWS], grad[4096];
+  for (int first = 0; first < plans; first += ROWS) {
+    const int rows = plans - first < ROWS ? plans - first : ROWS;
+    for (int k = 0; k < d->iterations; k++) {
+      for (int r = 0; r < rows; r++) load_plan(&n, x + (first + r) * plan, w.a, r);
+      evaluate(&n, o, &w, rows, cost, 1);
+      for (int r = 0; r < rows; r++) {
+        const long row = first + r;
+        if (k == 0 && d->done == 0) first_cost[row] = cost[r];
+        if (cost[r] < best_cost[row]) {
+          best_cost[row] = cost[r];
+          memcpy(best + row * plan, x + row * plan, sizeof(real) * plan);
+        }
+        save_plan(&n, grad, w.ga, r);
+        const real *noise = d->noise ? d->noise + ((long)k * plans + row) * plan : 0;
+        update(&n, d, noise, d->done + k + 1, x + row * plan, grad, m + row * plan, v + row * plan);
+      }
+    }
+  }
+}

@@ -1,0 +1,372 @@
+"""Native kernel of the residual MLP world model: builds ``mlp_kernel.c`` once per machine and calls it.
+
+Compiling takes about a second; the library is kept in the user's cache folder under a name that depends on source,
+flags, compiler and processor. Where there is no C compiler, planners fall back to autograd.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import math
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wm_mpc.objective import GoalObjective
+from wm_mpc.predictors import MlpPredictor
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("mlp_kernel.c")
+FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared")
+MAX_LAYERS = 8
+MAX_PLAN = 4096
+ROWS_PER_JOB = 64
+
+
+class Shape(ctypes.Structure):
+    """Sizes; mirrors ``Shape`` of the C source."""
+
+    _fields_ = [(n, ctypes.c_int) for n in ("latent", "action", "width", "layers", "horizon")]
+
+
+def structures(real: Any) -> tuple[type[ctypes.Structure], type[ctypes.Structure]]:
+    """C structures ``Objective`` and ``Descent`` for a floating-point type."""
+    pointer, integer = ctypes.c_void_p, ctypes.c_int
+
+    class Objective(ctypes.Structure):
+        _fields_ = [
+            *[(n, pointer) for n in ("goal", "time_weights", "channel_weights")],
+            *[(n, real) for n in ("action_weight", "smoothness_weight")],
+        ]
+
+    class Descent(ctypes.Structure):
+        _fields_ = [
+            *[(n, pointer) for n in ("low", "high", "noise")],
+            *[
+                (n, real)
+                for n in ("learning_rate", "beta1", "beta2", "eps", "action_noise", "grad_clip")
+            ],
+            *[(n, integer) for n in ("adam", "iterations", "done")],
+        ]
+
+    return Objective, Descent
+
+
+@cache
+def library(double: bool = False) -> ctypes.CDLL | None:
+    """Build (or find) and load the library; None, with one warning, where that is impossible.
+
+    Args:
+        double: double precision, for checking the algebra against autograd.
+    """
+    compiler = next((c for c in (os.environ.get("CC"), "cc", "gcc", "clang") if c and shutil.which(c)), None)
+    if compiler is None:
+        log.warning("no C compiler found (cc, gcc, clang): planning runs on autograd, several times slower")
+        return None
+    flags = [*FLAGS, *(["-DWM_DOUBLE"] if double else [])]
+    try:
+        for tuning in (["-march=native"], ["-mcpu=native"], []):
+            path = _build(compiler, [*flags, *tuning])
+            if path is not None:
+                break
+        else:
+            log.warning("%s cannot compile the planning kernel: planning runs on autograd", compiler)
+            return None
+        lib = ctypes.CDLL(str(path))
+    except OSError as error:
+        log.warning("the planning kernel does not load (%s): planning runs on autograd", error)
+        return None
+    for name in ("wm_weights", "wm_work", "wm_lanes", "wm_rows"):
+        getattr(lib, name).restype = ctypes.c_long
+    return lib
+
+
+def _build(compiler: str, flags: list[str]) -> Path | None:
+    """Compile into the cache; None when the compiler refuses the flags."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+    key = "\n".join([SOURCE.read_text(), compiler, version, *flags, _processor()])
+    name = f"mlp_kernel-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
+    path = _cache_folder() / name
+    if path.is_file():
+        return path
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        built = Path(folder) / name
+        command = [compiler, *flags, "-o", str(built), str(SOURCE), "-lm"]
+        if subprocess.run(command, capture_output=True).returncode:
+            return None
+        built.replace(path)
+    return path
+
+
+def _cache_folder() -> Path:
+    """Return a folder that this user alone can write to."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base) / "wm_mpc"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="wm_mpc_"))
+
+
+def _processor() -> str:
+    """Text that changes with the instruction set; a cache may be shared between machines."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return line
+    except OSError:
+        pass
+    return platform.processor() + platform.machine()
+
+
+def supported(model: Any, objective: GoalObjective) -> bool:
+    """True when the native kernel can run this model: a residual MLP on the CPU in single precision."""
+    net = getattr(model, "predictor", None)
+    if not isinstance(net, MlpPredictor) or len(model.latent_shape) != 1:
+        return False
+    weight = net.net[0].weight
+    return (
+        weight.device.type == "cpu"
+        and weight.dtype == torch.float32
+        and len(net.net) // 3 <= MAX_LAYERS
+        and objective.horizon * model.action_width <= MAX_PLAN
+    )
+
+
+class MlpKernel:
+    """Kernel (see ``wm_mpc.planners.kernels``) of a residual MLP model, with whole descent loops in native code.
+
+    The weights are copied when the kernel is built. Batches of many plans are shared between
+    ``torch.get_num_threads()`` threads; a handful of plans runs on the calling thread.
+
+    Args:
+        model: world model with an ``MlpPredictor``.
+        objective: goal cost.
+        lib: the library of ``library()``.
+    """
+
+    def __init__(self, model: Any, objective: GoalObjective, lib: ctypes.CDLL) -> None:
+        self.lib = lib
+        layers: nn.Sequential = model.predictor.net
+        first: nn.Linear = layers[0]
+        self.dtype = first.weight.dtype
+        self.latent_dim, self.action_dim = layers[-1].out_features, model.action_width
+        self.horizon = objective.horizon
+        self.shape = Shape(
+            self.latent_dim, self.action_dim, first.out_features, len(layers) // 3, self.horizon
+        )
+        self.one_step = Shape(*(getattr(self.shape, n) for n, _ in Shape._fields_[:4]), 1)
+        real = ctypes.c_double if self.dtype == torch.float64 else ctypes.c_float
+        self.Objective, self.Descent = structures(real)
+        self.weights = aligned(pack(layers, self.latent_dim, lib.wm_lanes()))
+        if len(self.weights) != lib.wm_weights(ctypes.byref(self.shape)):
+            raise RuntimeError("planning kernel: its weight layout differs from this module's")
+        self.time_weights = objective.time_weights.to(self.dtype).contiguous()
+        self.channel_weights = objective.channel_weights.to(self.dtype).contiguous()
+        self.action_weight = objective.config.action_weight
+        self.smoothness_weight = objective.config.smoothness_weight
+        self.work_size = lib.wm_work(ctypes.byref(self.shape))
+        self.works: list[Tensor] = []
+        self.pool: ThreadPoolExecutor | None = None
+
+    def cost(self, latent: Tensor, goal: Tensor, actions: Tensor) -> Tensor:
+        """Objective of each plan, ``(B,)``."""
+        cost = torch.empty(len(actions), dtype=self.dtype)
+        self._cost(latent, goal, actions, cost)
+        return cost
+
+    def cost_and_grad(self, latent: Tensor, goal: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Objective ``(B,)`` and gradient ``(B, T, A)``."""
+        cost = torch.empty(len(actions), dtype=self.dtype)
+        grad = torch.empty(actions.shape, dtype=self.dtype)
+        self._cost(latent, goal, actions, cost, grad=grad)
+        return cost, grad
+
+    def rollout(self, latent: Tensor, actions: Tensor) -> Tensor:
+        """Predicted latents ``(B, T, D)``."""
+        cost = torch.empty(len(actions), dtype=self.dtype)
+        latents = torch.empty(*actions.shape[:2], self.latent_dim, dtype=self.dtype)
+        self._cost(latent, latent, actions, cost, latents=latents)
+        return latents
+
+    def _cost(
+        self, latent: Tensor, goal: Tensor, actions: Tensor, cost: Tensor,
+        grad: Tensor | None = None, latents: Tensor | None = None,
+    ) -> None:
+        latent, goal, actions = (self._flat(v) for v in (latent, goal, actions))
+        objective = self._objective(goal)
+
+        def job(rows: slice, work: Tensor) -> None:
+            part = actions[rows]
+            self.lib.wm_cost(
+                ctypes.byref(self.shape), pointer(self.weights), ctypes.byref(objective),
+                pointer(latent), pointer(part), len(part), pointer(cost[rows]),
+                None if grad is None else pointer(grad[rows]),
+                None if latents is None else pointer(latents[rows]), pointer(work),
+            )
+
+        self._share(len(actions), job)
+
+    def transitions(
+        self, z: Tensor, a: Tensor, target: Tensor, goal: Tensor, dynamics_weights: Tensor,
+        goal_weights: Tensor, state_gradient: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Predict transitions and pull back the gradient of their weighted residuals in the same pass.
+
+        With the objective's channel weights ``c``, row ``i`` has the loss
+        ``dynamics_weights_i * c (F(z_i, a_i) - target_i)^2 + goal_weights_i * c (F(z_i, a_i) - goal)^2``.
+
+        Args:
+            z: states, ``(N, D)``.
+            a: actions, ``(N, A)``.
+            target: ``(N, D)``.
+            goal: ``(D,)``.
+            dynamics_weights: ``(N,)``.
+            goal_weights: ``(N,)``.
+            state_gradient: also return the gradient with respect to ``z``.
+
+        Returns:
+            ``F(z, a)`` ``(N, D)``, gradient at ``a`` ``(N, A)``, gradient at ``z`` ``(N, D)`` or None.
+        """
+        z, a, target, goal = (self._flat(v) for v in (z, a, target, goal))
+        dynamics_weights, goal_weights = self._flat(dynamics_weights), self._flat(goal_weights)
+        following, grad_a = torch.empty_like(z), torch.empty_like(a)
+        grad_z = torch.empty_like(z) if state_gradient else None
+        objective = self._objective(goal)
+
+        def job(rows: slice, work: Tensor) -> None:
+            parts = [v[rows] for v in (z, a, target, dynamics_weights, goal_weights)]
+            self.lib.wm_transitions(
+                ctypes.byref(self.one_step), pointer(self.weights), ctypes.byref(objective),
+                *(pointer(v) for v in parts), len(parts[0]), pointer(following[rows]),
+                pointer(grad_a[rows]), None if grad_z is None else pointer(grad_z[rows]), pointer(work),
+            )
+
+        self._share(len(z), job)
+        return following, grad_a, grad_z
+
+    def descend(
+        self, latent: Tensor, goal: Tensor, bounds: tuple[Tensor, Tensor], noise: Tensor | None,
+        state: dict[str, Tensor], config: Any, done: int, iterations: int,
+    ) -> None:
+        """Run gradient steps in place, see ``GradientSearch``.
+
+        Args:
+            latent: ``(D,)``.
+            goal: ``(D,)``.
+            bounds: two tensors ``(A,)``.
+            noise: standard normal draws ``(iterations, B, T, A)``, or None.
+            state: ``x``, ``m``, ``v``, ``best`` ``(B, T, A)``; ``best_cost``, ``first_cost`` ``(B,)``.
+            config: a ``GradientConfig``.
+            done: steps taken before.
+            iterations: steps to take.
+        """
+        latent, goal = self._flat(latent), self._flat(goal)
+        low, high = (self._flat(b) for b in bounds)
+        descent = self.Descent(
+            pointer(low), pointer(high), None if noise is None else pointer(noise),
+            config.learning_rate, config.beta1, config.beta2, config.eps, config.action_noise,
+            config.grad_clip, config.optimizer == "adam", iterations, done,
+        )
+        names = ("x", "m", "v", "best", "best_cost", "first_cost")
+        self.lib.wm_descend(
+            ctypes.byref(self.shape), pointer(self.weights), ctypes.byref(self._objective(goal)),
+            ctypes.byref(descent), pointer(latent), len(state["x"]),
+            *(pointer(state[name]) for name in names), pointer(self._work(0)),
+        )
+
+    def _objective(self, goal: Tensor) -> ctypes.Structure:
+        return self.Objective(
+            pointer(goal), pointer(self.time_weights), pointer(self.channel_weights),
+            self.action_weight, self.smoothness_weight,
+        )
+
+    def _flat(self, value: Tensor) -> Tensor:
+        return value.detach().to(self.dtype).contiguous()
+
+    def _work(self, index: int) -> Tensor:
+        while len(self.works) <= index:
+            self.works.append(aligned(torch.zeros(self.work_size, dtype=self.dtype)))
+        return self.works[index]
+
+    def _share(self, count: int, job: Callable[[slice, Tensor], None]) -> None:
+        """Run a job over ``count`` rows, on several threads when there are many."""
+        threads = min(torch.get_num_threads(), math.ceil(count / ROWS_PER_JOB))
+        if threads < 2:
+            job(slice(0, count), self._work(0))
+            return
+        if self.pool is None:
+            self.pool = ThreadPoolExecutor(torch.get_num_threads(), "wm_mpc_kernel")
+        block = self.lib.wm_rows()
+        size = math.ceil(count / threads / block) * block
+        works = [self._work(i) for i in range(threads)]
+        slices = [slice(i * size, min(count, (i + 1) * size)) for i in range(threads)]
+        for done in [self.pool.submit(job, s, w) for s, w in zip(slices, works, strict=True)]:
+            done.result()
+
+
+def pointer(tensor: Tensor) -> ctypes.c_void_p:
+    """Address of a contiguous tensor."""
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """Copy of a flat tensor that begins on a 64-byte boundary."""
+    size = tensor.element_size()
+    raw = torch.zeros(len(tensor) + 64 // size, dtype=tensor.dtype)
+    skip = (-raw.data_ptr() % 64) // size
+    out = raw[skip : skip + len(tensor)]
+    out.copy_(tensor)
+    return out
+
+
+def pack(layers: nn.Sequential, latent_dim: int, lanes: int) -> Tensor:
+    """Lay out the weights as ``layout`` of the C source reads them: one flat tensor.
+
+    Args:
+        layers: ``MlpPredictor.net``.
+        latent_dim: ``D``; the first layer's inputs are ``[z, a]``.
+        lanes: numbers per vector; rows are padded with zeros to a multiple.
+    """
+    parts: list[Tensor] = []
+
+    def add(matrix: Tensor) -> None:
+        parts.append(nn.functional.pad(matrix, (0, -matrix.shape[-1] % lanes)).flatten())
+
+    with torch.no_grad():
+        linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
+        norms = [layer for layer in layers if isinstance(layer, nn.LayerNorm)]
+        first, last = linears[0].weight, linears[-1]
+        into, action = first[:, :latent_dim], first[:, latent_dim:]
+        add(into.T)
+        add(action.T)
+        for i, (linear, norm) in enumerate(zip(linears[:-1], norms, strict=True)):
+            if i:
+                add(linear.weight.T)
+            add(linear.bias)
+            add(norm.weight)
+            add(norm.bias)
+        add(last.weight.T)
+        add(last.bias)
+        add(last.weight)
+        for linear in linears[1:-1]:
+            add(linear.weight)
+        add(into)
+        add(action)
+        return torch.cat(parts)
