@@ -117,25 +117,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 only on success, 2 on bad input with one line on stderr that says what.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help"):
-        print(usage())
-        return 0 if words else 2
-    if words[0] == "--version":
-        print(f"wm-mpc {__version__}")
-        return 0
-    name, rest = words[0], words[1:]
-    if name not in COMMANDS:
-        return _fail(f"command: {name!r} is unknown; one of {', '.join(COMMANDS)} expected")
     try:
-        module = importlib.import_module(COMMANDS[name].module)
-        config = _parse(name, module, rest)
-        return int(module.run(config))
-    except ImportError as error:
-        message = explain_import(name, error)
-        if message is None:
-            raise
-        return _fail(message)
+        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
     except UserError as error:
         return _fail(" ".join(str(error).split()))
     except KeyboardInterrupt:
@@ -144,6 +129,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         # the reader of our output left (`| head`); Python must not complain about it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"wm-mpc {__version__}")
+        return 0
+    name, rest = words[0], words[1:]
+    if name not in COMMANDS:
+        raise UserError(f"command: {name!r} is unknown; one of {', '.join(COMMANDS)} expected")
+    try:
+        module = importlib.import_module(COMMANDS[name].module)
+        config = _parse(name, module, rest)
+        return int(module.run(config))
+    except ImportError as error:
+        message = explain_import(name, error)
+        if message is None:
+            raise
+        raise UserError(message) from error
 
 
 def _parse(name: str, module: ModuleType, words: list[str]) -> Any:
@@ -183,6 +189,8 @@ def _one_line(box: str) -> str:
 def explain_import(command: str, error: ImportError) -> str | None:
     """Say in one line how to get what an import did not find; None when it is a defect of ours."""
     missing = error.name or ""
+    if missing == COMMANDS[command].module:
+        return f"{command}: {missing} is not part of this installation"
     if missing in _INTERFACES:
         return (
             f"{command}: {missing}: the ROS interfaces are not built; "
