@@ -1,0 +1,313 @@
+"""Time alignment: camera, proprioception and commands become episodes at the control period.
+
+The steps follow the camera: a step lies one control period after the step before, moved onto the
+nearest frame within the image tolerance, so that neither jitter nor a camera clock that runs a
+little fast or slow adds up. At every step the proprioception is read off at that instant and the
+command at ``command_phase`` of the step that begins there, so that a command that leaves some
+milliseconds after its image belongs to that image.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from wm_mpc.data.bags.buffer import SampleBuffer
+
+METHODS = ("nearest", "zoh", "linear")
+
+
+@dataclass(frozen=True)
+class AlignConfig:
+    """How samples become steps.
+
+    Attributes:
+        period_s: [s] control period: one step.
+        image_tolerance_s: [s] a frame this near to a step belongs to it; 0: just under half a
+            period.
+        proprio_method: ``linear``, ``nearest`` or ``zoh`` (the newest that is not later).
+        proprio_tolerance_s: [s] samples used for a step lie at most this far from it; 0: one
+            period.
+        command_method: ``zoh``, ``nearest`` or ``linear``.
+        command_phase: [0, 1) at which part of its step the command is read.
+        command_tolerance_s: [s] a command is held at most this long; 0: one and a half periods.
+        max_missing: [steps] so many steps in a row may lack a frame; more end the episode.
+        min_steps: [steps] shorter episodes are dropped.
+        max_steps: [steps] longer episodes are cut: bounds the memory that an import needs.
+        reorder_s: [s] messages may arrive this much out of order.
+        patience_s: [s] a topic that is this much behind the others is no longer waited for.
+    """
+
+    period_s: float
+    image_tolerance_s: float = 0.0
+    proprio_method: str = "linear"
+    proprio_tolerance_s: float = 0.0
+    command_method: str = "zoh"
+    command_phase: float = 0.5
+    command_tolerance_s: float = 0.0
+    max_missing: int = 3
+    min_steps: int = 5
+    max_steps: int = 1000
+    reorder_s: float = 0.25
+    patience_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Check ranges and fill in the defaults that follow from the period."""
+        if not 0 < self.period_s < 60:
+            raise ValueError(f"period_s: {self.period_s}; more than 0 and less than 60 s expected")
+        defaults = {
+            "image_tolerance_s": 0.499,
+            "proprio_tolerance_s": 1.0,
+            "command_tolerance_s": 1.5,
+        }
+        for name, periods in defaults.items():
+            value = getattr(self, name)
+            if value < 0:
+                raise ValueError(f"{name}: {value}; at least 0 s expected")
+            object.__setattr__(self, name, value or periods * self.period_s)
+        if self.image_tolerance_s >= self.period_s / 2:
+            raise ValueError(
+                f"image_tolerance_s: {self.image_tolerance_s}; less than half a period expected "
+                f"({self.period_s / 2} s), or a frame would fit two steps"
+            )
+        for name in ("proprio_method", "command_method"):
+            if getattr(self, name) not in METHODS:
+                raise ValueError(f"{name}: {getattr(self, name)!r}; one of {METHODS} expected")
+        if not 0 <= self.command_phase < 1:
+            raise ValueError(f"command_phase: {self.command_phase}; [0, 1) expected")
+        for name, low in (("max_missing", 0), ("min_steps", 1), ("max_steps", self.min_steps)):
+            if getattr(self, name) < low:
+                raise ValueError(f"{name}: {getattr(self, name)}; at least {low} expected")
+        for name in ("reorder_s", "patience_s"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: {getattr(self, name)}; at least 0 s expected")
+
+
+@dataclass
+class Episode:
+    """A run of aligned steps: ``T`` actions, ``T + 1`` stamps, and images at some of them."""
+
+    meta: dict = field(default_factory=dict)
+    stamps: list[int] = field(default_factory=list)
+    images: list[Any] = field(default_factory=list)
+    image_steps: list[int] = field(default_factory=list)
+    proprio: list[np.ndarray] = field(default_factory=list)
+    states: list[np.ndarray] = field(default_factory=list)
+    actions: list[np.ndarray] = field(default_factory=list)
+    end: str = ""
+
+    def trim(self) -> None:
+        """Cut what follows the last frame, and the action whose outcome was not seen."""
+        steps = self.image_steps[-1] + 1 if self.image_steps else 0
+        for values in (self.stamps, self.proprio, self.states):
+            del values[steps:]
+        del self.actions[max(0, steps - 1) :]
+
+
+class Aligner:
+    """Takes samples in the order of a bag and gives finished episodes.
+
+    Attributes:
+        buffers: role (``image``, ``proprio``, ``command``, ``state``) -> its samples.
+        counts: what became of steps, frames and episodes, by name.
+        gaps: up to 50 ``(stamp [ns], reason)`` where episodes had to end.
+
+    Args:
+        config: methods and tolerances.
+        roles: the roles there will be samples of; ``image`` and ``command`` at least.
+        keep_image: called with the chosen frame's sample; its result goes into the episode. Frames
+            that no step
+            wants never get there, so decoding belongs here.
+    """
+
+    def __init__(
+        self,
+        config: AlignConfig,
+        roles: tuple[str, ...],
+        keep_image: Callable[[Any], Any] = lambda image: image,
+    ) -> None:
+        self.buffers = {role: SampleBuffer(_ns(config.reorder_s)) for role in roles}
+        self.counts: Counter[str] = Counter()
+        self.gaps: list[tuple[int, str]] = []
+        self._config = config
+        self._keep_image = keep_image
+        self._period = _ns(config.period_s)
+        self._image_tolerance = _ns(config.image_tolerance_s)
+        self._proprio_tolerance = _ns(config.proprio_tolerance_s)
+        self._command_tolerance = _ns(config.command_tolerance_s)
+        self._command_at = int(config.command_phase * self._period)
+        self._look_ahead = (
+            max(self._image_tolerance, self._proprio_tolerance, self._command_at)
+            + (self._command_tolerance if config.command_method != "zoh" else 0)
+            + _ns(config.reorder_s)
+        )
+        self._boundaries: list[tuple[int, str, dict]] = []
+        self._meta: dict = {}
+        self._meta_used = True
+        self._episode: Episode | None = None
+        self._next = 0
+        self._missing = 0
+
+    def push(self, role: str, stamp: int, value: Any) -> Iterator[Episode]:
+        """Take in a sample; yield the episodes that it completes."""
+        if self.buffers[role].push(stamp, value):
+            yield from self.finish("clock set back")
+            for buffer in self.buffers.values():
+                buffer.clear()
+            self._boundaries.clear()
+            return
+        yield from self._advance(finishing=False)
+        if self._episode is None and not self.buffers["image"]:
+            self._forget(stamp - _ns(self._config.patience_s + self._config.reorder_s))
+
+    def boundary(self, stamp: int, reason: str, meta: dict | None = None) -> None:
+        """Begin a new episode at ``stamp``; ``meta`` describes it."""
+        self._boundaries.append((stamp, reason, meta or {}))
+        self._boundaries.sort(key=lambda item: item[0])
+
+    def finish(self, reason: str = "end of bag") -> Iterator[Episode]:
+        """Yield what the samples at hand still give; nothing more will come."""
+        yield from self._advance(finishing=True)
+        yield from self._close(reason)
+        self.counts["frames without an episode"] += len(self.buffers["image"])
+
+    def _ready(self, stamp: int) -> bool:
+        """Tell whether all that a step at ``stamp`` depends on has arrived, or never will."""
+        newest = [buffer.newest for buffer in self.buffers.values()]
+        need = stamp + self._look_ahead
+        if all(value is not None and value >= need for value in newest):
+            return True
+        frontier = max(value for value in newest if value is not None)
+        return frontier >= need + _ns(self._config.patience_s)
+
+    def _advance(self, finishing: bool) -> Iterator[Episode]:
+        images = self.buffers["image"]
+        while images or (self._episode and self._missing <= self._config.max_missing):
+            if self._episode is None:
+                self._next = images.stamps[0]
+            if not finishing and not self._ready(self._next):
+                return
+            found = images.nearest(self._next, self._image_tolerance)
+            if finishing and found is None and not images:
+                return
+            stamp = self._next if found is None else images.stamps[found]
+            if self._boundaries and self._boundaries[0][0] <= stamp:
+                at, reason, meta = self._boundaries.pop(0)
+                yield from self._close(reason)
+                # several boundaries may open one episode; their facts add up
+                self._meta = {**({} if self._meta_used else self._meta), **meta}
+                self._meta_used = False
+                self.counts["frames before an episode"] += images.forget_before(at)
+                continue
+            yield from self._step(stamp, found)
+
+    def _step(self, stamp: int, found: int | None) -> Iterator[Episode]:
+        """Add one step to the running episode, or end it where something is missing."""
+        images = self.buffers["image"]
+        frame = None if found is None else images.values[found]
+        proprio = state = None
+        if "proprio" in self.buffers:
+            proprio = self._read("proprio", stamp, self._config.proprio_method)
+        if "state" in self.buffers:
+            state = self._read("state", stamp, "nearest")
+        lacking = next(
+            (
+                role
+                for role, value in (("proprio", proprio), ("state", state))
+                if role in self.buffers and value is None
+            ),
+            None,
+        )
+        if lacking:
+            # without a frame either, nothing was recorded at all
+            yield from self._close(f"{lacking} gap" if found is not None else "gap", stamp)
+            self.counts[f"frames without {lacking}"] += images.forget_before(stamp + 1)
+            return
+        command = self.buffers["command"].read(
+            stamp + self._command_at, self._config.command_method, self._command_tolerance
+        )
+        if command is None and self._episode is None:
+            self.counts["frames without command"] += images.forget_before(stamp + 1)
+            return
+        if self._episode is None:
+            self._episode = Episode(meta=dict(self._meta))
+            self._meta_used = True
+        episode = self._episode
+        if found is not None:
+            self._add_frame(episode, frame)
+        self._missing = 0 if found is not None else self._missing + 1
+        episode.stamps.append(stamp)
+        if proprio is not None:
+            episode.proprio.append(proprio)
+        if state is not None:
+            episode.states.append(state)
+        self._next = stamp + self._period
+        if command is None:
+            yield from self._close("command gap", stamp)
+        elif self._missing > self._config.max_missing:
+            yield from self._close("image gap", stamp)
+        elif len(episode.stamps) > self._config.max_steps:
+            yield from self._close("longest allowed")
+            # the last observation also begins the next episode, so that no transition is lost
+            images.forget_before(stamp if found is not None else stamp + 1)
+            self._forget(stamp)
+            return
+        else:
+            episode.actions.append(command)
+        self.counts["frames between steps"] += max(
+            0, images.forget_before(stamp + 1) - (found is not None)
+        )
+        self._forget(stamp)
+
+    def _add_frame(self, episode: Episode, sample: Any) -> None:
+        frame = self._keep_image(sample)
+        if frame is None:
+            self.counts["frames undecodable"] += 1
+            return
+        episode.images.append(frame)
+        episode.image_steps.append(len(episode.stamps))
+
+    def _read(self, role: str, stamp: int, method: str) -> Any | None:
+        return self.buffers[role].read(stamp, method, self._proprio_tolerance)
+
+    def _forget(self, stamp: int) -> None:
+        """Let go of samples that no later step can want."""
+        for role, tolerance in (
+            ("proprio", self._proprio_tolerance),
+            ("state", self._proprio_tolerance),
+            ("command", self._command_tolerance),
+        ):
+            if role in self.buffers:
+                self.buffers[role].forget_before(stamp - tolerance)
+
+    def _close(self, reason: str, gap_at: int | None = None) -> Iterator[Episode]:
+        """End the running episode; yield it when it is long enough."""
+        episode, self._episode = self._episode, None
+        self._missing = 0
+        if episode is None:
+            return
+        if gap_at is not None and len(self.gaps) < 50:
+            self.gaps.append((gap_at, reason))
+        seen = len(episode.stamps)
+        episode.trim()
+        episode.end = reason
+        steps = len(episode.actions)
+        self.counts["steps after the last frame"] += seen - len(episode.stamps)
+        if steps < self._config.min_steps:
+            self.counts["episodes too short"] += 1
+            self.counts["steps in episodes too short"] += steps
+            return
+        self.counts["episodes"] += 1
+        self.counts["steps"] += steps
+        self.counts["frames"] += len(episode.images)
+        self.counts["steps without a frame"] += steps + 1 - len(episode.images)
+        self.counts[f"ended: {reason}"] += 1
+        yield episode
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)

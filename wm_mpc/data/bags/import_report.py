@@ -1,0 +1,170 @@
+"""What an import used, what it dropped, and why: for the terminal, for JSON, for the exit code."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+COMPLETE, FAILED, PARTIAL = 0, 1, 3
+"""Exit codes: all was sound; nothing was usable; the sound part was imported, the rest is told."""
+
+
+@dataclass
+class TopicReport:
+    """One topic's part in an import.
+
+    Attributes:
+        topic, msgtype: as in the bag.
+        messages: how many there were.
+        dropped: reason -> how many of them were not used.
+        clock: where stamps came from: ``header`` or ``recorder``.
+    """
+
+    topic: str
+    msgtype: str
+    messages: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    clock: str = ""
+
+
+@dataclass
+class BagReport:
+    """What became of one bag.
+
+    Attributes:
+        bag: its path.
+        topics: part -> report.
+        counts: steps, frames and episodes, by what became of them.
+        problems: one line each; empty when all was sound.
+        gaps: up to 50 of ``{"at_s", "reason"}``.
+        bytes_read: size of its files.
+        data_seconds: recorded time that went into the store [s].
+        seconds: wall time of the import [s].
+        already: episodes that an earlier run had imported.
+        trajectories: ready-made trajectories taken over.
+    """
+
+    bag: str
+    topics: dict[str, TopicReport] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+    gaps: list[dict[str, Any]] = field(default_factory=list)
+    bytes_read: int = 0
+    data_seconds: float = 0.0
+    seconds: float = 0.0
+    already: int = 0
+    trajectories: int = 0
+
+    @property
+    def usable(self) -> int:
+        """Episodes and trajectories that are in the store."""
+        return self.counts["episodes"] + self.trajectories
+
+    @property
+    def exit_code(self) -> int:
+        """One of COMPLETE, FAILED, PARTIAL."""
+        if not self.usable:
+            return FAILED
+        return PARTIAL if self.problems else COMPLETE
+
+    def judge(self) -> None:
+        """Turn counts that mean lost data into problems. Called once, at the end of the bag."""
+        for part, topic in self.topics.items():
+            if not topic.messages and not part.startswith("marker"):
+                self.problems.append(f"{part} {topic.topic}: no messages")
+            for reason, count in topic.dropped.items():
+                share = count / max(1, topic.messages)
+                self.problems.append(
+                    f"{part} {topic.topic}: {count} of {topic.messages} messages ({share:.1%}) "
+                    f"not used: {reason}"
+                )
+        steps, bare = self.counts["steps"], self.counts["steps without a frame"]
+        if bare:
+            self.problems.append(
+                f"image: {bare} of {steps + self.counts['episodes']} steps "
+                f"({bare / (steps + 1):.1%}) have no frame: dropped while recording"
+            )
+        if not self.usable:
+            why = "; ".join(f"{n} {what}" for what, n in sorted(self.counts.items()) if n)
+            self.problems.append(f"no episode could be made ({why or 'no messages'})")
+
+    def lines(self) -> Iterator[str]:
+        """The report for people."""
+        verdict = {COMPLETE: "complete", FAILED: "nothing usable", PARTIAL: "partly usable"}
+        yield f"{self.bag}: {verdict[self.exit_code]}"
+        for part, topic in self.topics.items():
+            yield (
+                f"  {part:<12} {topic.topic} [{topic.msgtype}] {topic.messages} messages, "
+                f"{topic.clock} stamps"
+            )
+        yield (
+            f"  {self.counts['episodes']} episodes, {self.counts['steps']} steps, "
+            f"{self.counts['frames']} frames, {self.trajectories} ready-made trajectories, "
+            f"{self.data_seconds:.1f} s of data in {self.seconds:.1f} s"
+        )
+        if self.already:
+            yield f"  {self.already} of these were in the store from an earlier run"
+        shown = ("episodes", "steps", "frames", "steps without a frame")
+        for what, count in sorted(self.counts.items()):
+            if count and what not in shown:
+                yield f"  {count} {what}"
+        for problem in self.problems:
+            yield f"  ! {problem}"
+
+    def row(self) -> dict[str, Any]:
+        """The report as a row of a JSON report."""
+        return {
+            "bag": self.bag,
+            "exit_code": self.exit_code,
+            "topics": {part: vars(topic) for part, topic in self.topics.items()},
+            "counts": dict(self.counts),
+            "problems": self.problems,
+            "gaps": self.gaps,
+            "bytes_read": self.bytes_read,
+            "data_seconds": self.data_seconds,
+            "seconds": self.seconds,
+            "already": self.already,
+            "trajectories": self.trajectories,
+            "realtime_factor": self.data_seconds / self.seconds if self.seconds else None,
+        }
+
+
+class RunningStatistics:
+    """Mean, deviation, range of vectors that come batch by batch (Chan et al. 1983)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._mean = self._squares = np.zeros(0)
+        self._low = self._high = np.zeros(0)
+
+    def add(self, rows: np.ndarray) -> None:
+        """Take in a batch ``(n, dim)``."""
+        rows = np.asarray(rows, np.float64)
+        if not len(rows):
+            return
+        mean, squares = rows.mean(0), ((rows - rows.mean(0)) ** 2).sum(0)
+        if not self.count:
+            self._mean, self._squares = mean, squares
+            self._low, self._high = rows.min(0), rows.max(0)
+        else:
+            total = self.count + len(rows)
+            delta = mean - self._mean
+            self._squares = self._squares + squares + delta**2 * self.count * len(rows) / total
+            self._mean = self._mean + delta * len(rows) / total
+            self._low = np.minimum(self._low, rows.min(0))
+            self._high = np.maximum(self._high, rows.max(0))
+        self.count += len(rows)
+
+    def row(self) -> dict[str, Any]:
+        """``n``, ``mean``, ``std`` (population), ``min``, ``max``: lists, one entry each."""
+        return {
+            "n": self.count,
+            "mean": self._mean.tolist(),
+            "std": np.sqrt(self._squares / max(1, self.count)).tolist(),
+            "min": self._low.tolist(),
+            "max": self._high.tolist(),
+        }

@@ -1,0 +1,184 @@
+"""Reads an MCAP file front to back, in constant memory, as far as it is sound.
+
+An MCAP file carries an index at its end, and readers that rely on it give up on a file whose
+writer was killed. This one needs no index: it follows the records in file order, which is the
+order of recording, and stops at the first byte that is missing. Format: https://mcap.dev/spec.
+"""
+
+from __future__ import annotations
+
+import struct
+from binascii import crc32
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+from lz4.frame import LZ4FrameDecompressor
+
+from wm_mpc.data.bags.zstandard import zstd
+
+MAGIC = b"\x89MCAP0\r\n"
+_SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END, _FOOTER = 0x03, 0x04, 0x05, 0x06, 0x0F, 0x02
+_RECORD_LIMIT = 1 << 32
+"""No writer makes single records beyond 4 GiB: a larger length is a damaged one."""
+
+
+class RawMessage(NamedTuple):
+    """One message of a bag; ``log_ns`` is the recorder's clock, ``data`` the CDR bytes."""
+
+    topic: str
+    msgtype: str
+    log_ns: int
+    data: bytes | memoryview
+
+
+class Definition(NamedTuple):
+    """The text that defines a message type; ``encoding`` is ``ros2msg`` or ``ros2idl``."""
+
+    encoding: str
+    text: str
+
+
+class _EndOfFileError(Exception):
+    """The file ends inside a record."""
+
+
+class McapScan:
+    """Sequential reader of one MCAP file.
+
+    Attributes:
+        definitions: message type -> its definition, complete up to the message last yielded.
+        topics: topic -> message type, likewise.
+        problems: one line for every damage met so far.
+        position: bytes read so far, for progress.
+
+    Args:
+        stream: the file, at its beginning; it need not be seekable (a decompressor will do).
+        name: how to call the file in messages.
+    """
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self.definitions: dict[str, Definition] = {}
+        self.topics: dict[str, str] = {}
+        self.problems: list[str] = []
+        self.position = 0
+        self._stream = stream
+        self._name = name
+        self._schemas: dict[int, str] = {}
+        self._channels: dict[int, tuple[str, str]] = {}
+        self._unknown_compression: dict[str, int] = {}
+
+    def messages(self) -> Iterator[RawMessage]:
+        """Yield every readable message in file order; damage goes to ``problems``."""
+        magic = self._stream.read(len(MAGIC))
+        self.position += len(magic)
+        if magic != MAGIC:
+            what = "it is empty" if not magic else "it does not begin like one"
+            self.problems.append(f"{self._name}: not an MCAP file: {what}")
+            return
+        try:
+            yield from self._data_section()
+        except _EndOfFileError:
+            self.problems.append(
+                f"{self._name}: truncated at byte {self.position}; everything before that is used"
+            )
+        for kind, count in self._unknown_compression.items():
+            self.problems.append(
+                f"{self._name}: {count} chunks are compressed by {kind!r}; "
+                "known are none, lz4, zstd"
+            )
+
+    def _data_section(self) -> Iterator[RawMessage]:
+        while True:
+            head = self._stream.read(9)
+            self.position += len(head)
+            if len(head) < 9:
+                raise _EndOfFileError
+            opcode, size = struct.unpack("<BQ", head)
+            if opcode in (_DATA_END, _FOOTER):
+                return
+            if size > _RECORD_LIMIT or opcode == 0:
+                self.problems.append(
+                    f"{self._name}: damaged record at byte {self.position - 9}; "
+                    "everything before it is used"
+                )
+                return
+            body = self._stream.read(size)
+            self.position += len(body)
+            if opcode == _CHUNK:
+                yield from self._chunk(body, complete=len(body) == size)
+            if len(body) < size:
+                raise _EndOfFileError
+            if opcode != _CHUNK:
+                yield from self._record(opcode, memoryview(body))
+
+    def _record(self, opcode: int, body: memoryview) -> Iterator[RawMessage]:
+        if opcode == _MESSAGE:
+            channel, _, log_ns, _ = struct.unpack_from("<HIQQ", body)
+            if channel in self._channels:
+                topic, msgtype = self._channels[channel]
+                yield RawMessage(topic, msgtype, log_ns, body[22:])
+        elif opcode == _SCHEMA:
+            (key,) = struct.unpack_from("<H", body)
+            name, at = _text(body, 2)
+            encoding, at = _text(body, at)
+            text, _ = _text(body, at)
+            self._schemas[key] = name
+            self.definitions[name] = Definition(encoding, text)
+        elif opcode == _CHANNEL:
+            key, schema = struct.unpack_from("<HH", body)
+            topic, _ = _text(body, 4)
+            msgtype = self._schemas.get(schema, "")
+            self._channels[key] = (topic, msgtype)
+            self.topics[topic] = msgtype
+
+    def _chunk(self, body: bytes, complete: bool) -> Iterator[RawMessage]:
+        """Yield the messages of a chunk; of an incomplete one, those whose bytes are there."""
+        if len(body) < 40:
+            return
+        size, crc = struct.unpack_from("<QI", body, 16)
+        compression, at = _text(memoryview(body), 28)
+        at += 8
+        try:
+            raw = _decompress(memoryview(body)[at:], compression)
+        except KeyError:
+            self._unknown_compression[compression] = (
+                self._unknown_compression.get(compression, 0) + 1
+            )
+            return
+        except (zstd.ZstdError, RuntimeError, EOFError) as error:
+            self._damaged_chunk(len(body), f"does not decompress ({error})")
+            return
+        if complete and (len(raw) != size or (crc and crc32(raw) != crc)):
+            self._damaged_chunk(len(body), "fails its checksum")
+            return
+        at = 0
+        while at + 9 <= len(raw):
+            opcode, length = struct.unpack_from("<BQ", raw, at)
+            at += 9
+            if at + length > len(raw):
+                return
+            yield from self._record(opcode, raw[at : at + length])
+            at += length
+
+    def _damaged_chunk(self, length: int, why: str) -> None:
+        self.problems.append(
+            f"{self._name}: chunk at byte {self.position - length - 9} {why}; "
+            f"its {length} bytes are left out"
+        )
+
+
+def _text(body: memoryview, at: int) -> tuple[str, int]:
+    (length,) = struct.unpack_from("<I", body, at)
+    return str(body[at + 4 : at + 4 + length], "utf-8"), at + 4 + length
+
+
+def _decompress(data: memoryview, compression: str) -> memoryview:
+    """Decompress as much as is there: an incomplete frame gives its beginning.
+
+    Raises:
+        KeyError: a compression that the format does not name.
+    """
+    if compression == "":
+        return data
+    decompressor = {"zstd": zstd.ZstdDecompressor, "lz4": LZ4FrameDecompressor}[compression]()
+    return memoryview(decompressor.decompress(data))
