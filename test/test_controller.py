@@ -302,7 +302,7 @@ def test_no_planner_heeds_an_unknown_goal_posture(encoder: object, name: str) ->
     plans = {}
     for used in (True, False):
         objective.use_proprio(used)
-        budget = {"max_transitions": 20_000}
+        budget = {"max_transitions": 4000}
         costs = [planner.plan(PlanRequest(latent, to, **budget)).cost for to in (goal, other)]
         plans[used] = costs
     assert plans[True][0] != pytest.approx(plans[True][1], rel=1e-6)
