@@ -1,4 +1,7 @@
-"""Simulators that stand in for the robot: ``gymnasium.make("sim_bridge:wm_mpc/PushT-v0")`` and a ROS 2 bridge."""
+"""Simulators that stand in for the robot, and the bridge that puts them on ROS 2.
+
+``gymnasium.make("sim_bridge:wm_mpc/PushT-v0")`` imports this and finds the tasks registered.
+"""
 
 import importlib.util
 

@@ -1,9 +1,11 @@
-"""Collect simulator trajectories into a store: parallel, resumable, the same for any number of workers."""
+"""Collect simulator trajectories: parallel, resumable, the same for any number of workers."""
 
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -32,7 +34,8 @@ class CollectConfig:
         out: directory of the store; created where needed.
         episodes: number of trajectories; episode ``i`` depends on ``seed`` and ``i`` only.
         seed: seed of the whole collection.
-        policy: behaviour policy; default: the task's first (pusht: contact; wall and point_maze: waypoint).
+        policy: behaviour policy; default: the task's first (pusht: contact; wall and point_maze:
+            waypoint).
         episode_steps: control steps per trajectory.
         frame_stride: control steps from one image to the next; 1 stores an image at every step.
         image_size: height and width of the images [px].
@@ -153,7 +156,8 @@ def generate(
 def collect(config: CollectConfig, progress: bool = True) -> CollectReport:
     """Fill the store at ``config.out``.
 
-    A killed run loses at most what its workers had not yet written (one shard each); run again with ``resume``.
+    A killed run loses at most what its workers had not yet written (one shard each); run again
+    with ``resume``.
 
     Args:
         config: what to collect.
@@ -244,7 +248,7 @@ def _run(
         return
     # Spawned processes inherit no threads, locks or GL contexts.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet_worker)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker)
     try:
         waiting: set[Future[tuple[int, int]]] = {
             pool.submit(_collect_chunk, config, chunk) for chunk in chunks
@@ -261,14 +265,24 @@ def _run(
         pool.shutdown(cancel_futures=True)
 
 
-def _quiet_worker() -> None:
+def _prepare_worker() -> None:
+    """Keep OpenCV to one thread, and end with the parent even if that is killed."""
     cv2.setNumThreads(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _exit_after(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
 
 
 def _collect_chunk(config: CollectConfig, chunk: list[int]) -> tuple[int, int]:
     """Simulate and store one chunk as one shard; returns (episodes, frames)."""
     frames = 0
-    # The first episode names the writer: it is in no other shard of this seed, now or after a resume.
+    # The first episode names the writer: it is in no other shard of this seed, now or after a
+    # resume.
     writer_id = f"{config.seed}.{chunk[0]:08d}"
     with StoreWriter(
         config.out, _store_spec(config), shard_bytes=2 * _SHARD_BYTES, writer_id=writer_id

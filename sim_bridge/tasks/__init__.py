@@ -1,4 +1,4 @@
-"""Simulated tasks as gymnasium environments; importing this registers their ids and nothing heavier."""
+"""Simulated tasks as gymnasium environments; importing registers their ids, no simulator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every simulated task offers: a gymnasium environment with exact snapshots and a goal picture."""
+"""What every simulated task offers: a gymnasium environment with exact snapshots."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class TaskSpec:
         control_period: seconds between two actions.
         frameskip: control steps per world-model step in the published set-ups.
         action_low, action_high: bounds per action dimension.
-        proprio_names: joint names published for the position half; proprio is ``[positions, velocities]`` or
-            positions only.
+        proprio_names: joint names published for the position half; proprio is ``[positions,
+            velocities]`` or positions only.
         proprio_dim, state_dim: widths.
         goal_offset: how many control steps ahead goals lie (published protocol).
         episode_steps: environment-step budget of an evaluation episode.
@@ -51,21 +51,22 @@ class TaskSpec:
 class TaskEnv(gym.Env):
     """Base of the task environments.
 
-    Observations are ``{"image": uint8 (H, W, 3) RGB, "proprio": float32 (P,), "state": float64 (S,)}``.
-    ``reset(seed=..., options=...)`` draws a start and a goal; options: ``goal_offset`` (control steps ahead,
-    default ``spec_task.goal_offset``), ``start`` and ``goal`` (state vectors that replace the drawn ones), and
-    what a task adds in ``reset_options``. ``step`` clips the action to its bounds and returns ``terminated`` on
-    success, and ``errors(...)`` plus ``success`` in ``info``. The reward is ``-errors()["error"]``.
-    The same seed and actions give bit-equal states.
+    Observations are ``{"image": uint8 (H, W, 3) RGB, "proprio": float32 (P,), "state": float64
+    (S,)}``. ``reset(seed=..., options=...)`` draws a start and a goal; options: ``goal_offset``
+    (control steps ahead, default ``spec_task.goal_offset``), ``start`` and ``goal`` (state vectors
+    that replace the drawn ones), and what a task adds in ``reset_options``. ``step`` clips the
+    action to its bounds and returns ``terminated`` on success, and ``errors(...)`` plus
+    ``success`` in ``info``. The reward is ``-errors()["error"]``. The same seed and actions give
+    bit-equal states.
 
-    A task implements ``snapshot``, ``restore``, ``advance``, ``proprio``, ``render_state``, ``errors``,
-    ``success`` and ``_draw_problem``.
+    A task implements ``snapshot``, ``restore``, ``advance``, ``proprio``, ``render_state``,
+    ``errors``, ``success`` and ``_draw_problem``.
 
     Attributes:
         spec_task: constants of the task.
         goal_state: state of the current goal, float64 ``(state_dim,)``.
-        goal_actions: float32 ``(goal_offset, action_dim)`` that lead from the start to the goal, or None where
-            the goal was not reached by a policy.
+        goal_actions: float32 ``(goal_offset, action_dim)`` that lead from the start to the goal,
+            or None where the goal was not reached by a policy.
     """
 
     spec_task: TaskSpec
@@ -108,7 +109,7 @@ class TaskEnv(gym.Env):
         raise NotImplementedError
 
     def restore(self, snapshot: np.ndarray) -> None:
-        """Put the simulator into ``snapshot`` exactly: the same actions then give bit-equal states.
+        """Enter ``snapshot`` exactly: the same actions then give bit-equal states.
 
         Raises:
             ValueError: wrong shape or a non-finite entry; the simulator is left as it was.
@@ -138,7 +139,7 @@ class TaskEnv(gym.Env):
         raise NotImplementedError
 
     def errors(self, state: np.ndarray, goal: np.ndarray) -> dict[str, float]:
-        """Distances between two states; ``error`` is the headline one, in ``spec_task.error_unit``."""
+        """Distances between two states; ``error`` is the headline, in ``error_unit``."""
         raise NotImplementedError
 
     def success(self, state: np.ndarray, goal: np.ndarray) -> bool:
@@ -146,13 +147,13 @@ class TaskEnv(gym.Env):
         raise NotImplementedError
 
     def draw_state(self, rng: np.random.Generator) -> np.ndarray:
-        """Draw a random start state of the task's published distribution, float64 ``(state_dim,)``."""
+        """Draw a start state from the published distribution, float64 ``(state_dim,)``."""
         raise NotImplementedError
 
     def _draw_problem(
         self, options: Mapping[str, Any]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Draw ``(start, goal, goal_actions)``; ``options`` are already checked and hold ``goal_offset``."""
+        """Draw ``(start, goal, goal_actions)``; ``options`` are checked and complete."""
         raise NotImplementedError
 
     def observe(self, state: np.ndarray | None = None) -> dict[str, Any]:
@@ -182,7 +183,7 @@ class TaskEnv(gym.Env):
         return self.observe(state), -info["error"], info["success"], False, info
 
     def render(self) -> np.ndarray | None:
-        """Picture of the current state, uint8 ``(image_size, image_size, 3)``, or None without a render mode."""
+        """Picture of the current state, uint8 ``(H, W, 3)``, or None without a render mode."""
         return None if self.render_mode is None else self.render_state(self.snapshot())
 
     def check_state(self, state: np.ndarray, name: str = "snapshot") -> np.ndarray:
@@ -193,7 +194,9 @@ class TaskEnv(gym.Env):
         """
         value = np.array(state, np.float64)
         if value.shape != (self.spec_task.state_dim,):
-            raise ValueError(f"{name}: shape {value.shape}; ({self.spec_task.state_dim},) expected")
+            raise ValueError(
+                f"{name}: shape {value.shape}; ({self.spec_task.state_dim},) expected"
+            )
         if not np.isfinite(value).all():
             raise ValueError(f"{name}: entry {int(np.argmin(np.isfinite(value)))} is not finite")
         return value
@@ -206,7 +209,9 @@ class TaskEnv(gym.Env):
         """
         value = np.asarray(action, np.float64)
         if value.shape != (self.spec_task.action_dim,):
-            raise ValueError(f"action: shape {value.shape}; ({self.spec_task.action_dim},) expected")
+            raise ValueError(
+                f"action: shape {value.shape}; ({self.spec_task.action_dim},) expected"
+            )
         if not np.isfinite(value).all():
             raise ValueError(f"action: entry {int(np.argmin(np.isfinite(value)))} is not finite")
         return np.clip(value, self.spec_task.action_low, self.spec_task.action_high)

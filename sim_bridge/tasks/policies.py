@@ -1,4 +1,4 @@
-"""Behaviour policies that explore a task for training data: ``make_policy(spec, name, rng).act(state)``."""
+"""Behaviour policies that explore a task: ``make_policy(spec, name, rng).act(state)``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Policy(Protocol):
     """Chooses actions from true simulator states; one instance drives one trajectory."""
 
     def act(self, state: np.ndarray) -> np.ndarray:
-        """Action float32 ``(action_dim,)`` within the task's bounds for ``state`` ``(state_dim,)``."""
+        """Action float32 ``(action_dim,)`` within bounds for ``state`` ``(state_dim,)``."""
         ...
 
 
 class RandomWalk:
-    """Correlated Gaussian actions (a discrete Ornstein-Uhlenbeck process), reflected nowhere, clipped to bounds."""
+    """Correlated Gaussian actions (a discrete Ornstein-Uhlenbeck process), clipped to bounds."""
 
     def __init__(
         self, spec: TaskSpec, rng: np.random.Generator, std: float = 0.3, persistence: float = 0.8
@@ -48,13 +48,15 @@ class RandomWalk:
 
 
 class PushTContact:
-    """Seeks points on the T's outline and pushes through them, with free motion and noise in between.
+    """Seeks points on the T's outline and pushes through them, with free motion in between.
 
-    A run is a chain of segments: approach a point just outside the outline, push along a direction near the
-    inward normal, or (rarely) move to a free point or wander. Speed, depth, skew and noise are drawn per segment.
+    A run is a chain of segments: approach a point just outside the outline, push along a direction
+    near the inward normal, or (rarely) move to a free point or wander. Speed, depth, skew and
+    noise are drawn per segment.
     """
 
-    # Corners of the T's outline in the block's frame [px], clockwise, and the outward normals of its edges.
+    # Corners of the T's outline in the block's frame [px], clockwise, and the outward normals of
+    # its edges.
     _OUTLINE = np.array(
         [
             (-60.0, 0.0),
@@ -107,7 +109,7 @@ class PushTContact:
         return self._target
 
     def _waypoint(self, agent: np.ndarray, state: np.ndarray) -> np.ndarray:
-        """The destination, or a point beside the block where the straight way would run it over."""
+        """The destination, or a point beside the block where it stands in the way."""
         goal = self._destination(state)
         if self._phase == "push" or self._sloppy:
             return goal
@@ -132,7 +134,7 @@ class PushTContact:
         return self._phase == "push" and self._near_wall(state, offset)
 
     def _near_wall(self, state: np.ndarray, direction: np.ndarray) -> bool:
-        """Whether moving the block along ``direction`` would take it further into the margin along the walls."""
+        """Whether the block lies in the margin by a wall and ``direction`` points outwards."""
         centre = _to_world(self._CENTRE, state)
         outwards = ((centre < self._BLOCK_LOW) & (direction < 0)) | (
             (centre > self._BLOCK_HIGH) & (direction > 0)
@@ -159,7 +161,7 @@ class PushTContact:
             self._phase, self._steps_left = "approach", 16
 
     def _choose_contact(self, state: np.ndarray) -> None:
-        """Draw contact points until one can be reached and pushes the block away from the walls."""
+        """Draw contact points until one can be reached and pushes away from the walls."""
         rng = self._rng
         centre = _to_world(self._CENTRE, state)
         for _ in range(16):

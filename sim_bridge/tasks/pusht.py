@@ -1,16 +1,18 @@
 """Push-T with gym-pusht's physics and DINO-WM's definition of action, state, goal and success.
 
-Physics: pymunk bodies from gym-pusht 0.1 (a kinematic disc of radius 15 px under PD control, kp 100, kv 20, ten
-substeps of 10 ms; a T of scale 30 without friction; 512 px arena). Definition: Zhou et al. 2024, "DINO-WM",
-arXiv:2411.04983: relative action (target = agent position + 100 px x action), agent velocity in the state, goals
-reached states 25 control steps ahead, success by joint agent and block position and block angle.
+Physics: pymunk bodies from gym-pusht 0.1 (a kinematic disc of radius 15 px under PD control, kp
+100, kv 20, ten substeps of 10 ms; a T of scale 30 without friction; 512 px arena). Definition:
+Zhou et al. 2024, "DINO-WM", arXiv:2411.04983: relative action (target = agent position + 100 px x
+action), agent velocity in the state, goals reached states 25 control steps ahead, success by joint
+agent and block position and block angle.
 
-Snapshots. Between two control steps gym-pusht keeps more than pose and agent velocity: the block's pending velocity
-and penetration correction (both consumed by the next position update, then damped to zero) and the solver's
-cached impulses. Here every control step ends in a canonical form: the pending motion is applied at once, and the
-shapes are entered anew so that no impulse or search tree survives. Seven numbers are then the whole state. The
-agent's path is bit-equal to gym-pusht's, and so is the block's as long as one contact acts; where several
-contacts act at once (a block jammed against a wall) losing the cached impulses changes the push slightly.
+Snapshots. Between two control steps gym-pusht keeps more than pose and agent velocity: the block's
+pending velocity and penetration correction (both consumed by the next position update, then damped
+to zero) and the solver's cached impulses. Here every control step ends in a canonical form: the
+pending motion is applied at once, and the shapes are entered anew so that no impulse or search
+tree survives. Seven numbers are then the whole state. The agent's path is bit-equal to an
+uninterrupted gym-pusht. The block's is equal to rounding wherever the solver converges without its
+cached impulses, which is nearly always; a block jammed against a wall can deviate by pixels.
 """
 
 from __future__ import annotations
@@ -75,15 +77,16 @@ class PushTWorld:
         if state[4] >= 2 * math.pi:  # a tiny negative angle rounds up to the period itself
             state[4] = 0.0
         ax, ay, bx, by, angle, vx, vy = state.tolist()
-        # The angle turns the block about its centre of gravity, so it must come before the position.
+        # The angle turns the block about its centre of gravity, so it must come before the
+        # position.
         self.block.angle = angle
         self.block.position = bx, by
         self.block.velocity = 0.0, 0.0
         self.block.angular_velocity = 0.0
         self.agent.position = ax, ay
         self.agent.velocity = vx, vy
-        # Entering the shapes anew, under their first identifiers, forgets cached impulses and gives the search
-        # tree, and with it the order of contacts, a canonical form.
+        # Entering the shapes anew, under their first identifiers, forgets cached impulses and
+        # gives the search tree, and with it the order of contacts, a canonical form.
         self.space.remove(*self._shapes)
         chipmunk.cpSpaceSetShapeIDCounter(self.space._space, self._first_id)
         self.space.add(*self._shapes)
@@ -118,9 +121,10 @@ class PushTWorld:
 class PushTEnv(TaskEnv):
     """Push-T as a task; see the module for the definition.
 
-    State: ``(agent x, agent y, block x, block y, block angle, agent vx, agent vy)``, float64, px, rad in
-    [0, 2 pi), px/s. Proprioception: ``(agent x, agent y, vx, vy)``. Reset option ``min_block_motion`` [px]: the
-    goal's block position lies at least that far from the start's, so that standing still never succeeds.
+    State: ``(agent x, agent y, block x, block y, block angle, agent vx, agent vy)``, float64, px,
+    rad in [0, 2 pi), px/s. Proprioception: ``(agent x, agent y, vx, vy)``. Reset option
+    ``min_block_motion`` [px]: the goal's block position lies at least that far from the start's,
+    so that standing still never succeeds.
     """
 
     spec_task = PUSHT
@@ -155,11 +159,11 @@ class PushTEnv(TaskEnv):
     def render_state(
         self, state: np.ndarray, size: int | None = None, goal: np.ndarray | None = None
     ) -> np.ndarray:
-        """Picture of ``state``; ``goal`` additionally draws that state's block in green underneath."""
+        """Picture of ``state``; ``goal`` also draws that state's block in green underneath."""
         return render_pusht(state, size or self.image_size, goal)
 
     def errors(self, state: np.ndarray, goal: np.ndarray) -> dict[str, float]:
-        """Block, agent and joint position distance [px], wrapped angle distance [rad] and block-only success."""
+        """Position distances [px], wrapped angle distance [rad] and block-only success."""
         diff = np.asarray(state, np.float64) - np.asarray(goal, np.float64)
         angle = abs((diff[4] + math.pi) % (2 * math.pi) - math.pi)
         block = math.hypot(diff[2], diff[3])
@@ -173,7 +177,7 @@ class PushTEnv(TaskEnv):
         }
 
     def success(self, state: np.ndarray, goal: np.ndarray) -> bool:
-        """Joint agent and block distance below 20 px and block angle within 20 degrees (DINO-WM)."""
+        """DINO-WM: agent and block jointly within 20 px, block angle within pi / 9."""
         errors = self.errors(state, goal)
         return errors["joint_px"] < POSITION_TOLERANCE and errors["angle_rad"] < ANGLE_TOLERANCE
 

@@ -1,4 +1,4 @@
-"""Push-T pictures with OpenCV polygons: gym-pusht's look, thousands of frames a second, no display."""
+"""Push-T pictures with OpenCV polygons: gym-pusht's look, fast, without a display."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ _PARTS = np.array(
     ]
 )
 _SIGNS = np.sign(_PARTS - _PARTS.mean(axis=1, keepdims=True))
-# OpenCV's antialiased fill reaches this far beyond the outline [canvas px]; shapes are shrunk by as much.
+# OpenCV's antialiased fill reaches this far beyond the outline [canvas px]; shapes are shrunk by
+# as much.
 _FILL_EXCESS = 0.5
 
 _Shape = tuple[np.ndarray, tuple[int, int, int]]
@@ -44,7 +45,8 @@ def render_pusht(state: np.ndarray, size: int, goal: np.ndarray | None = None) -
         goal: state whose block is drawn in green underneath, or None.
 
     Returns:
-        uint8 ``(size, size, 3)`` RGB, antialiased, so that motion far below one pixel still changes it.
+        uint8 ``(size, size, 3)`` RGB, antialiased, so that motion far below one pixel still
+        changes it.
     """
     fine = _supersampling(size)
     scale = size * fine / _ARENA  # canvas px per arena px
@@ -80,7 +82,7 @@ def _redraw(
     fine: int,
     scale: float,
 ) -> None:
-    """Draw everything that lies in ``box`` (x0, y0, x1, y1) [picture px], polygons from back to front."""
+    """Draw what lies in ``box`` (x0, y0, x1, y1) [picture px], polygons from back to front."""
     x0, y0, x1, y1 = box
     canvas = np.full(((y1 - y0) * fine, (x1 - x0) * fine, 3), 255, np.uint8)
     one = 1 << _SHIFT
@@ -99,37 +101,32 @@ def _redraw(
     edge = math.ceil(8 * scale / fine)
     if min(box) < edge or max(box) > len(picture) - edge:
         # The walls lie on top of everything, as in gym-pusht.
-        walls = _wall_mask(len(picture))[y0:y1, x0:x1]
-        patch = np.where(walls, picture[y0:y1, x0:x1], patch)
+        cover = _wall_cover(len(picture))[y0:y1, x0:x1]
+        patch = np.rint(patch + cover * (np.array(_WALL) - patch))
     picture[y0:y1, x0:x1] = patch
 
 
 def _supersampling(size: int) -> int:
-    """Canvas pixels per picture pixel, so that the canvas is about as fine as the arena's own 512 px."""
+    """Canvas pixels per picture pixel: the canvas is about as fine as the arena's own 512 px."""
     return max(1, min(4, round(512 / size)))
-
-
-@functools.lru_cache(maxsize=8)
-def _wall_mask(size: int) -> np.ndarray:
-    """Bool ``(size, size, 1)``: pixels more than half covered by a wall."""
-    return _wall_cover(size)[..., None] > 0.5
 
 
 @functools.lru_cache(maxsize=8)
 def _background(size: int) -> np.ndarray:
     """The empty arena."""
-    cover = _wall_cover(size)[..., None]
-    picture = np.rint(cover * np.array(_WALL) + (1 - cover) * np.array(_BACKGROUND))
-    return picture.astype(np.uint8)
+    cover = _wall_cover(size)
+    picture = np.array(_BACKGROUND) + cover * (np.array(_WALL) - np.array(_BACKGROUND))
+    return np.rint(picture).astype(np.uint8)
 
 
+@functools.lru_cache(maxsize=8)
 def _wall_cover(size: int) -> np.ndarray:
-    """Fraction of each pixel that the four walls (4 px wide, from 3 to 508) cover."""
+    """Fraction of each pixel that the walls (4 px wide) cover, ``(size, size, 1)``."""
     full = np.zeros((512, 512), np.float32)
     full[3:508, 3:508] = 1.0
     full[7:504, 7:504] = 0.0
     interpolation = cv2.INTER_AREA if size <= 512 else cv2.INTER_LINEAR
-    return cv2.resize(full, (size, size), interpolation=interpolation)
+    return cv2.resize(full, (size, size), interpolation=interpolation)[..., None]
 
 
 def _place(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
