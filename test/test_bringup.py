@@ -131,7 +131,7 @@ def test_parameter_file_fits_the_task(name: str) -> None:
 
 def test_robot_commands_nothing_until_it_is_told_to() -> None:
     parameters = bringup.node_parameters(resolve("robot")["mpc_node"].params_file)["mpc_node"]
-    assert parameters["dry_run"] is True
+    assert parameters["dry_run"] is parameters["hardware"] is True
     assert "action_low" not in parameters and "action_high" not in parameters
 
 

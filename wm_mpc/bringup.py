@@ -110,7 +110,7 @@ def _common(config: str) -> tuple[Argument, ...]:
         Argument("params_file", config, "Parameter file; a bare name is looked up in config/."),
         Argument("namespace", "", "ROS namespace of all nodes; empty: the root."),
         Argument("model", "", "World-model folder; empty: the parameter file's."),
-        Argument("planner", "", "Planner, e.g. gbp_adam, cem; empty: the parameter file's."),
+        Argument("planner", "", "Planner, e.g. adam, cem; empty: the parameter file's."),
         Argument("device", "", "cpu, cuda or cuda:N; empty: the parameter file's."),
         Argument("seed", "", "Seed of every random draw (integer); empty: the parameter file's."),
         Argument("control_rate_hz", "", "Control rate [Hz]; empty: the parameter file's."),

@@ -56,7 +56,7 @@ COMMANDS: dict[str, Command] = {
     "eval": Command(
         "wm_mpc.evaluation",
         "closed-loop success in the true simulator, with intervals",
-        "--task pusht --planner gbp_adam --goals 50 --seed 1 --report out/eval.json",
+        "--task pusht --planner adam --goals 50 --seed 1 --report out/eval.json",
     ),
     "bench": Command(
         "wm_mpc.bench",
