@@ -12,6 +12,10 @@ from wm_mpc.planners.anytime import AnytimePlanner
 from wm_mpc.planners.base import Dynamics, Plan, Planner, PlanRequest
 from wm_mpc.planners.cem import CemConfig, CemPlanner
 from wm_mpc.planners.gradient import GradientConfig, GradientPlanner
+from wm_mpc.planners.grasp import GraspConfig, GraspPlanner
+from wm_mpc.planners.hybrid import HybridConfig, HybridPlanner
+from wm_mpc.planners.latco import LatcoConfig, LatcoPlanner
+from wm_mpc.planners.mppi import MppiConfig, MppiPlanner
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,12 @@ class PlannerEntry:
 
 PLANNERS: dict[str, PlannerEntry] = {
     "cem": PlannerEntry(CemPlanner, CemConfig()),
+    "mppi": PlannerEntry(MppiPlanner, MppiConfig()),
     "gd": PlannerEntry(GradientPlanner, GradientConfig(optimizer="sgd", learning_rate=1.0)),
     "adam": PlannerEntry(GradientPlanner, GradientConfig()),
+    "grasp": PlannerEntry(GraspPlanner, GraspConfig()),
+    "latco": PlannerEntry(LatcoPlanner, LatcoConfig()),
+    "hybrid": PlannerEntry(HybridPlanner, HybridConfig()),
 }
 
 
@@ -80,6 +88,6 @@ def _entry(name: str) -> PlannerEntry:
 
 
 __all__ = [
-    "PLANNERS", "CemConfig", "Dynamics", "GradientConfig", "Plan", "PlanRequest", "Planner",
-    "PlannerEntry", "make_planner", "planner_config",
+    "PLANNERS", "CemConfig", "Dynamics", "GradientConfig", "GraspConfig", "HybridConfig", "LatcoConfig",
+    "MppiConfig", "Plan", "PlanRequest", "Planner", "PlannerEntry", "make_planner", "planner_config",
 ]

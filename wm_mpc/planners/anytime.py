@@ -20,13 +20,15 @@ class Search(Protocol):
 
     Attributes:
         transitions: model transitions spent so far.
-        per_iteration: model transitions of the next iteration.
         closing: model transitions that ``finish`` will spend.
     """
 
     transitions: int
-    per_iteration: int
     closing: int
+
+    def cost_of(self, iterations: int) -> int:
+        """Model transitions that the next iterations will spend."""
+        ...
 
     def advance(self, iterations: int) -> None:
         """Run some iterations without a host sync."""
@@ -80,6 +82,8 @@ class AnytimePlanner:
         self.shape = (self.horizon, model.action_width)
         self.low, self.high = bounds_of(model, self.device)
         self.kernel: Kernel = make_kernel(model, objective, compile)
+        # Seconds per model transition as last seen; decides how much fits before a deadline.
+        self.pace = self._average = 0.0
 
     def begin(self, request: PlanRequest, generator: torch.Generator) -> Search:
         """Set up a search; may not evaluate the model."""
@@ -128,30 +132,41 @@ class AnytimePlanner:
             self.plan(replace(request, warm_start=warm))
 
     def _iterate(self, search: Search, request: PlanRequest) -> tuple[int, str]:
-        """Advance in chunks; a chunk begins only if the slowest iteration so far says that it will end in time."""
-        done, slowest = 0, 0.0
-        limit = self.config.iterations
+        """Advance in chunks; a chunk begins only if all will end in time at the known pace."""
+        done = 0
+        limit, closing = self.config.iterations, search.closing + self.horizon
         while done < limit:
             count = min(self.config.chunk, limit - done)
             if request.max_transitions is not None:
-                reserve = search.closing + self.horizon
-                room = request.max_transitions - search.transitions - reserve
-                count = min(count, room // search.per_iteration)
+                room = request.max_transitions - search.transitions - closing
+                count = affordable(search, count, room)
                 if count < 1:
                     return done, "transitions"
             before = self.clock()
             if request.deadline is not None:
                 left = request.deadline - before
-                if left <= 0 or left < slowest:
+                if left <= 0:
                     return done, "deadline"
                 # Before anything was measured, one iteration tells what they cost.
-                count = min(count, int(left / slowest) if slowest > 0 else 1)
+                count = affordable(search, count, left / self.pace - closing) if self.pace else 1
+                if count < 1:
+                    return done, "deadline"
+            spent = search.transitions
             search.advance(count)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
-            slowest = max(slowest, (self.clock() - before) / count)
+            self._measured((self.clock() - before) / (search.transitions - spent))
             done += count
         return done, "iterations"
+
+    def _measured(self, pace: float) -> None:
+        """Update the expected pace.
+
+        A single slow chunk (another process had the core) must not end the search, and a machine
+        that became slower must be believed soon: the lower of last and averaged pace does both.
+        """
+        self._average = pace if not self._average else 0.7 * self._average + 0.3 * pace
+        self.pace = min(pace, self._average)
 
     def _sanitize(self, request: PlanRequest) -> PlanRequest:
         """Clamp given plans into the bounds, replace non-finite entries by zero, and check shapes."""
@@ -206,6 +221,13 @@ class BestOf:
         """Best plan ``(T, A)`` and its cost (0-d)."""
         row = self.costs.argmin()
         return self.actions[row], self.costs[row]
+
+
+def affordable(search: Search, count: int, transitions: float) -> int:
+    """Largest number of iterations, up to ``count``, that spends no more than ``transitions``."""
+    while count > 0 and search.cost_of(count) > transitions:
+        count -= 1
+    return count
 
 
 def bounds_of(model: Dynamics, device: torch.device) -> tuple[Tensor, Tensor]:

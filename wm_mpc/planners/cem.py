@@ -1,8 +1,10 @@
-"""Cross-entropy method: refit a diagonal Gaussian to the best samples; the reference every budget is measured by."""
+"""Cross-entropy method: refit a diagonal Gaussian to the best samples.
+
+It is the reference that every budget is measured by.
+"""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from wm_mpc.planners.anytime import AnytimePlanner, check
 from wm_mpc.planners.base import PlanRequest
+from wm_mpc.planners.sampling import SamplingSearch
 
 
 @dataclass(frozen=True)
@@ -46,68 +49,17 @@ class CemPlanner(AnytimePlanner):
         return CemSearch(self, request, generator)
 
 
-class CemSearch:
-    """One call of CEM.
+class CemSearch(SamplingSearch):
+    """One call of CEM."""
 
-    The warm start (zeros without one) is the initial mean. Sample 0 of every iteration is the current mean, so that
-    the warm start is evaluated first; proposals take the next rows of the first iteration.
-    """
+    def refit(self, x: Tensor, cost: Tensor) -> None:
+        """Fit mean and standard deviation to the elites, unless one of them was not finite."""
+        values, rows = cost.topk(self.config.elites, largest=False)
+        self.fit(x[rows], values)
 
-    def __init__(self, planner: AnytimePlanner, request: PlanRequest, generator: torch.Generator) -> None:
-        self.kernel, self.config = planner.kernel, planner.config
-        self.low, self.high = planner.low, planner.high
-        self.latent, self.goal = request.latent, request.goal
-        self.generator = generator
-        self.proposals = request.proposals
-        self.warm = request.warm_start is not None
-        mean = request.warm_start if self.warm else torch.zeros(planner.shape, device=planner.device)
-        self.mean = mean.clamp(self.low, self.high)
-        self.std = torch.full_like(self.mean, self.config.std)
-        self.samples = torch.empty(self.config.samples, *planner.shape, device=planner.device)
-        self.best_actions = self.mean
-        self.best_cost = torch.full((), math.inf, device=planner.device)
-        self.first_cost: Tensor | None = None
-        self.transitions = 0
-        self.per_iteration = self.config.samples * planner.horizon
-        self.closing = 0
-
-    def advance(self, iterations: int) -> None:
-        """Sample, evaluate, refit."""
-        for _ in range(iterations):
-            x = self.samples.normal_(generator=self.generator).mul_(self.std).add_(self.mean)
-            x[0] = self.mean
-            if self.first_cost is None and self.proposals is not None:
-                given = self.proposals[: len(x) - 1]
-                x[1 : 1 + len(given)] = given
-            torch.maximum(torch.minimum(x, self.high, out=x), self.low, out=x)
-            cost = self.kernel.cost(self.latent, self.goal, x)
-            if self.first_cost is None:
-                self.first_cost = cost[0].clone()
-            cost = cost.nan_to_num(math.inf, math.inf, math.inf)
-            values, rows = cost.topk(self.config.elites, largest=False, sorted=True)
-            better = values[0] < self.best_cost
-            self.best_cost = torch.where(better, values[0], self.best_cost)
-            self.best_actions = torch.where(better, x[rows[0]], self.best_actions)
-            self.refit(x[rows], values)
-            self.transitions += self.per_iteration
-
-    def refit(self, elites: Tensor, costs: Tensor) -> None:
-        """Fit mean and standard deviation to the elites ``(E, T, A)``, unless one of them was not finite."""
+    def fit(self, elites: Tensor, costs: Tensor) -> None:
+        """Moments of the elites ``(E, T, A)``."""
         std, mean = torch.std_mean(elites, 0)
-        usable = torch.isfinite(costs[-1])
+        usable = torch.isfinite(costs).all()
         self.mean = torch.where(usable, mean, self.mean)
         self.std = torch.where(usable, std.clamp_min(self.config.min_std), self.std)
-
-    def finish(self) -> None:
-        """Nothing is left unevaluated except the last mean, which is not returned."""
-
-    def best(self) -> tuple[Tensor, Tensor]:
-        """Best sample and its cost."""
-        return self.best_actions, self.best_cost
-
-    def warm_cost(self) -> float:
-        """Cost of the warm start."""
-        return float(self.first_cost) if self.warm and self.first_cost is not None else math.nan
-
-    def virtual_states(self) -> None:
-        """CEM lifts no states."""

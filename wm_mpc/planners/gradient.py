@@ -14,6 +14,7 @@ from torch import Tensor
 from wm_mpc.planners.anytime import AnytimePlanner, BestOf, check
 from wm_mpc.planners.base import PlanRequest
 from wm_mpc.planners.native import MlpKernel
+from wm_mpc.planners.optimizers import Adam
 from wm_mpc.planners.proposals import start_batch
 
 
@@ -100,13 +101,18 @@ class GradientSearch:
         self.generator = generator
         self.warm = request.warm_start is not None
         self.x = starts
-        self.m, self.v = torch.zeros_like(starts), torch.zeros_like(starts)
+        config = self.config
+        self.adam = Adam(starts, config.beta1, config.beta2, config.eps)
         self.kept = BestOf(len(starts), planner.shape, planner.device)
         self.first_cost: Tensor | None = None
         self.count = 0
         self.transitions = 0
         self.per_iteration = len(starts) * planner.horizon
         self.closing = self.per_iteration
+
+    def cost_of(self, iterations: int) -> int:
+        """Model transitions of the next iterations."""
+        return iterations * self.per_iteration
 
     def advance(self, iterations: int) -> None:
         """Evaluate, keep the best, step."""
@@ -138,7 +144,7 @@ class GradientSearch:
         if self.first_cost is None:
             self.first_cost = torch.empty_like(self.kept.costs)
         state = {
-            "x": self.x, "m": self.m, "v": self.v, "best": self.kept.actions,
+            "x": self.x, "m": self.adam.m, "v": self.adam.v, "best": self.kept.actions,
             "best_cost": self.kept.costs, "first_cost": self.first_cost,
         }
         bounds = (self.low, self.high)
@@ -154,12 +160,7 @@ class GradientSearch:
         if config.optimizer == "sgd":
             x = self.x - config.learning_rate * grad
         else:
-            self.m.lerp_(grad, 1 - config.beta1)
-            self.v.mul_(config.beta2).addcmul_(grad, grad, value=1 - config.beta2)
-            scale = math.sqrt(1 - config.beta2**self.count)
-            denominator = self.v.sqrt().add_(config.eps * scale)
-            rate = config.learning_rate * scale / (1 - config.beta1**self.count)
-            x = torch.addcdiv(self.x, self.m, denominator, value=-rate)
+            x = self.adam.step(self.x, grad, config.learning_rate)
         if config.action_noise:
             noise = torch.randn(x.shape, generator=self.generator, device=x.device)
             x = x.add_(noise, alpha=config.action_noise)

@@ -31,6 +31,29 @@ class Kernel(Protocol):
         """Predicted latents ``(B, T, *L)``, no gradient."""
         ...
 
+    def transitions(
+        self, z: Tensor, a: Tensor, target: Tensor, goal: Tensor, dynamics_weights: Tensor,
+        goal_weights: Tensor, state_gradient: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Predict ``N`` independent transitions and the gradient of their weighted residuals.
+
+        With the objective's frame distance ``d``, row ``i`` has the loss
+        ``dynamics_weights_i d(F(z_i, a_i), target_i) + goal_weights_i d(F(z_i, a_i), goal)``.
+
+        Args:
+            z: states, ``(N, *L)``.
+            a: actions, ``(N, A)``.
+            target: ``(N, *L)``.
+            goal: ``L``.
+            dynamics_weights: ``(N,)``.
+            goal_weights: ``(N,)``.
+            state_gradient: also return the gradient with respect to ``z``.
+
+        Returns:
+            ``F(z, a)``, gradient at ``a``, gradient at ``z`` or None.
+        """
+        ...
+
 
 class AutogradKernel:
     """Kernel for any differentiable model, with autograd.
@@ -70,6 +93,23 @@ class AutogradKernel:
             cost = self.objective(self.unroll(latent, x), x, goal)
             (grad,) = torch.autograd.grad(cost.sum(), x)
         return cost.detach(), grad
+
+    def transitions(
+        self, z: Tensor, a: Tensor, target: Tensor, goal: Tensor, dynamics_weights: Tensor,
+        goal_weights: Tensor, state_gradient: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Predict transitions and pull back their residuals; see ``Kernel``."""
+        with torch.enable_grad():
+            a = a.detach().requires_grad_()
+            z = z.detach().requires_grad_(state_gradient)
+            following = self.model.step(z, a)
+            # The distance to a batch of targets is the distance of the difference to zero.
+            zero = torch.zeros_like(goal)
+            apart = self.objective.distance(following - target.detach(), zero)
+            loss = apart @ dynamics_weights
+            loss = loss + self.objective.distance(following, goal) @ goal_weights
+            grads = torch.autograd.grad(loss, (a, z) if state_gradient else (a,))
+        return following.detach(), grads[0], grads[1] if state_gradient else None
 
 
 def make_kernel(model: Dynamics, objective: GoalObjective, compile: bool = True) -> Kernel:

@@ -227,23 +227,7 @@ class MlpKernel:
         self, z: Tensor, a: Tensor, target: Tensor, goal: Tensor, dynamics_weights: Tensor,
         goal_weights: Tensor, state_gradient: bool,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Predict transitions and pull back the gradient of their weighted residuals in the same pass.
-
-        With the objective's channel weights ``c``, row ``i`` has the loss
-        ``dynamics_weights_i * c (F(z_i, a_i) - target_i)^2 + goal_weights_i * c (F(z_i, a_i) - goal)^2``.
-
-        Args:
-            z: states, ``(N, D)``.
-            a: actions, ``(N, A)``.
-            target: ``(N, D)``.
-            goal: ``(D,)``.
-            dynamics_weights: ``(N,)``.
-            goal_weights: ``(N,)``.
-            state_gradient: also return the gradient with respect to ``z``.
-
-        Returns:
-            ``F(z, a)`` ``(N, D)``, gradient at ``a`` ``(N, A)``, gradient at ``z`` ``(N, D)`` or None.
-        """
+        """Predict transitions and pull back their residuals; see ``kernels.Kernel``."""
         z, a, target, goal = (self._flat(v) for v in (z, a, target, goal))
         dynamics_weights, goal_weights = self._flat(dynamics_weights), self._flat(goal_weights)
         following, grad_a = torch.empty_like(z), torch.empty_like(a)

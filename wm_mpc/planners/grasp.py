@@ -1,0 +1,194 @@
+r"""GRASP: parallel stochastic gradient planning over virtual states (arXiv 2602.00475, eq. 10).
+
+.. math:: L = \sum_t \|F(\bar s_t, a_t) - s_{t+1}\|^2 + \gamma \sum_t \|F(\bar s_t, a_t) - g\|^2
+
+with the start and goal fixed (``s_0`` the current latent, ``s_T = g``) and a stop-gradient on the
+states that enter the model, marked by the bar: no state-input Jacobian is ever computed, and all
+``T`` transitions of an iteration are one batched model call. Norms are the objective's weighted
+channel means. States receive noise; every ``sync_every`` iterations the actions alone descend the
+goal cost through the serial rollout, because without it the minimisers need not be feasible.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from wm_mpc.planners.anytime import AnytimePlanner, check
+from wm_mpc.planners.base import PlanRequest
+from wm_mpc.planners.cem import CemConfig, CemSearch
+from wm_mpc.planners.gradient import GradientConfig, GradientSearch
+from wm_mpc.planners.lifted import LiftedSearch
+
+
+@dataclass(frozen=True)
+class GraspConfig:
+    """GRASP.
+
+    Attributes:
+        iterations: stochastic steps on states and actions.
+        starts: problems optimised in parallel.
+        state_rate: Adam step on the states, latent units.
+        action_rate: Adam step on the actions, normalised action units.
+        goal_weight: weight gamma of the dense goal term at the first iteration.
+        goal_decay: share of gamma lost linearly over the iterations, in [0, 1].
+        state_noise: standard deviation of the noise on the states per iteration, latent units.
+        noise_decay: share of the noise lost linearly over the iterations, in [0, 1].
+        sync_every: stochastic steps between two synchronisations.
+        sync: ``gradient`` (Adam on the rollout) or ``cem`` (on the best start).
+        sync_steps: iterations of one synchronisation.
+        sync_rate: Adam step of a gradient synchronisation, normalised action units.
+        sync_samples: samples of one iteration of a CEM synchronisation; an eighth are elites.
+        sync_std: standard deviation of a CEM synchronisation, normalised action units.
+        init_std: standard deviation of fresh starts, normalised action units.
+        warm_std: standard deviation of starts around the warm start, normalised action units.
+        state_init_std: noise on the initial states of all starts but the first, latent units.
+        chunk: iterations between two looks at the clock.
+    """
+
+    iterations: int = 40
+    starts: int = 6
+    state_rate: float = 0.1
+    action_rate: float = 0.1
+    goal_weight: float = 1.0
+    goal_decay: float = 0.0
+    state_noise: float = 0.005
+    noise_decay: float = 1.0
+    sync_every: int = 10
+    sync: str = "gradient"
+    sync_steps: int = 6
+    sync_rate: float = 0.1
+    sync_samples: int = 64
+    sync_std: float = 0.3
+    init_std: float = 0.5
+    warm_std: float = 0.3
+    state_init_std: float = 0.1
+    chunk: int = 10
+
+    def __post_init__(self) -> None:
+        ones = ("iterations", "starts", "sync_every", "sync_steps", "chunk")
+        zeros = ("goal_weight", "state_noise", "init_std", "warm_std", "state_init_std")
+        above = dict.fromkeys(("state_rate", "action_rate", "sync_rate", "sync_std"), 0.0)
+        floors = dict.fromkeys(ones, 1.0) | dict.fromkeys(zeros, 0.0) | {"sync_samples": 16}
+        check(self, floors, above)
+        for name in ("goal_decay", "noise_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: {getattr(self, name)}; a value in [0, 1] expected")
+        if self.sync not in ("gradient", "cem"):
+            raise ValueError(f"sync: {self.sync!r}; gradient or cem expected")
+
+
+class GraspPlanner(AnytimePlanner):
+    """GRASP; see the module."""
+
+    config: GraspConfig
+
+    def begin(self, request: PlanRequest, generator: torch.Generator) -> GraspSearch:
+        """Lay out actions and virtual states; nothing is evaluated yet."""
+        return GraspSearch(self, request, generator)
+
+
+class GraspSearch(LiftedSearch):
+    """One call of GRASP."""
+
+    config: GraspConfig
+
+    def __init__(
+        self, planner: AnytimePlanner, request: PlanRequest, generator: torch.Generator
+    ) -> None:
+        super().__init__(planner, request, generator, planner.horizon - 1)
+        config = self.config
+        rows = (config.starts, planner.horizon)
+        self.ones = torch.ones(rows, device=planner.device)
+        self.plain = replace(request, warm_start=None, proposals=None, warm_states=None)
+        self.sync_gradient = GradientConfig(
+            learning_rate=config.sync_rate, iterations=config.sync_steps, starts=config.starts,
+            action_noise=0.0,
+        )
+        # The first evaluation is on the rows themselves, a CEM sync on samples around the best.
+        if config.sync == "gradient":
+            self.sync_cost = (config.sync_steps + 1) * self.batch_cost
+        else:
+            self.sync_cost = config.sync_steps * config.sync_samples * planner.horizon
+            self.sync_cost += self.batch_cost
+
+    def cost_of(self, iterations: int) -> int:
+        """Model transitions of the next iterations, their synchronisations included."""
+        every = self.config.sync_every
+        syncs = (self.count + iterations) // every - self.count // every
+        first = self.batch_cost if self.first_cost is None else 0
+        return first + iterations * self.batch_cost + syncs * self.sync_cost
+
+    def advance(self, iterations: int) -> None:
+        """Stochastic steps, with a synchronisation whenever one is due."""
+        if self.first_cost is None:
+            self.evaluate()
+        for _ in range(iterations):
+            _, grad_a, grad_s = self.gradients()
+            self.move(grad_a, grad_s)
+            fade = 1.0 - self.config.noise_decay * self.progress
+            if self.config.state_noise * fade > 0 and self.s.numel():
+                noise = torch.randn(self.s.shape, generator=self.generator, device=self.s.device)
+                self.s = self.s.add_(noise, alpha=self.config.state_noise * fade)
+            self.count += 1
+            if self.count % self.config.sync_every == 0:
+                self.synchronise()
+
+    @property
+    def progress(self) -> float:
+        """Share of the iterations that are done."""
+        return self.count / self.config.iterations
+
+    def gradients(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Predictions ``(B, T, *L)`` and eq. 10's gradients at actions and states."""
+        config = self.config
+        goal = self.goal.expand(len(self.s), 1, *self.goal.shape)
+        target = torch.cat([self.s, goal], 1)
+        gamma = config.goal_weight * (1.0 - config.goal_decay * self.progress)
+        following, grad_a, _ = self.transition_gradients(
+            target, self.ones, gamma * self.ones, state_gradient=False
+        )
+        grad_s = -self.residual_pull(following - target)[:, :-1]
+        return following, grad_a, grad_s
+
+    def synchronise(self) -> None:
+        """Descend the goal cost over the actions alone, through the serial rollout."""
+        if self.config.sync == "gradient":
+            search = GradientSearch(
+                self.planner, self.plain, self.a.clone(), self.generator, self.sync_gradient
+            )
+            search.advance(self.config.sync_steps)
+            search.finish()
+            self.a = search.kept.actions.where(
+                torch.isfinite(search.kept.costs)[:, None, None], self.a
+            )
+            self.kept.update(search.kept.actions, search.kept.costs)
+            self.transitions += search.transitions
+        else:
+            self.evaluate()
+            self.synchronise_by_cem()
+
+    def synchronise_by_cem(self) -> None:
+        """Search around the best start with CEM, and put what it found in that start's place."""
+        config, row = self.config, int(self.kept.costs.argmin())
+        cem = CemConfig(
+            samples=config.sync_samples, elites=config.sync_samples // 8,
+            iterations=config.sync_steps, std=config.sync_std,
+        )
+        request = replace(self.plain, warm_start=self.kept.actions[row])
+        search = CemSearch(self.planner, request, self.generator, cem)
+        search.advance(config.sync_steps)
+        found, cost = search.best()
+        self.transitions += search.transitions
+        if math.isfinite(float(cost)):
+            self.a[row] = found
+            self.evaluated(row, found, cost)
+
+    def evaluated(self, row: int, actions: Tensor, cost: Tensor) -> None:
+        """Take over a plan whose cost is known."""
+        costs = torch.full_like(self.kept.costs, math.inf)
+        costs[row] = cost
+        self.kept.update(actions.expand_as(self.kept.actions), costs)

@@ -1,0 +1,77 @@
+"""CEM whose elites take a few gradient steps before the Gaussian is refitted to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from wm_mpc.planners.anytime import AnytimePlanner, check
+from wm_mpc.planners.base import PlanRequest
+from wm_mpc.planners.cem import CemConfig, CemSearch
+from wm_mpc.planners.gradient import GradientConfig, GradientSearch
+
+
+@dataclass(frozen=True)
+class HybridConfig(CemConfig):
+    """CEM with gradient refinement.
+
+    Attributes:
+        samples: plans per iteration.
+        elites: best plans, refined and refitted to, 2 .. ``samples``.
+        iterations: refits.
+        std: initial standard deviation, normalised action units.
+        min_std: floor of the standard deviation, normalised action units.
+        chunk: iterations between two looks at the clock.
+        gradient_steps: Adam steps on every elite per iteration.
+        learning_rate: step size of Adam, normalised action units.
+    """
+
+    samples: int = 64
+    elites: int = 8
+    iterations: int = 6
+    min_std: float = 0.05
+    gradient_steps: int = 6
+    learning_rate: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, {"gradient_steps": 1}, {"learning_rate": 0})
+
+
+class HybridPlanner(AnytimePlanner):
+    """CEM with gradient refinement; see the module."""
+
+    def begin(self, request: PlanRequest, generator: torch.Generator) -> HybridSearch:
+        """Set up the sampling distribution around the warm start."""
+        return HybridSearch(self, request, generator)
+
+
+class HybridSearch(CemSearch):
+    """One call of the hybrid."""
+
+    def __init__(
+        self, planner: AnytimePlanner, request: PlanRequest, generator: torch.Generator
+    ) -> None:
+        super().__init__(planner, request, generator)
+        self.planner = planner
+        self.request = replace(request, warm_start=None, proposals=None)
+        config = self.config
+        self.gradient = GradientConfig(
+            learning_rate=config.learning_rate, iterations=config.gradient_steps,
+            starts=config.elites, action_noise=0.0,
+        )
+        self.refine_cost = (config.gradient_steps + 1) * config.elites * planner.horizon
+        self.per_iteration += self.refine_cost
+
+    def refit(self, x: Tensor, cost: Tensor) -> None:
+        """Refine the elites, keep the best of them, fit the Gaussian."""
+        rows = cost.topk(self.config.elites, largest=False).indices
+        search = GradientSearch(
+            self.planner, self.request, x[rows], self.generator, self.gradient
+        )
+        search.advance(self.config.gradient_steps)
+        search.finish()
+        self.keep(search.kept.actions, search.kept.costs)
+        self.fit(search.kept.actions, search.kept.costs)
