@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -209,10 +209,3 @@ def header_ns(message: Any) -> int | None:
     if header is None:
         return None
     return header.stamp.sec * 10**9 + header.stamp.nanosec or None
-
-
-def option_names() -> set[str]:
-    """Names of the options of :class:`TopicConfig`, as command line and mapping file call them."""
-    plain = {"proprio_fields", "command_fields", "joints"}
-    names = {field.name for field in fields(TopicConfig)}
-    return {name if name in plain else f"{name}_topic" for name in names}

@@ -100,13 +100,21 @@ class Decoder:
         Raises:
             DataError: unknown type, or bytes that are no such message.
         """
-        store = self._stores.get(msgtype)
-        if store is None:
-            store = self._stores[msgtype] = self._store_for(msgtype)
+        store = self.types(msgtype)
         try:
             return store.deserialize_cdr(data, msgtype)
         except (SerdeError, TypesysError, KeyError, IndexError, AssertionError) as error:
             raise DataError(f"{msgtype}: {len(data)} bytes do not decode ({error})") from None
+
+    def types(self, msgtype: str) -> Typestore:
+        """Return the store that knows ``msgtype``.
+
+        Raises:
+            DataError: unknown type.
+        """
+        if msgtype not in self._stores:
+            self._stores[msgtype] = self._store_for(msgtype)
+        return self._stores[msgtype]
 
     def _store_for(self, msgtype: str) -> Typestore:
         definition = self._definitions.get(msgtype)
