@@ -15,7 +15,8 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
 import wm_mpc
-from wm_mpc.bringup import BRINGUPS
+from wm_mpc.bringup import BRINGUPS, node_parameters
+from wm_mpc.cli import COMMANDS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -161,3 +162,26 @@ def test_python_bound_and_packages() -> None:
 def test_bundled_files_are_small_enough() -> None:
     for path in (ROOT / "wm_mpc" / "assets").rglob("*"):
         assert path.stat().st_size <= 16 * 2**20, f"{path} is larger than 16 MiB"
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_links_lead_somewhere(name: str) -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text())
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not (ROOT / target).exists()] == []
+
+
+def test_the_interface_reference_quotes_the_files() -> None:
+    reference = (ROOT / "docs" / "ros_interface.md").read_text()
+    for folder in ("msg", "srv", "action"):
+        for path in (ROOT / folder).iterdir():
+            assert f"```\n{path.read_text().rstrip()}\n```" in reference, path.name
+
+
+def test_the_readme_names_every_command_and_parameter() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert [name for name in COMMANDS if f"`wm-mpc {name}" not in readme] == []
+    sections = node_parameters(ROOT / "config" / "robot.yaml")
+    sections |= node_parameters(ROOT / "config" / "pusht.yaml")
+    for node in ("mpc_node", "sim_bridge"):
+        assert [name for name in sections[node] if f"`{name}`" not in readme] == []
