@@ -34,8 +34,8 @@ class CollectConfig:
         out: directory of the store; created where needed.
         episodes: number of trajectories; episode ``i`` depends on ``seed`` and ``i`` only.
         seed: seed of the whole collection.
-        policy: behaviour policy; default: the task's first (pusht: contact; wall and point_maze:
-            waypoint).
+        policy: behaviour policy; default: contact for pusht, mixed for wall and
+            point_maze.
         episode_steps: control steps per trajectory.
         frame_stride: control steps from one image to the next; 1 stores an image at every step.
         image_size: height and width of the images [px].
