@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from wm_mpc.data.bags.mcap_scan import Definition, RawMessage
+
+_ROW_OVERHEAD = 32
+"""Bytes of a row beside its data, about: for progress."""
 
 
 class SqliteScan:
@@ -34,31 +40,44 @@ class SqliteScan:
         if size == 0:
             self.problems.append(f"{self._name}: not an SQLite bag: it is empty")
             return
-        if Path(f"{self._path}-journal").exists():
-            self.problems.append(
-                f"{self._name}: its writer was killed (a -journal file lies beside it); "
-                "`wm-mpc bag info --recover` completes the roll-back"
-            )
         last = 0
         try:
-            connection = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True)
-            try:
+            with self._connect() as connection:
                 topics = self._read_head(connection)
-                (rows,) = connection.execute("SELECT max(id) FROM messages").fetchone()
                 query = "SELECT id, topic_id, timestamp, data FROM messages ORDER BY id"
-                for last, topic_id, log_ns, data in connection.execute(query):
-                    self.position = int(size * last / rows)
+                for row, topic_id, log_ns, data in connection.execute(query):
+                    last = row
+                    self.position = min(size, self.position + len(data) + _ROW_OVERHEAD)
                     if topic_id in topics and isinstance(data, bytes):
                         topic, msgtype = topics[topic_id]
                         yield RawMessage(topic, msgtype, log_ns, data)
-            finally:
-                connection.close()
             self.position = size
         except sqlite3.DatabaseError as error:
             self.problems.append(
                 f"{self._name}: damaged after message {last} ({error}); "
                 "everything before it is used"
             )
+
+    @contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        """Open read-only; where a killed writer left a journal, a copy that is rolled back."""
+        journals = [Path(f"{self._path}{end}") for end in ("-journal", "-wal")]
+        left = [journal for journal in journals if journal.exists()]
+        with ExitStack() as stack:
+            path, mode = self._path, "ro"
+            if left:
+                self.problems.append(
+                    f"{self._name}: its writer was killed; what it had not committed is lost"
+                )
+                folder = Path(stack.enter_context(TemporaryDirectory()))
+                for file in (self._path, *left):
+                    shutil.copy(file, folder)
+                path, mode = folder / self._path.name, "rw"
+            connection = sqlite3.connect(f"file:{path}?mode={mode}", uri=True)
+            stack.callback(connection.close)
+            # without it SQLite refuses a truncated file as a whole, even what is sound of it
+            connection.execute("PRAGMA writable_schema=ON")
+            yield connection
 
     def _read_head(self, connection: sqlite3.Connection) -> dict[int, tuple[str, str]]:
         """Read topics and, where the schema has them (version 4), definitions."""
