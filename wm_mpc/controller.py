@@ -185,16 +185,19 @@ class Controller:
         image = self._check_image("image", image)
         checked = self._check_proprio("proprio", proprio)
         self._observation = Observation(image, checked, stamp)
-        self._faults = {}
+        self._clear_faults("image", "proprio")
 
     def reject(self, source: str, reason: str) -> None:
-        """Note that an input could not be used; told in every tick until a good observation comes.
+        """Note that an input could not be used; told in every tick until a good one comes.
 
         Args:
-            source: which input; a newer reason replaces an older one of the same source.
+            source: ``image``, ``proprio`` or ``goal_image``; a newer reason replaces an older one.
             reason: one line.
         """
         self._faults = {**self._faults, source: reason}
+
+    def _clear_faults(self, *sources: str) -> None:
+        self._faults = {key: why for key, why in self._faults.items() if key not in sources}
 
     def set_goal(
         self, image: np.ndarray, proprio: np.ndarray | None = None, tolerance: float = 0.0
@@ -214,6 +217,7 @@ class Controller:
             raise ValueError(f"tolerance: {tolerance}; at least 0 expected")
         checked = None if proprio is None else self._check_proprio("goal_proprio", proprio)
         self._goal = Goal(image, checked, tolerance or self.config.tolerance)
+        self._clear_faults("goal_image")
 
     def clear_goal(self) -> None:
         """Forget the goal: the controller becomes idle."""

@@ -61,6 +61,9 @@ class Engine:
         objective: goal cost.
         reference: CEM reference measured with ``model``.
         config: what it was built from.
+
+    Attributes:
+        generation: counts the models a process loaded, from 1; 0 until the owner numbers it.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Engine:
         self.objective = objective
         self.reference = reference
         self.config = config
+        self.generation = 0
         self.budget = Budget(
             config.budget_fraction, reference.seconds, config.period_s, config.margin_s
         )

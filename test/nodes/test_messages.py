@@ -136,26 +136,47 @@ def test_joint_count_must_fit_the_model() -> None:
         m.joint_state_to_array(joints(), (), 4)
 
 
-def test_commands_round_trip() -> None:
-    values, names = np.array([0.25, -1.5]), ("linear.x", "angular.z")
-    for message in (
-        m.float64_multi_array(values, names),
-        m.twist_stamped(values, STAMP, names),
-        m.joint_trajectory(values, STAMP, ("j1", "j2"), 0.1),
-    ):
-        assert m.command_to_array(message, names, 2).tolist() == values.tolist()
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [("float64_multi_array", ()), ("float64_multi_array", ("x", "y")),
+     ("twist_stamped", ("linear.x", "angular.z")), ("joint_trajectory", ("j1", "j2"))],
+)  # fmt: skip
+def test_commands_round_trip(kind: str, names: tuple[str, ...]) -> None:
+    form = m.CommandFormat(kind, names, 2, 0.1)
+    message = form.build(np.array([0.25, -1.5]), STAMP)
+    assert isinstance(message, m.COMMAND_TYPES[kind])
+    assert form.read(message).tolist() == [0.25, -1.5]
+
+
+def test_twist_puts_each_number_where_its_name_says() -> None:
+    form = m.CommandFormat("twist_stamped", ("linear.x", "angular.z"), 2, 0.1)
+    twist = form.build(np.array([0.25, -1.5]), STAMP).twist
+    assert (twist.linear.x, twist.linear.y, twist.angular.z) == (0.25, 0.0, -1.5)
 
 
 def test_joint_trajectory_is_due_one_period_later() -> None:
-    message = m.joint_trajectory(np.zeros(1), STAMP, ("j",), 1.25)
+    message = m.CommandFormat("joint_trajectory", ("j",), 1, 1.25).build(np.zeros(1), STAMP)
     assert message.points[0].time_from_start.sec == 1
     assert message.points[0].time_from_start.nanosec == 250_000_000
 
 
 @pytest.mark.parametrize("values", [[1.0], [1.0, math.nan]])
 def test_bad_commands_are_refused(values: list[float]) -> None:
+    form = m.CommandFormat("float64_multi_array", (), 2, 0.1)
     with pytest.raises(m.MessageError, match="command: "):
-        m.command_to_array(m.float64_multi_array(np.array(values), ()), (), 2)
+        form.read(form.type(data=values))
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "error"),
+    [("magic", (), "command_type: 'magic' unknown"),
+     ("twist_stamped", (), "command_names: 0 names; 2 expected"),
+     ("twist_stamped", ("linear.x", "yaw"), "command_names: .* linear.x, linear.y"),
+     ("joint_trajectory", ("a",), "command_names: 1 names; 2 expected")],
+)  # fmt: skip
+def test_bad_command_formats_are_named(kind: str, names: tuple[str, ...], error: str) -> None:
+    with pytest.raises(ValueError, match=error):
+        m.CommandFormat(kind, names, 2, 0.1)
 
 
 def trajectory() -> Trajectory:

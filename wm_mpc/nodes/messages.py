@@ -24,24 +24,23 @@ from wm_mpc.data.decoding import (
     stamp_seconds,
 )
 from wm_mpc.data.trajectory import Trajectory
+from wm_mpc.errors import UserError
 
 __all__ = [
+    "COMMAND_TYPES",
     "ENCODINGS",
     "TWIST_FIELDS",
+    "CommandFormat",
     "MessageError",
     "array_to_joint_state",
-    "command_to_array",
     "compressed_to_rgb",
-    "float64_multi_array",
     "image_to_rgb",
     "joint_state_to_array",
-    "joint_trajectory",
     "message_to_trajectory",
     "rgb_to_image",
     "stamp_seconds",
     "to_stamp",
     "trajectory_to_message",
-    "twist_stamped",
 ]
 
 TWIST_FIELDS = ("linear.x", "linear.y", "linear.z", "angular.x", "angular.y", "angular.z")
@@ -82,65 +81,88 @@ def array_to_joint_state(values: np.ndarray, names: tuple[str, ...], stamp: Time
 # ---- commands ----------------------------------------------------------------------------------
 
 
-def float64_multi_array(values: np.ndarray, names: tuple[str, ...]) -> Float64MultiArray:
-    """Numbers in the order of the action, as forward_command_controller takes them."""
-    message = Float64MultiArray(data=np.asarray(values, np.float64).tolist())
-    size = len(message.data)
-    label = ",".join(names) or "action"
-    message.layout.dim = [MultiArrayDimension(label=label, size=size, stride=size)]
-    return message
+COMMAND_TYPES: dict[str, type] = {
+    "float64_multi_array": Float64MultiArray,
+    "twist_stamped": TwistStamped,
+    "joint_trajectory": JointTrajectory,
+}
 
 
-def twist_stamped(values: np.ndarray, stamp: Time, names: tuple[str, ...]) -> TwistStamped:
-    """Velocities [m/s, rad/s]; ``names`` says which of :data:`TWIST_FIELDS` each one is."""
-    message = TwistStamped()
-    message.header.stamp = stamp
-    for name, value in zip(names, values, strict=True):
-        group, _, axis = name.partition(".")
-        setattr(getattr(message.twist, group), axis, float(value))
-    return message
+class CommandFormat:
+    """Commands as messages of one type, and back.
 
-
-def joint_trajectory(
-    values: np.ndarray, stamp: Time, names: tuple[str, ...], period: float
-) -> JointTrajectory:
-    """One point: joint positions to be reached one control period from now."""
-    point = JointTrajectoryPoint(positions=np.asarray(values, np.float64).tolist())
-    point.time_from_start = Duration(sec=int(period), nanosec=int(period % 1 * 1e9))
-    message = JointTrajectory(joint_names=list(names), points=[point])
-    message.header.stamp = stamp
-    return message
-
-
-def command_to_array(message: Any, names: tuple[str, ...], dim: int) -> np.ndarray:
-    """Read any of the three command types back.
+    - ``float64_multi_array``: numbers in the order of the action, as forward_command_controller
+      takes them.
+    - ``twist_stamped``: velocities [m/s, rad/s]; ``names`` says which of :data:`TWIST_FIELDS` each
+      number is.
+    - ``joint_trajectory``: one point, positions of the joints ``names``, to be reached one control
+      period from now.
 
     Args:
-        message: Float64MultiArray, TwistStamped or JointTrajectory (its first point).
-        names: as given when it was built.
+        kind: key of :data:`COMMAND_TYPES`.
+        names: one per action dimension; may be empty for ``float64_multi_array``.
         dim: action width.
-
-    Returns:
-        float64 ``(dim,)``, finite.
+        period: control period [s].
 
     Raises:
-        MessageError: wrong width or a number that is not finite.
+        UserError: unknown type, or names that do not fit.
     """
-    if isinstance(message, TwistStamped):
-        parts = (name.partition(".") for name in names)
-        values = [getattr(getattr(message.twist, group), axis) for group, _, axis in parts]
-    elif isinstance(message, JointTrajectory):
-        if not message.points:
-            raise MessageError("command.points: none; 1 expected")
-        values = message.points[0].positions
-    else:
-        values = message.data
-    if len(values) != dim:
-        raise MessageError(f"command: {len(values)} values; {dim} expected")
-    array = np.asarray(values, dtype=np.float64)
-    if not np.isfinite(array).all():
-        raise MessageError(f"command: {array.tolist()} is not finite")
-    return array
+
+    def __init__(self, kind: str, names: tuple[str, ...], dim: int, period: float) -> None:
+        if kind not in COMMAND_TYPES:
+            known = ", ".join(COMMAND_TYPES)
+            raise UserError(f"command_type: {kind!r} unknown; one of {known} expected")
+        needed = names or kind != "float64_multi_array"
+        if needed and len(names) != dim:
+            raise UserError(f"command_names: {len(names)} names; {dim} expected for {kind}")
+        if kind == "twist_stamped" and not set(names) <= set(TWIST_FIELDS):
+            known = ", ".join(TWIST_FIELDS)
+            raise UserError(f"command_names: {list(names)}; of {known} expected")
+        self.kind, self.names, self.dim, self.period = kind, names, dim, period
+        self.type = COMMAND_TYPES[kind]
+
+    def build(self, values: np.ndarray, stamp: Time) -> Any:
+        """Message of ``values`` ``(dim,)``."""
+        numbers = np.asarray(values, np.float64).tolist()
+        message = self.type()
+        if self.kind == "float64_multi_array":
+            label = ",".join(self.names) or "action"
+            layout = MultiArrayDimension(label=label, size=self.dim, stride=self.dim)
+            message.data, message.layout.dim = numbers, [layout]
+            return message
+        message.header.stamp = stamp
+        if self.kind == "twist_stamped":
+            for name, value in zip(self.names, numbers, strict=True):
+                group, _, axis = name.partition(".")
+                setattr(getattr(message.twist, group), axis, value)
+            return message
+        point = JointTrajectoryPoint(positions=numbers)
+        nanoseconds = round(self.period * 1e9)
+        point.time_from_start = Duration(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+        message.joint_names, message.points = list(self.names), [point]
+        return message
+
+    def read(self, message: Any) -> np.ndarray:
+        """Values of a message, float64 ``(dim,)``, finite.
+
+        Raises:
+            MessageError: wrong width or a number that is not finite.
+        """
+        if self.kind == "twist_stamped":
+            parts = (name.partition(".") for name in self.names)
+            values = [getattr(getattr(message.twist, group), axis) for group, _, axis in parts]
+        elif self.kind == "joint_trajectory":
+            if not message.points:
+                raise MessageError("command.points: none; 1 expected")
+            values = message.points[0].positions
+        else:
+            values = message.data
+        if len(values) != self.dim:
+            raise MessageError(f"command: {len(values)} values; {self.dim} expected")
+        array = np.asarray(values, dtype=np.float64)
+        if not np.isfinite(array).all():
+            raise MessageError(f"command: {array.tolist()} is not finite")
+        return array
 
 
 # ---- trajectories ------------------------------------------------------------------------------

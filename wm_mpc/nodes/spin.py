@@ -1,0 +1,99 @@
+"""The life of a node's process: start, spin, and an orderly end on SIGINT and SIGTERM.
+
+The main thread only waits for signals; one thread runs the executor. rclpy's own signal handlers
+would tear the context down before a node could publish its last command, so they stay off.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Protocol
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from wm_mpc.errors import UserError
+
+JOIN_S = 3.0
+
+
+class ServedNode(Protocol):
+    """What a node must offer beside being a ``Node``."""
+
+    def start(self) -> None:
+        """Begin; runs in the executor's thread once it spins."""
+        ...
+
+    def stop(self) -> None:
+        """Come to rest and free everything; runs after the executor stopped."""
+        ...
+
+
+def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
+    """Run one node until a signal comes.
+
+    Args:
+        create: builds the node; it is a ``ServedNode``.
+        args: command line; default: the process's.
+
+    Returns:
+        Exit code: 0 after a signal, 2 when the node cannot be built from its parameters, 1 when
+        its executor failed.
+    """
+    done = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: done.set())
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = create()
+    except (UserError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        rclpy.try_shutdown()
+        return 2
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    thread = threading.Thread(target=_spin, args=(executor, node, done), name="io", daemon=True)
+    executor.create_task(node.start)
+    thread.start()
+    while not done.wait(0.5):
+        pass
+    executor.shutdown(JOIN_S)
+    thread.join(JOIN_S)
+    if thread.is_alive():
+        # Still loading or compiling: nothing moves yet, and waiting for it serves nobody.
+        _leave(0)
+    node.stop()
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return getattr(done, "code", 0)
+
+
+def _spin(executor: SingleThreadedExecutor, node: Node, done: threading.Event) -> None:
+    """Spin; a callback that raises is told, and the node lives on."""
+    while not done.is_set():
+        try:
+            executor.spin_once(timeout_sec=0.5)
+        except ExternalShutdownException:
+            done.set()
+        except Exception as error:
+            if done.is_set():
+                return
+            words = str(error).strip().splitlines() or [type(error).__name__]
+            node.get_logger().error(f"callback failed: {words[0]}\n{traceback.format_exc()}")
+
+
+def _leave(code: int) -> None:
+    """End now, without the interpreter waiting for threads in compiled code."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+__all__ = ["ServedNode", "run_node"]
