@@ -1,12 +1,12 @@
 """Wall: a dot must pass the door to reach the other room; DINO-WM's environment, own code.
 
-Definition: Zhou et al. 2024, "DINO-WM", arXiv:2411.04983. World of 65 x 65 px with borders at 4 and
-60, a wall from x = 29 to 35 and a door in it from y = 26 to 34. First-order motion: position + 2 px
-x action. Start and goal lie in opposite rooms; success within 4.5 px.
+Definition: Zhou et al. 2024, "DINO-WM", arXiv:2411.04983. World of 65 x 65 px with borders at 4
+and 60, a wall from x = 29 to 35 and a door in it from y = 26 to 34. First-order motion: position
++ 2 px x action. Start and goal lie in opposite rooms; success within 4.5 px.
 
 One deliberate simplification: a move that meets a border, the wall or a side of the door ends at
-the meeting point, pushed back 0.5 px along that surface's normal (no sliding). DINO-WM additionally
-shifts the point by 0.5 px along the surface.
+the meeting point, pushed back 0.5 px along that surface's normal (no sliding). DINO-WM also shifts
+the point by 0.5 px along the surface.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from sim_bridge.tasks.walks import heading_vector, stride
 
 
 class WallWaypoint:
-    """Heads for random points of both rooms, through the door where needed, with a noisy heading."""
+    """Heads for random points of both rooms, through the door, with a noisy heading."""
 
     _DOOR_Y, _NEAR_LEFT, _NEAR_RIGHT, _MIDDLE = 30.0, 26.5, 37.5, 32.0
 
