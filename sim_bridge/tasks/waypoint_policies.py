@@ -80,9 +80,9 @@ class MazeWaypoint:
         here, there = _arm(position), _arm(self._target)
         if here == there:
             return self._target
-        if here == 0:  # in the column: up or down to the arm of the target
-            return np.array([1.0, float(there)])
-        return np.array([1.0, float(here)])
+        if position[0] <= 0.7:  # along this arm to its corner
+            return np.array([1.0, float(here)])
+        return self._target if there == 0 else np.array([1.0, float(there)])
 
 
 def _arm(position: np.ndarray) -> int:
