@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from wm_mpc.objective import GoalObjective
-    from wm_mpc.planners.base import Dynamics
+    from wm_mpc.planners.base import Dynamics, Planner
 
 
 class Clock(Protocol):
-    """A monotonic clock: returns seconds, never goes back. Injected, so that deadline logic is tested without sleeping."""
+    """A monotonic clock: returns seconds, never goes back.
+
+    Injected, so that deadline logic is tested without sleeping.
+    """
 
     def __call__(self) -> float:
         """Return the current instant [s]; only differences mean anything."""
@@ -52,14 +55,16 @@ class FakeClock:
 
 @dataclass(frozen=True)
 class CemReference:
-    """Cost of the reference planner: CEM 300 samples x 30 iterations x horizon 5 on this device with this model.
+    """Cost of the reference planner with one model on one device.
+
+    The reference is CEM with 300 samples, 30 elites, 30 iterations and horizon 5.
 
     Attributes:
         seconds: wall time of one full plan [s], warm-up excluded, median over ``repeats``.
         transitions: model transitions of one full plan (45,000 for the reference size).
         repeats: timed runs behind ``seconds``.
-        measured_iterations: iterations actually timed per run; fewer than ``iterations`` when the model is slow,
-            ``seconds`` is then scaled up linearly.
+        measured_iterations: iterations actually timed per run; fewer than ``iterations`` when
+            the model is slow, ``seconds`` is then scaled up linearly.
         iterations: iterations of the reference.
         device: torch device type it was measured on.
         threads: torch threads it was measured with.
@@ -102,8 +107,8 @@ class CemReference:
             clock: monotonic clock.
             compile: as for the planners compared with it.
             repeats: timed runs, at least 1.
-            max_seconds: bound on the time the calibration should take [s], warm-up excluded; a model slower than that
-                is timed on fewer iterations (at least one).
+            max_seconds: bound on the time the calibration should take [s], warm-up excluded; a
+                model slower than that is timed on fewer iterations (at least one).
         """
         # Late import: planners build on this module's clock.
         import torch
@@ -113,15 +118,20 @@ class CemReference:
         if repeats < 1:
             raise ValueError(f"repeats: {repeats}; at least 1 expected")
         full = planner_config("cem")
+
+        def reference(iterations: int) -> Planner:
+            config = planner_config("cem", iterations=iterations)
+            return make_planner("cem", model, objective, config, clock, compile)
+
         objective = objective.with_horizon(REFERENCE_HORIZON)
         zero = torch.zeros(model.latent_shape, device=objective.time_weights.device)
         request = PlanRequest(zero, torch.ones_like(zero))
-        one = make_planner("cem", model, objective, planner_config("cem", iterations=1), clock, compile)
+        one = reference(1)
         one.warm_up()
         single = one.plan(request).wall_s
         affordable = int(max_seconds / repeats / max(single, 1e-9))
         count = max(1, min(full.iterations, affordable))
-        planner = make_planner("cem", model, objective, planner_config("cem", iterations=count), clock, compile)
+        planner = reference(count)
         planner.plan(request)
         walls = [planner.plan(request).wall_s for _ in range(repeats)]
         return cls(
@@ -144,7 +154,8 @@ class Budget:
 
     Attributes:
         fraction: share of the reference planner's time, > 0.
-        reference_s: the reference planner's time [s], > 0; ``inf`` leaves only the control period as bound.
+        reference_s: the reference planner's time [s], > 0; ``inf`` leaves only the control
+            period as bound.
         period_s: control period [s], > 0; ``inf`` where nothing runs in real time.
         margin_s: part of the period kept free for everything but planning [s], 0 .. ``period_s``.
     """
@@ -159,7 +170,8 @@ class Budget:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: {getattr(self, name)}; more than 0 expected")
         if not 0 <= self.margin_s < self.period_s:
-            raise ValueError(f"margin_s: {self.margin_s} s; 0 to below the period {self.period_s} s expected")
+            bound = f"0 to below the period {self.period_s} s"
+            raise ValueError(f"margin_s: {self.margin_s} s; {bound} expected")
 
     @property
     def seconds(self) -> float:

@@ -1,6 +1,7 @@
 """One evaluation episode in the true simulator: a policy acts until success or the step budget.
 
-Policies are the model-predictive loop and the baselines it is compared with. None of them sees the simulator's state.
+Policies are the model-predictive loop and the baselines it is compared with. None of them sees the
+simulator's state.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from wm_mpc.budget import Budget, Clock, monotonic
+from wm_mpc.errors import UserError
 from wm_mpc.planners import Plan, Planner, PlanRequest
 from wm_mpc.planners.proposals import shift_plan, shift_states
 from wm_mpc.world_model import WorldModel
@@ -56,7 +58,7 @@ class Policy(Protocol):
     """Chooses raw actions in one episode."""
 
     def reset(self, goal: dict[str, Any], seed: int, replay: np.ndarray | None) -> None:
-        """Begin an episode with a goal observation; ``replay`` are actions known to reach it, or None."""
+        """Begin an episode; ``replay`` are actions known to reach the goal, or None."""
         ...
 
     def act(self, observation: dict[str, Any], episode: Episode) -> np.ndarray:
@@ -95,7 +97,7 @@ class RandomPolicy:
 
 
 class ReplayPolicy:
-    """Replay the actions that produced the goal, then do nothing: shows that the goals can be reached."""
+    """Replay the actions that produced the goal: shows that the goals can be reached."""
 
     def __init__(self, action_dim: int) -> None:
         self.zero = np.zeros(action_dim, np.float32)
@@ -105,10 +107,10 @@ class ReplayPolicy:
         """Take the goal's actions.
 
         Raises:
-            ValueError: the task knows no actions that lead to its goals.
+            UserError: the task knows no actions that lead to its goals.
         """
         if replay is None:
-            raise ValueError("planner: 'replay' needs a task that knows actions leading to its goals")
+            raise UserError("planner: 'replay' needs a task that knows actions to its goals")
         self.actions = replay
 
     def act(self, observation: dict[str, Any], episode: Episode) -> np.ndarray:
@@ -117,12 +119,13 @@ class ReplayPolicy:
 
 
 class PlanningPolicy:
-    """Receding horizon: encode, plan, execute ``replan_every`` control steps, plan again from the shifted plan.
+    """Receding horizon: encode, plan, execute ``replan_every`` control steps, plan again.
 
     Args:
         model: world model with an encoder.
         planner: planner on that model.
-        replan_every: control steps between two plans; 0 plans once and executes the whole plan (open loop).
+        replan_every: control steps between two plans; 0 plans once and executes the whole plan
+            (open loop).
         budget: planning time per tick, or None for no deadline.
         clock: monotonic clock of deadlines and timings, the planner's.
     """
@@ -141,6 +144,7 @@ class PlanningPolicy:
         self.goal: Tensor | None = None
         self.plan: Plan | None = None
         self.commands = np.zeros((0, model.config.action_dim), np.float32)
+        self.still = np.zeros(model.config.action_dim, np.float32)
         self.planned_at = 0
         self.seed = 0
 
@@ -164,7 +168,7 @@ class PlanningPolicy:
             self.replan(observation, episode, since)
             since = 0
         # An open-loop plan that has run out holds still, which is the zero action of all tasks.
-        return self.commands[since] if since < len(self.commands) else np.zeros_like(self.commands[0])
+        return self.commands[since] if since < len(self.commands) else self.still
 
     def replan(self, observation: dict[str, Any], episode: Episode, since: int) -> None:
         """Plan from the observation, warm-started by the last plan ``since`` control steps ago."""

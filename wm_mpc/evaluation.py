@@ -1,4 +1,4 @@
-"""Success in the true simulator, closed or open loop, with intervals and costs: ``wm-mpc eval``."""
+"""Success in the true simulator, closed or open loop, with intervals and costs."""
 
 from __future__ import annotations
 
@@ -110,12 +110,14 @@ def evaluate(
     """Measure one row.
 
     Args:
-        model: world model, or the folder of one; None for baselines. Several workers need a folder.
+        model: world model, or the folder of one; None for baselines. Several workers need a
+            folder.
         task: see ``EvalSettings``, as are the further settings.
         planner: see ``EvalSettings``.
         goals: see ``EvalSettings``.
         seed: see ``EvalSettings``.
-        reference: cost of the CEM reference; needed for a budget and for ratios, calibrated when a budget asks for it.
+        reference: cost of the CEM reference; needed for a budget and for ratios, calibrated
+            when a budget asks for it.
         workers: processes that share the episodes; timings mean something with 1 only.
         progress: show a bar with the running success.
         label: what the row calls the model.
@@ -301,7 +303,7 @@ def summarise(
 
 
 def episode_seed(seed: int, index: int) -> int:
-    """Environment seed of episode ``index``; the first ``n`` goals are the same for every ``n``."""
+    """Environment seed of episode ``index``; more goals leave the first ones as they are."""
     return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
 
 
@@ -314,7 +316,8 @@ def parse_options(planner: str, options: tuple[str, ...]) -> dict[str, Any]:
     Raises:
         UserError: no ``=``, an unknown field, or a value of another type.
     """
-    defaults = {f.name: getattr(PLANNERS[planner].config, f.name) for f in fields(PLANNERS[planner].config)}
+    default = PLANNERS[planner].config
+    defaults = {f.name: getattr(default, f.name) for f in fields(default)}
     parsed: dict[str, Any] = {}
     for option in options:
         name, found, text = option.partition("=")
@@ -406,9 +409,9 @@ def format_row(row: dict[str, Any]) -> str:
     """Return one line for people."""
     low, high = row["success_ci95"]
     text = (
-        f"{row['task']} {row['planner']} ({row['mode']}): success {row['successes']}/{row['n']} = "
-        f"{100 * row['success_rate']:.0f} % [{100 * low:.0f}, {100 * high:.0f}], final error median "
-        f"{row['final_error']['median']:.3g} {row['final_error']['unit']}"
+        f"{row['task']} {row['planner']} ({row['mode']}): success {row['successes']}/{row['n']} "
+        f"= {100 * row['success_rate']:.0f} % [{100 * low:.0f}, {100 * high:.0f}], "
+        f"final error median {row['final_error']['median']:.3g} {row['final_error']['unit']}"
     )
     if row["plan_ms"]["n"]:
         text += (

@@ -20,7 +20,7 @@ from wm_mpc.planners.mppi import MppiConfig, MppiPlanner
 
 @dataclass(frozen=True)
 class PlannerEntry:
-    """A planner class and its default configuration, whose type is the planner's configuration type."""
+    """A planner class and its default configuration, which is of the planner's own type."""
 
     planner: type[AnytimePlanner]
     config: Any
@@ -76,8 +76,8 @@ def make_planner(
     entry = _entry(name)
     config = entry.config if config is None else config
     if not isinstance(config, type(entry.config)):
-        expected = type(entry.config).__name__
-        raise ValueError(f"config: {type(config).__name__}; {expected} expected for planner {name}")
+        given, wanted = type(config).__name__, type(entry.config).__name__
+        raise ValueError(f"config: {given}; {wanted} expected for planner {name}")
     return entry.planner(name, model, objective, config, clock, compile)
 
 
@@ -88,6 +88,7 @@ def _entry(name: str) -> PlannerEntry:
 
 
 __all__ = [
-    "PLANNERS", "CemConfig", "Dynamics", "GradientConfig", "GraspConfig", "HybridConfig", "LatcoConfig",
-    "MppiConfig", "Plan", "PlanRequest", "Planner", "PlannerEntry", "make_planner", "planner_config",
+    "PLANNERS", "CemConfig", "Dynamics", "GradientConfig", "GraspConfig", "HybridConfig",
+    "LatcoConfig", "MppiConfig", "Plan", "PlanRequest", "Planner", "PlannerEntry",
+    "make_planner", "planner_config",
 ]

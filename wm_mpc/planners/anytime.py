@@ -1,4 +1,4 @@
-"""What all planners share: the anytime loop, its accounting, and the promise about what comes back."""
+"""What all planners share: the anytime loop, its accounting, and what they promise to return."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Search(Protocol):
         ...
 
     def best(self) -> tuple[Tensor, Tensor]:
-        """Best plan so far ``(T, A)`` and its cost, a 0-d tensor (``inf``: nothing finite seen)."""
+        """Best plan so far ``(T, A)`` and its cost, 0-d (``inf``: nothing finite was seen)."""
         ...
 
     def warm_cost(self) -> float:
@@ -90,7 +90,7 @@ class AnytimePlanner:
         raise NotImplementedError
 
     def plan(self, request: PlanRequest) -> Plan:
-        """Return the best finite plan found before the deadline; a deadline in the past returns the warm start."""
+        """Return the best finite plan found in time; without any time, the warm start."""
         started = self.clock()
         request = self._sanitize(request)
         fallback = request.warm_start
@@ -124,7 +124,7 @@ class AnytimePlanner:
         )
 
     def warm_up(self) -> None:
-        """Compile and touch every code path once, so that the first real tick costs what the others cost."""
+        """Compile and touch every code path, so that the first tick costs what the others do."""
         zero = torch.zeros(self.model.latent_shape, device=self.device)
         request = PlanRequest(zero, zero)
         # A real call after the compiling one fills caches and allocators.
@@ -169,7 +169,7 @@ class AnytimePlanner:
         self.pace = min(pace, self._average)
 
     def _sanitize(self, request: PlanRequest) -> PlanRequest:
-        """Clamp given plans into the bounds, replace non-finite entries by zero, and check shapes."""
+        """Check shapes, clamp given plans into the bounds, zero what is not finite in them."""
         latent_shape = tuple(self.model.latent_shape)
         for name in ("latent", "goal"):
             value = getattr(request, name)
@@ -181,7 +181,8 @@ class AnytimePlanner:
             if value is None:
                 continue
             if tuple(value.shape[lead:]) != self.shape:
-                raise ValueError(f"{name}: shape {tuple(value.shape)}; (..., {self.shape}) expected")
+                found = tuple(value.shape)
+                raise ValueError(f"{name}: shape {found}; (..., {self.shape}) expected")
             value = value.to(self.device).nan_to_num(0.0, 0.0, 0.0)
             changed[name] = value.clamp(self.low, self.high)
         states = request.warm_states
@@ -231,7 +232,7 @@ def affordable(search: Search, count: int, transitions: float) -> int:
 
 
 def bounds_of(model: Dynamics, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Action bounds in normalised units, two tensors ``(A,)``; unbounded when the model names none."""
+    """Action bounds in normalised units, two tensors ``(A,)``; infinite when none are given."""
     bounds = getattr(model, "action_bounds", None)
     if bounds is None:
         wide = torch.full((model.action_width,), math.inf, device=device)

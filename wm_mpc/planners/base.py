@@ -2,7 +2,8 @@
 
 Shapes used throughout the planners:
 
-- ``L``: the latent shape of one frame, ``(D,)`` for compact models and ``(N, D)`` for patch tokens.
+- ``L``: the latent shape of one frame, ``(D,)`` for compact models and ``(N, D)`` for patch
+  tokens.
 - ``T``: horizon in *model steps*; one model step is ``frameskip`` control steps.
 - ``A``: model action width, ``frameskip * action_dim``, normalised units.
 """
@@ -29,7 +30,7 @@ class Dynamics(Protocol):
         ...
 
     def rollout(self, latent: Tensor, actions: Tensor) -> Tensor:
-        """Predict ``T`` model steps: ``(B, *L), (B, T, A) -> (B, T, *L)`` (the given frame excluded)."""
+        """Predict ``T`` steps: ``(B, *L), (B, T, A) -> (B, T, *L)``, the given one excluded."""
         ...
 
 
@@ -43,9 +44,12 @@ class PlanRequest:
         warm_start: previous plan shifted by the elapsed time, ``(T, A)``, or None on a first call.
         proposals: more starting points, ``(P, T, A)``, from an init network or inverse dynamics.
         warm_states: previous virtual states shifted alike, ``(T - 1, *L)`` (GRASP, LatCo).
-        deadline: instant of the injected clock [s] after which no new iteration may begin; None: no limit.
-        max_transitions: upper bound on model transitions (one transition = one sample, one model step).
-        seed: every random draw of the call derives from it; same request, same plan (without a deadline).
+        deadline: instant of the injected clock [s] after which no new iteration may begin;
+            None: no limit.
+        max_transitions: upper bound on model transitions (one transition = one sample, one
+            model step).
+        seed: every random draw of the call derives from it; same request, same plan (without a
+            deadline).
     """
 
     latent: Tensor
@@ -65,7 +69,8 @@ class Plan:
     Attributes:
         actions: ``(T, A)``, normalised, inside the planner's bounds, always finite.
         cost: objective of ``actions`` under the model (``inf`` if nothing could be evaluated).
-        warm_cost: objective of the request's warm start, ``nan`` when there was none or no time to evaluate it.
+        warm_cost: objective of the request's warm start, ``nan`` when there was none or no
+            time to evaluate it.
         latents: predicted latents of ``actions``, ``(T, *L)``, or None when there was no time.
         iterations: completed optimiser iterations.
         transitions: model transitions spent, forward-equivalents of samples x model steps
@@ -73,7 +78,8 @@ class Plan:
         wall_s: wall time spent [s], by the injected clock.
         stopped: ``"iterations"``, ``"deadline"``, ``"transitions"`` or ``"non_finite"``.
         planner: name in the registry.
-        virtual_states: lifted states of GRASP / LatCo, ``(T - 1, *L)``, to be shifted and handed back.
+        virtual_states: lifted states of GRASP / LatCo, ``(T - 1, *L)``, to be shifted and
+            handed back.
     """
 
     actions: Tensor
@@ -90,16 +96,16 @@ class Plan:
 
 
 class Planner(Protocol):
-    """A planner is built once per model and reused; it holds compiled code and scratch memory, no plan state."""
+    """Built once per model and reused; holds compiled code and scratch memory, no plan state."""
 
     name: str
 
     def plan(self, request: PlanRequest) -> Plan:
-        """Return the best finite plan found before the deadline; a deadline in the past returns the warm start."""
+        """Return the best finite plan found in time; without any time, the warm start."""
         ...
 
     def warm_up(self) -> None:
-        """Compile and touch every code path once, so that the first real tick costs what the others cost."""
+        """Compile and touch every code path, so that the first tick costs what the others do."""
         ...
 
 

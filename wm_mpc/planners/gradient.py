@@ -1,4 +1,6 @@
-r"""Gradient-based planning: descend the goal cost through the rollout from several starts (arXiv 2512.09929, sec. 2).
+r"""Gradient-based planning: descend the goal cost through the rollout from several starts.
+
+The update, as in arXiv 2512.09929 and with bounds:
 
 .. math:: a \leftarrow \mathrm{clip}(a - \eta\, \mathrm{Adam}(\nabla_a J(a)) + \sigma \xi)
 """
@@ -29,11 +31,13 @@ class GradientConfig:
         starts: plans descended in parallel.
         init: first free start without a warm start: ``random`` or ``zero``.
         init_std: standard deviation of fresh starts, normalised action units.
-        warm_std: standard deviation of starts drawn around the warm start, normalised action units.
-        action_noise: standard deviation of the noise added after each step, normalised action units.
+        warm_std: standard deviation of starts drawn around the warm start, normalised action
+            units.
+        action_noise: standard deviation of the noise added after each step, normalised action
+            units.
         grad_clip: largest gradient norm of one plan; 0 switches clipping off.
-        entropy_weight: weight of the entropy of the set of starts (nearest-neighbour estimate), which pushes starts
-            apart; it fades linearly to zero over the iterations.
+        entropy_weight: weight of the entropy of the set of starts (nearest-neighbour
+            estimate), which pushes starts apart; it fades linearly to zero over the iterations.
         beta1, beta2, eps: Adam's constants.
         chunk: iterations between two looks at the clock.
     """
@@ -87,13 +91,13 @@ class GradientPlanner(AnytimePlanner):
 class GradientSearch:
     """Descent of a batch of plans ``(B, T, A)`` with the best iterate of each kept.
 
-    An iteration evaluates the current plans and then moves them, so the starts themselves count as iterates and the
-    result is never worse than the warm start.
+    An iteration evaluates the current plans and then moves them, so the starts themselves count as
+    iterates and the result is never worse than the warm start.
     """
 
     def __init__(
-        self, planner: AnytimePlanner, request: PlanRequest, starts: Tensor, generator: torch.Generator,
-        config: GradientConfig | None = None,
+        self, planner: AnytimePlanner, request: PlanRequest, starts: Tensor,
+        generator: torch.Generator, config: GradientConfig | None = None,
     ) -> None:
         self.kernel, self.config = planner.kernel, config or planner.config
         self.low, self.high = planner.low, planner.high
@@ -186,8 +190,8 @@ class GradientSearch:
 def entropy_gradient(x: Tensor) -> Tensor:
     """Gradient of the nearest-neighbour entropy estimate of a set of plans.
 
-    Kozachenko and Leonenko's estimate is, up to constants, ``mean_i log d_i`` with ``d_i`` the distance from plan ``i``
-    to its nearest neighbour.
+    Kozachenko and Leonenko's estimate is, up to constants, ``mean_i log d_i`` with ``d_i`` the
+    distance from plan ``i`` to its nearest neighbour.
 
     Args:
         x: plans, ``(B, T, A)`` with ``B >= 2``.

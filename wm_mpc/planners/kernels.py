@@ -1,7 +1,8 @@
 """Cost and gradient of action sequences under a model: the inner loop of every planner.
 
-A kernel binds a model and an objective once; ``cost`` and ``cost_and_grad`` then take a batch of plans. The kernel here
-works with any differentiable model. Faster ones for one architecture keep the same interface.
+A kernel binds a model and an objective once; ``cost`` and ``cost_and_grad`` then take a batch of
+plans. The kernel here works with any differentiable model. Faster ones for one architecture keep
+the same interface.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from wm_mpc.planners.base import Dynamics
 
 
 class Kernel(Protocol):
-    """Cost, gradient and rollout of batches of plans ``(B, T, A)`` from one latent ``L`` to one goal ``L``."""
+    """Cost, gradient, rollout of plans ``(B, T, A)`` from one latent ``L`` to one goal ``L``."""
 
     def cost(self, latent: Tensor, goal: Tensor, actions: Tensor) -> Tensor:
         """Objective of each plan, ``(B,)``, no gradient."""
         ...
 
-    def cost_and_grad(self, latent: Tensor, goal: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def cost_and_grad(
+        self, latent: Tensor, goal: Tensor, actions: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Objective ``(B,)`` and its gradient with respect to the actions ``(B, T, A)``."""
         ...
 
@@ -86,7 +89,9 @@ class AutogradKernel:
         with torch.no_grad():
             return self.objective(self.unroll(latent, actions), actions, goal)
 
-    def cost_and_grad(self, latent: Tensor, goal: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def cost_and_grad(
+        self, latent: Tensor, goal: Tensor, actions: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Objective ``(B,)`` and gradient ``(B, T, A)``."""
         with torch.enable_grad():
             x = actions.detach().requires_grad_()

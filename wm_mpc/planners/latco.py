@@ -1,6 +1,9 @@
 r"""LatCo: collocation over latent states with multipliers on the dynamics (Rybkin et al. 2021).
 
-.. math:: \min_{s, a} \max_\lambda\; \sum_t w_t \|s_t - g\|^2 + \sum_t \lambda_t \|F(s_t, a_t) - s_{t+1}\|^2
+.. math::
+
+   \min_{s, a} \max_\lambda\; \sum_t w_t \|s_t - g\|^2
+   + \sum_t \lambda_t \|F(s_t, a_t) - s_{t+1}\|^2
 
 States ``s_1 .. s_T`` are free, and unlike GRASP the gradient flows through the states that enter
 the model. Each multiplier grows while its transition is violated by more than ``tolerance`` and
@@ -12,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from wm_mpc.planners.anytime import AnytimePlanner, check
 from wm_mpc.planners.base import PlanRequest
@@ -99,23 +103,34 @@ class LatcoSearch(LiftedSearch):
         """Steps on states and actions; multipliers and evaluations when they are due."""
         if self.first_cost is None:
             self.evaluate()
-        config, objective = self.config, self.planner.objective
+        config = self.config
         for _ in range(iterations):
-            following, grad_a, grad_z = self.transition_gradients(
-                self.s, self.multipliers, self.zeros, state_gradient=True
-            )
-            residual = following - self.s
-            weight = self.multipliers.view(*self.multipliers.shape, *(1,) * self.latent.ndim)
-            grad_s = self.time_weights * self.residual_pull(self.s - self.goal)
-            grad_s = grad_s - weight * self.residual_pull(residual)
-            # Input states 1 .. T-1 are the free states; the first input is given.
-            grad_s[:, :-1] += grad_z[:, 1:]
+            residual, grad_a, grad_s = self.gradients()
             self.move(grad_a, grad_s)
             self.count += 1
             if self.count % config.dual_every == 0:
-                violation = objective.distance(residual, torch.zeros_like(self.goal))
-                factor = (violation / config.tolerance).clamp(1e-3, 1e3) ** config.dual_rate
-                factor = torch.nan_to_num(factor, 1.0)
-                self.multipliers = (self.multipliers * factor).clamp(1e-3, config.max_multiplier)
+                self.update_multipliers(residual)
             if self.count % config.evaluate_every == 0:
                 self.evaluate()
+
+    def gradients(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Violations ``(B, T, *L)`` and the Lagrangian's gradients at actions and states."""
+        following, grad_a, grad_z = self.transition_gradients(
+            self.s, self.multipliers, self.zeros, state_gradient=True
+        )
+        residual = following - self.s
+        weight = self.multipliers.view(*self.multipliers.shape, *(1,) * self.latent.ndim)
+        grad_s = self.time_weights * self.residual_pull(self.s - self.goal)
+        grad_s = grad_s - weight * self.residual_pull(residual)
+        # Input states 1 .. T-1 are the free states; the first input is given.
+        grad_s[:, :-1] += grad_z[:, 1:]
+        return residual, grad_a, grad_s
+
+    def update_multipliers(self, residual: Tensor) -> None:
+        """Grow the multipliers of violated transitions, shrink those of satisfied ones."""
+        config = self.config
+        zero = torch.zeros_like(self.goal)
+        violation = self.planner.objective.distance(residual, zero)
+        factor = (violation / config.tolerance).clamp(1e-3, 1e3) ** config.dual_rate
+        factor = torch.nan_to_num(factor, 1.0)
+        self.multipliers = (self.multipliers * factor).clamp(1e-3, config.max_multiplier)

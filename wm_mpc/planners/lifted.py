@@ -1,4 +1,4 @@
-"""What lifted planners share: states as variables beside the actions, all transitions in one batched call."""
+"""What lifted planners share: states as variables, all transitions in one batched model call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 
 class LiftedSearch:
-    """Actions ``a`` ``(B, T, A)`` and states ``s`` ``(B, S, *L)`` after steps 1 .. S, optimised together.
+    """Actions ``a`` ``(B, T, A)`` and states ``s`` ``(B, S, *L)`` after steps 1 .. S.
 
     Actions begin at the warm start, proposals and random draws as in the gradient planner; states
     begin at the warm virtual states (row 0) or on the straight line from the current latent to
@@ -84,7 +84,8 @@ class LiftedSearch:
             state_gradient: see the kernels' ``transitions``.
 
         Returns:
-            Predictions ``(B, T, *L)``, gradient at the actions ``(B, T, A)``, gradient at the input states.
+            Predictions ``(B, T, *L)``, gradient at the actions ``(B, T, A)``, gradient at the
+            input states.
         """
         z = self.inputs()
         following, grad_a, grad_z = self.kernel.transitions(

@@ -1,7 +1,8 @@
-"""Native kernel of the residual MLP world model: builds ``mlp_kernel.c`` once per machine and calls it.
+"""Native kernel of the residual MLP world model: builds ``mlp_kernel.c`` once and calls it.
 
-Compiling takes about a second; the library is kept in the user's cache folder under a name that depends on source,
-flags, compiler and processor. Where there is no C compiler, planners fall back to autograd.
+Compiling takes about a second; the library is kept in the user's cache folder under a name that
+depends on source, flags, compiler and processor. Where there is no C compiler, planners fall back
+to autograd.
 """
 
 from __future__ import annotations
@@ -72,9 +73,10 @@ def library(double: bool = False) -> ctypes.CDLL | None:
     Args:
         double: double precision, for checking the algebra against autograd.
     """
-    compiler = next((c for c in (os.environ.get("CC"), "cc", "gcc", "clang") if c and shutil.which(c)), None)
+    candidates = (os.environ.get("CC"), "cc", "gcc", "clang")
+    compiler = next((c for c in candidates if c and shutil.which(c)), None)
     if compiler is None:
-        log.warning("no C compiler found (cc, gcc, clang): planning runs on autograd, several times slower")
+        log.warning("no C compiler found (cc, gcc, clang): planning is several times slower")
         return None
     flags = [*FLAGS, *(["-DWM_DOUBLE"] if double else [])]
     try:
@@ -83,11 +85,11 @@ def library(double: bool = False) -> ctypes.CDLL | None:
             if path is not None:
                 break
         else:
-            log.warning("%s cannot compile the planning kernel: planning runs on autograd", compiler)
+            log.warning("%s cannot compile the planning kernel: planning is slower", compiler)
             return None
         lib = ctypes.CDLL(str(path))
     except OSError as error:
-        log.warning("the planning kernel does not load (%s): planning runs on autograd", error)
+        log.warning("the planning kernel does not load (%s): planning is slower", error)
         return None
     for name in ("wm_weights", "wm_work", "wm_lanes", "wm_rows"):
         getattr(lib, name).restype = ctypes.c_long
@@ -136,7 +138,7 @@ def _processor() -> str:
 
 
 def supported(model: Any, objective: GoalObjective) -> bool:
-    """True when the native kernel can run this model: a residual MLP on the CPU in single precision."""
+    """True when the kernel can run this model: a residual MLP on the CPU in single precision."""
     net = getattr(model, "predictor", None)
     if not isinstance(net, MlpPredictor) or len(model.latent_shape) != 1:
         return False
@@ -150,7 +152,7 @@ def supported(model: Any, objective: GoalObjective) -> bool:
 
 
 class MlpKernel:
-    """Kernel (see ``wm_mpc.planners.kernels``) of a residual MLP model, with whole descent loops in native code.
+    """Kernel (see ``kernels.Kernel``) of a residual MLP, with whole descent loops in native code.
 
     The weights are copied when the kernel is built. Batches of many plans are shared between
     ``torch.get_num_threads()`` threads; a handful of plans runs on the calling thread.
@@ -191,7 +193,9 @@ class MlpKernel:
         self._cost(latent, goal, actions, cost)
         return cost
 
-    def cost_and_grad(self, latent: Tensor, goal: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def cost_and_grad(
+        self, latent: Tensor, goal: Tensor, actions: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Objective ``(B,)`` and gradient ``(B, T, A)``."""
         cost = torch.empty(len(actions), dtype=self.dtype)
         grad = torch.empty(actions.shape, dtype=self.dtype)
@@ -239,7 +243,8 @@ class MlpKernel:
             self.lib.wm_transitions(
                 ctypes.byref(self.one_step), pointer(self.weights), ctypes.byref(objective),
                 *(pointer(v) for v in parts), len(parts[0]), pointer(following[rows]),
-                pointer(grad_a[rows]), None if grad_z is None else pointer(grad_z[rows]), pointer(work),
+                pointer(grad_a[rows]), None if grad_z is None else pointer(grad_z[rows]),
+                pointer(work),
             )
 
         self._share(len(z), job)
@@ -256,7 +261,8 @@ class MlpKernel:
             goal: ``(D,)``.
             bounds: two tensors ``(A,)``.
             noise: standard normal draws ``(iterations, B, T, A)``, or None.
-            state: ``x``, ``m``, ``v``, ``best`` ``(B, T, A)``; ``best_cost``, ``first_cost`` ``(B,)``.
+            state: ``x``, ``m``, ``v``, ``best`` ``(B, T, A)``; ``best_cost``, ``first_cost``
+                ``(B,)``.
             config: a ``GradientConfig``.
             done: steps taken before.
             iterations: steps to take.

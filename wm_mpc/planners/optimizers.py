@@ -24,7 +24,7 @@ class Adam:
         self.count = 0
 
     def step(self, x: Tensor, grad: Tensor, rate: float) -> Tensor:
-        """Return ``x`` after one step along ``grad``; entries that are not finite count as zero."""
+        """Return ``x`` after one step along ``grad``; what is not finite counts as zero."""
         grad = torch.nan_to_num(grad, 0.0, 0.0, 0.0)
         self.count += 1
         self.m.lerp_(grad, 1 - self.beta1)

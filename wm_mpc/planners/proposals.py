@@ -1,4 +1,4 @@
-"""Where a search begins: the shifted previous plan, given proposals, and random draws, as one batch of starts."""
+"""Where a search begins: shifted previous plan, proposals and random draws in one batch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ TAILS = ("zeros", "last")
 
 
 def interpolate_rows(rows: Tensor, shift: float, tail: Tensor) -> Tensor:
-    """Advance ``rows`` ``(N, ...)`` by ``shift`` rows, linearly between rows, continued by the row ``tail``.
+    """Advance ``rows`` ``(N, ...)`` by ``shift`` rows, linearly, continued by the row ``tail``.
 
-    >>> interpolate_rows(torch.tensor([[0.0], [1.0], [2.0]]), 0.5, torch.tensor([9.0])).flatten().tolist()
+    >>> interpolate_rows(torch.tensor([0.0, 1.0, 2.0]), 0.5, torch.tensor(9.0)).tolist()
     [0.5, 1.5, 5.5]
     """
     whole = math.floor(shift)
@@ -35,8 +35,8 @@ def shift_plan(
 ) -> Tensor:
     """Advance a plan by the time that really passed, at the resolution of control steps.
 
-    Commands hold for one control period, so the mean command over a period that straddles two of them is their
-    linear interpolation: a fraction of a period interpolates.
+    Commands hold for one control period, so the mean command over a period that straddles two of
+    them is their linear interpolation: a fraction of a period interpolates.
 
     Args:
         actions: previous plan in model actions, ``(T, A)`` with ``A = frameskip * action_dim``.
@@ -44,7 +44,8 @@ def shift_plan(
         control_period: seconds per control step.
         frameskip: control steps per model step.
         action_dim: raw action width.
-        tail: what follows the plan's end: ``zeros`` (the mean action) or ``last`` (hold the last command).
+        tail: what follows the plan's end: ``zeros`` (the mean action) or ``last`` (hold the
+            last command).
 
     Returns:
         The shifted plan, ``(T, A)``.
@@ -68,7 +69,7 @@ def shift_plan(
 
 
 def shift_states(states: Tensor, elapsed_s: float, model_period: float, goal: Tensor) -> Tensor:
-    """Advance virtual states by the time that really passed; beyond the horizon they continue at the goal.
+    """Advance virtual states by the time that passed; beyond the horizon they are the goal.
 
     Args:
         states: ``(T - 1, *L)``, the states after model steps 1 .. T-1.
@@ -98,9 +99,10 @@ def start_batch(
 ) -> Tensor:
     """Starting points of a multi-start search, ``(count, T, A)``.
 
-    Row 0 is the warm start if there is one. Proposals follow. Of the rows left, every second one is the warm start
-    with noise of ``warm_std`` and the others are fresh draws of ``init_std`` around zero. Without a warm start,
-    ``init="zero"`` puts zeros into the first free row and a batch of several starts always has a zero row.
+    Row 0 is the warm start if there is one. Proposals follow. Of the rows left, every second one
+    is the warm start with noise of ``warm_std`` and the others are fresh draws of ``init_std``
+    around zero. Without a warm start, ``init="zero"`` puts zeros into the first free row and a
+    batch of several starts always has a zero row.
 
     Args:
         count: number of starts, at least 1.

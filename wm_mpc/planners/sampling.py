@@ -1,4 +1,4 @@
-"""What sampling planners share: draw plans around a mean, evaluate them in one batch, keep the best, refit."""
+"""What sampling planners share: draw plans, evaluate them in one batch, keep the best, refit."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class SamplingSearch:
         self.generator = generator
         self.proposals = request.proposals
         self.warm = request.warm_start is not None
-        mean = request.warm_start if self.warm else torch.zeros(planner.shape, device=planner.device)
+        zeros = torch.zeros(planner.shape, device=planner.device)
+        mean = request.warm_start if self.warm else zeros
         self.mean = mean.clamp(self.low, self.high)
         self.std = torch.full_like(self.mean, self.config.std)
         self.samples = torch.empty(self.config.samples, *planner.shape, device=planner.device)
