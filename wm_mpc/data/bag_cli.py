@@ -178,6 +178,38 @@ class Export:
                 raise ValueError(f"{name}: {getattr(self, name)}; at least 0 expected")
 
 
+@dataclass(frozen=True)
+class Record:
+    """Record the controller's topics until Ctrl-C; needs rclpy."""
+
+    out: str = ""
+    """Bag to create; empty: the task and the time of day."""
+
+    task: str = "robot"
+    """Part of an unnamed bag's name."""
+
+    topics: tuple[str, ...] = ()
+    """Topics to record; none: those of mpc_node, sim_bridge and recorder_node's documentation."""
+
+    duration: float = 0.0
+    """[s] end after this time; 0: at Ctrl-C."""
+
+    writer: WriterConfig = field(default_factory=WriterConfig)
+
+
+def run_record(config: Record) -> int:
+    """Record in this process."""
+    from wm_mpc.ros_env import prepare
+
+    prepare()
+    from wm_mpc.nodes.recorder_node import RecorderConfig, record
+
+    settings = RecorderConfig(out=config.out, task=config.task, duration_s=config.duration)
+    if config.topics:
+        settings = dataclasses.replace(settings, topics=config.topics)
+    return record(settings, config.writer)
+
+
 def _options(config: Import) -> dict[str, Any]:
     """Options given on the command line or, failing that, in the mapping file."""
     names = [f.name for f in dataclasses.fields(Import)]
@@ -292,8 +324,18 @@ def run_export(config: Export) -> int:
     return COMPLETE
 
 
-_RUN: dict[type, Callable[[Any], int]] = {Import: run_import, Info: run_info, Export: run_export}
-configs: dict[str, type] = {"import": Import, "info": Info, "export": Export}
+_RUN: dict[type, Callable[[Any], int]] = {
+    Record: run_record,
+    Import: run_import,
+    Info: run_info,
+    Export: run_export,
+}
+configs: dict[str, type] = {
+    "record": Record,
+    "import": Import,
+    "info": Info,
+    "export": Export,
+}
 
 
 def run(config: Any) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,10 @@ import yaml
 from rosbags.interfaces import Connection, Qos
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.storage_mcap import McapWriter
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 from rosbags.typesys.store import Typestore
 
+from wm_mpc.bounds import bounded, check_bounds
 from wm_mpc.budget import Clock, monotonic
 from wm_mpc.data.bags.typelib import common_types, ensure_type
 from wm_mpc.errors import DataError, UserError
@@ -51,22 +54,22 @@ class WriterConfig:
 
     storage: str = "mcap"
     compress: bool = False
-    split_mb: float = 1024.0
-    split_s: float = 300.0
-    flush_s: float = 1.0
-    min_free_mb: float = 500.0
+    split_mb: float = bounded(1024.0, 0.0, 1e9)
+    split_s: float = bounded(300.0, 0.0, 1e9)
+    flush_s: float = bounded(1.0, 0.0, 3600.0)
+    min_free_mb: float = bounded(500.0, 0.0, 1e9)
 
     def __post_init__(self) -> None:
         """Check ranges."""
         if self.storage not in STORAGES:
             raise ValueError(f"storage: {self.storage!r}; one of {', '.join(STORAGES)} expected")
-        for name in ("split_mb", "split_s", "flush_s", "min_free_mb"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}: {getattr(self, name)}; at least 0 expected")
+        check_bounds(self)
 
 
 class BagWriter:
     """Writes serialized messages into a new rosbag2; a context manager.
+
+    Any thread may call, one at a time.
 
     Args:
         path: folder to create.
@@ -228,6 +231,8 @@ class BagWriter:
                 mode = CompressionMode.MESSAGE
             writer.set_compression(mode, CompressionFormat.ZSTD)
         writer.open()
+        if isinstance(writer.storage, Sqlite3Writer):
+            _free_of_thread(writer.storage)
         self._writer = writer
         self._split += 1
         self._split_bytes, self._split_begin = 0, None
@@ -264,6 +269,13 @@ class BagWriter:
         text = yaml.safe_dump({"rosbag2_bagfile_information": merged}, sort_keys=False)
         partial.write_text(text, encoding="utf-8")
         partial.replace(target)
+
+
+def _free_of_thread(storage: Sqlite3Writer) -> None:
+    """Let another thread write and close than the one that opened; one at a time, still."""
+    storage.conn.close()
+    storage.conn = sqlite3.connect(storage.path, check_same_thread=False)
+    storage.cursor = storage.conn.cursor()
 
 
 def merge_metadata(splits: Sequence[dict[str, Any]], storage: str) -> dict[str, Any]:
