@@ -5,29 +5,33 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from tqdm import tqdm
+from tyro.conf import Positional
 
 from sim_bridge.tasks import make_task, task_spec
 from sim_bridge.tasks.policies import make_policy
 from wm_mpc.data.store import Store, StoreSpec, StoreWriter
 from wm_mpc.data.trajectory import Trajectory
+from wm_mpc.errors import UserError
+from wm_mpc.report import cores, write_report
 
 _SHARD_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class CollectConfig:
-    """What to collect.
+class Config:
+    """Record simulator trajectories into a store.
 
     Attributes:
         task: pusht, wall or point_maze.
@@ -41,9 +45,10 @@ class CollectConfig:
         image_size: height and width of the images [px].
         workers: processes; 0 takes one per core.
         resume: add what is missing to a store that already holds episodes.
+        report: JSON file to write.
     """
 
-    task: str
+    task: Positional[str]
     out: Path
     episodes: int = 100
     seed: int = 0
@@ -53,6 +58,7 @@ class CollectConfig:
     image_size: int = 96
     workers: int = 0
     resume: bool = False
+    report: Path | None = None
 
     def __post_init__(self) -> None:
         """Check the fields; raises ValueError naming field, value and bound."""
@@ -153,7 +159,7 @@ def generate(
         ).validate()
 
 
-def collect(config: CollectConfig, progress: bool = True) -> CollectReport:
+def collect(config: Config, progress: bool = True) -> CollectReport:
     """Fill the store at ``config.out``.
 
     A killed run loses at most what its workers had not yet written (one shard each); run again
@@ -164,9 +170,9 @@ def collect(config: CollectConfig, progress: bool = True) -> CollectReport:
         progress: show a progress bar with frames per second on stderr.
 
     Raises:
-        ValueError: the store holds other data, or episodes already and ``resume`` is off.
+        UserError: the store holds other data, or episodes already and ``resume`` is off.
         StoreError: the store is damaged or the disk is full; shards written before are intact.
-        RuntimeError: a worker process died.
+        RuntimeError: a worker process died, or the task cannot be rendered here.
     """
     began = time.monotonic()
     spec = _store_spec(config)
@@ -174,7 +180,7 @@ def collect(config: CollectConfig, progress: bool = True) -> CollectReport:
     missing = _missing(config)
     already = config.episodes - len(missing)
     chunks = _chunks(config, missing)
-    workers = min(config.workers or os.cpu_count() or 1, len(chunks))
+    workers = min(config.workers or cores(), len(chunks))
     with tqdm(
         total=config.episodes,
         initial=already,
@@ -196,7 +202,24 @@ def collect(config: CollectConfig, progress: bool = True) -> CollectReport:
     )
 
 
-def _store_spec(config: CollectConfig) -> StoreSpec:
+def run(config: Config) -> int:
+    """Collect, say what was written, and write the report; the exit code."""
+    try:
+        done = collect(config)
+    except RuntimeError as error:
+        raise UserError(str(error)) from error
+    rate = done.frames / done.seconds
+    print(
+        f"{config.out}: {done.episodes} episodes added ({done.already_there} were there), "
+        f"{done.steps} steps, {done.frames} frames, {rate:.0f} frames/s"
+    )
+    if config.report is not None:
+        row = {"task": config.task, **asdict(done), "frames_per_s": rate}
+        write_report(config.report, None, config.seed, [row], config=asdict(config))
+    return 0
+
+
+def _store_spec(config: Config) -> StoreSpec:
     spec = task_spec(config.task)
     return StoreSpec(
         task=spec.name,
@@ -208,7 +231,7 @@ def _store_spec(config: CollectConfig) -> StoreSpec:
     )
 
 
-def _missing(config: CollectConfig) -> list[int]:
+def _missing(config: Config) -> list[int]:
     """Episode indices not yet in the store."""
     present = set()
     for meta in Store.open(config.out).metas():
@@ -216,20 +239,20 @@ def _missing(config: CollectConfig) -> list[int]:
             continue
         for name, wanted in config.recipe().items():
             if meta.get(name) != wanted:
-                raise ValueError(
+                raise UserError(
                     f"{name}: {wanted}, but {config.out} holds seed {config.seed} with "
                     f"{meta.get(name)}; choose another seed or directory"
                 )
         present.add(meta.get("episode"))
     if present and not config.resume:
-        raise ValueError(
+        raise UserError(
             f"out: {config.out} already holds {len(present)} episodes of seed {config.seed}; "
             "pass --resume to add what is missing"
         )
     return [i for i in range(config.episodes) if i not in present]
 
 
-def _chunks(config: CollectConfig, missing: list[int]) -> list[list[int]]:
+def _chunks(config: Config, missing: list[int]) -> list[list[int]]:
     """Split the work into shards; the split does not depend on the number of workers."""
     frames = config.episode_steps // config.frame_stride + 1
     per_shard = max(1, _SHARD_BYTES // (frames * config.image_size**2 * 3))
@@ -238,9 +261,7 @@ def _chunks(config: CollectConfig, missing: list[int]) -> list[list[int]]:
     return [missing[i : i + size] for i in range(0, len(missing), size)]
 
 
-def _run(
-    config: CollectConfig, chunks: list[list[int]], workers: int
-) -> Iterator[tuple[int, int]]:
+def _run(config: Config, chunks: list[list[int]], workers: int) -> Iterator[tuple[int, int]]:
     """Run all chunks; yields (episodes, frames) as each is safely on disk."""
     if workers <= 1:
         for chunk in chunks:
@@ -266,8 +287,9 @@ def _run(
 
 
 def _prepare_worker() -> None:
-    """Keep OpenCV to one thread, and end with the parent even if that is killed."""
+    """One OpenCV thread; finish the shard at Ctrl-C; end with the parent even if it is killed."""
     cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
@@ -278,7 +300,7 @@ def _exit_after(sentinel: int) -> None:
     os._exit(1)
 
 
-def _collect_chunk(config: CollectConfig, chunk: list[int]) -> tuple[int, int]:
+def _collect_chunk(config: Config, chunk: list[int]) -> tuple[int, int]:
     """Simulate and store one chunk as one shard; returns (episodes, frames)."""
     frames = 0
     # The first episode names the writer: it is in no other shard of this seed, now or after a

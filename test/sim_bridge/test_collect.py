@@ -1,5 +1,6 @@
 """Collecting: the same data for any number of workers, resumable after any death."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sim_bridge.collect import CollectConfig, collect, generate
+from sim_bridge.collect import Config, collect, generate
+from wm_mpc.cli import main
 from wm_mpc.data.store import Store, StoreError
+from wm_mpc.errors import UserError
 
 SMALL = {"episode_steps": 6, "image_size": 16, "workers": 1}
 
@@ -35,9 +38,7 @@ def assert_same(a: dict, b: dict) -> None:
 def test_workers_do_not_change_the_data(tmp_path: Path) -> None:
     """One and two processes write bit-equal episodes, in the same order."""
     for workers in (1, 2):
-        config = CollectConfig(
-            "pusht", tmp_path / str(workers), 7, 3, **{**SMALL, "workers": workers}
-        )
+        config = Config("pusht", tmp_path / str(workers), 7, 3, **{**SMALL, "workers": workers})
         report = collect(config, progress=False)
         assert (report.episodes, report.steps, report.frames) == (7, 42, 49)
     assert_same(content(tmp_path / "1"), content(tmp_path / "2"))
@@ -65,11 +66,11 @@ def test_frame_stride(tmp_path: Path) -> None:
 
 def test_resume_adds_exactly_what_is_missing(tmp_path: Path) -> None:
     """A store that lost shards, or that is to grow, is completed to the uninterrupted result."""
-    whole = CollectConfig("pusht", tmp_path / "whole", 20, 1, **SMALL)
+    whole = Config("pusht", tmp_path / "whole", 20, 1, **SMALL)
     collect(whole, progress=False)
-    collect(CollectConfig("pusht", tmp_path / "part", 8, 1, **SMALL), progress=False)
+    collect(Config("pusht", tmp_path / "part", 8, 1, **SMALL), progress=False)
     sorted((tmp_path / "part").glob("shard-*"))[2].unlink()
-    again = CollectConfig("pusht", tmp_path / "part", 20, 1, resume=True, **SMALL)
+    again = Config("pusht", tmp_path / "part", 20, 1, resume=True, **SMALL)
     report = collect(again, progress=False)
     assert report.already_there == 7 and report.episodes == 13
     assert_same(content(tmp_path / "whole"), content(tmp_path / "part"))
@@ -87,16 +88,33 @@ def test_refusals(tmp_path: Path) -> None:
         ("workers", -1),
     ):
         with pytest.raises(ValueError, match=field):
-            CollectConfig(**{"task": "pusht", "out": tmp_path, field: value})
-    collect(CollectConfig("pusht", tmp_path, 2, **SMALL), progress=False)
-    with pytest.raises(ValueError, match="--resume"):
-        collect(CollectConfig("pusht", tmp_path, 2, **SMALL), progress=False)
+            Config(**{"task": "pusht", "out": tmp_path, field: value})
+    collect(Config("pusht", tmp_path, 2, **SMALL), progress=False)
+    with pytest.raises(UserError, match="--resume"):
+        collect(Config("pusht", tmp_path, 2, **SMALL), progress=False)
     with pytest.raises(ValueError, match="policy"):
-        collect(CollectConfig("pusht", tmp_path, 2, policy="random", resume=True, **SMALL), False)
+        collect(Config("pusht", tmp_path, 2, policy="random", resume=True, **SMALL), False)
     with pytest.raises(StoreError, match="image_size"):
-        collect(CollectConfig("pusht", tmp_path, 2, seed=5, **{**SMALL, "image_size": 24}), False)
-    collect(CollectConfig("pusht", tmp_path, 2, seed=5, policy="random", **SMALL), False)
+        collect(Config("pusht", tmp_path, 2, seed=5, **{**SMALL, "image_size": 24}), False)
+    collect(Config("pusht", tmp_path, 2, seed=5, policy="random", **SMALL), False)
     assert len(Store.open(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("task", ["pusht", "wall", "point_maze"])
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture, task: str) -> None:
+    """`wm-mpc collect TASK` fills a store, reports, and refuses to overwrite in one line."""
+    words = ["collect", task, "--episodes", "2", "--episode-steps", "3", "--image-size", "32"]
+    words += ["--workers", "1", "--out", str(tmp_path / "s"), "--report", str(tmp_path / "r.json")]
+    assert main(words) == 0
+    row = json.loads((tmp_path / "r.json").read_text())["results"][0]
+    assert (row["task"], row["episodes"], row["frames"]) == (task, 2, 8)
+    store = Store.open(tmp_path / "s")
+    assert len(store) == 2 and store.spec.task == task
+    capsys.readouterr()
+    assert main(words) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("wm-mpc: error: out: ")
+    assert main(["collect", task, "--episodes", "0", "--out", str(tmp_path / "s")]) == 2
+    assert "episodes: 0 is outside" in capsys.readouterr().err
 
 
 def processes_below(pid: int) -> list[int]:
@@ -123,9 +141,9 @@ def test_killed_collection_loses_nothing_written(tmp_path: Path, victim: str) ->
     """SIGKILL in the middle: the store opens, no process stays behind, resume completes it."""
     script = f"""
 from pathlib import Path
-from sim_bridge.collect import CollectConfig, collect
+from sim_bridge.collect import Config, collect
 if __name__ == "__main__":
-    collect(CollectConfig("pusht", Path({str(tmp_path / "s")!r}), 400, 2, episode_steps=60,
+    collect(Config("pusht", Path({str(tmp_path / "s")!r}), 400, 2, episode_steps=60,
                           image_size=96, workers=2, resume=True), progress=False)
 """
     main = tmp_path / "main.py"
@@ -151,7 +169,7 @@ if __name__ == "__main__":
         run.communicate()
     kept = content(tmp_path / "s")
     assert 0 < len(kept) < 400
-    config = CollectConfig(
+    config = Config(
         "pusht", tmp_path / "s", len(kept) + 3, 2, episode_steps=60, workers=1, resume=True
     )
     collect(config, progress=False)

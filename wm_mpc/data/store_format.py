@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from wm_mpc.data.trajectory import Trajectory
+from wm_mpc.errors import DataError
 
 FORMAT, VERSION = "wm_mpc.store", 1
 MANIFEST = "store.json"
 
 
-class StoreError(ValueError):
+class StoreError(DataError):
     """A store or a shard is missing, damaged or of another kind; one line names the file."""
 
 
