@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +21,9 @@ from wm_mpc.data.trajectory import Trajectory
 SPEC = StoreSpec("toy", 2, 3, 4, 0.1, (6, 5))
 
 
-def toy(seed, steps=None, stride=1, spec=SPEC):
+def toy(
+    seed: int, steps: int | None = None, stride: int = 1, spec: StoreSpec = SPEC
+) -> Trajectory:
     """A random trajectory that fits ``spec``."""
     rng = np.random.default_rng(seed)
     steps = int(rng.integers(3, 20)) if steps is None else steps
@@ -35,7 +39,7 @@ def toy(seed, steps=None, stride=1, spec=SPEC):
     )
 
 
-def assert_same(a, b):
+def assert_same(a: Trajectory, b: Trajectory) -> None:
     """All fields equal, types included."""
     for name in ("images", "image_steps", "actions", "proprio", "stamps", "state"):
         x, y = getattr(a, name), getattr(b, name)
@@ -46,14 +50,14 @@ def assert_same(a, b):
     assert a.meta == b.meta
 
 
-def shards(path):
+def shards(path: Path) -> list[Path]:
     """Shard files in order."""
     return sorted(path.glob("shard-*.safetensors"))
 
 
 @pytest.mark.parametrize("shard_bytes", [1, 4000, 2**26])
 @pytest.mark.parametrize("state_dim", [0, 4])
-def test_round_trip(tmp_path, shard_bytes, state_dim):
+def test_round_trip(tmp_path: Path, shard_bytes: int, state_dim: int) -> None:
     """Any split into shards gives back every episode exactly, mapped rather than loaded."""
     spec = StoreSpec("toy", 2, 3, state_dim, 0.1, (6, 5))
     episodes = [toy(i, stride=1 + i % 3, spec=spec) for i in range(23)]
@@ -71,7 +75,7 @@ def test_round_trip(tmp_path, shard_bytes, state_dim):
     assert store.metas() == [e.meta for e in episodes]
 
 
-def test_episodes_without_images_are_kept(tmp_path):
+def test_episodes_without_images_are_kept(tmp_path: Path) -> None:
     """A shard whose episodes have no images at all still opens."""
     bare = toy(0)
     bare.images, bare.image_steps = bare.images[:0], bare.image_steps[:0]
@@ -80,10 +84,10 @@ def test_episodes_without_images_are_kept(tmp_path):
     assert_same(Store.open(tmp_path)[0], bare)
 
 
-def test_several_writers_append(tmp_path):
+def test_several_writers_append(tmp_path: Path) -> None:
     """Writers append concurrently; one that comes back continues its numbers."""
 
-    def work(writer_id):
+    def work(writer_id: str) -> None:
         with StoreWriter(tmp_path, SPEC, 1, writer_id) as writer:
             for i in range(10):
                 writer.add(toy(ord(writer_id) * 100 + i))
@@ -99,7 +103,7 @@ def test_several_writers_append(tmp_path):
     assert seeds == sorted([ord(w) * 100 + i for w in "abca" for i in range(10)])
 
 
-def test_windows_match_the_episodes(tmp_path):
+def test_windows_match_the_episodes(tmp_path: Path) -> None:
     """Every window points at its own episode's images, actions and rows, and none is forgotten."""
     episodes = [toy(i, steps=5 + 3 * i, stride=(1, 2, 5)[i % 3]) for i in range(9)]
     with StoreWriter(tmp_path, SPEC, 3000, "a") as writer:
@@ -146,7 +150,9 @@ def test_windows_match_the_episodes(tmp_path):
         ("state", lambda t: setattr(t, "state", None)),
     ],
 )
-def test_bad_trajectories_are_refused_on_writing(tmp_path, field, damage):
+def test_bad_trajectories_are_refused_on_writing(
+    tmp_path: Path, field: str, damage: Callable
+) -> None:
     """The error names the field, and the trajectory is not stored."""
     with StoreWriter(tmp_path, SPEC) as writer:
         writer.add(toy(0))
@@ -158,7 +164,7 @@ def test_bad_trajectories_are_refused_on_writing(tmp_path, field, damage):
 
 
 @pytest.fixture
-def three_shards(tmp_path):
+def three_shards(tmp_path: Path) -> Path:
     """A store of three one-episode shards."""
     with StoreWriter(tmp_path, SPEC, 1, "w") as writer:
         for i in range(3):
@@ -166,7 +172,7 @@ def three_shards(tmp_path):
     return tmp_path
 
 
-def rewrite_header(file, change):
+def rewrite_header(file: Path, change: Callable[[dict], object]) -> None:
     """Apply ``change`` to the JSON header of a shard and put it back."""
     data = file.read_bytes()
     size = int.from_bytes(data[:8], "little")
@@ -177,7 +183,7 @@ def rewrite_header(file, change):
     file.write_bytes(len(raw).to_bytes(8, "little") + raw + data[8 + size :])
 
 
-def poison(file):
+def poison(file: Path) -> None:
     """Put a NaN into the stored actions."""
     data = bytearray(file.read_bytes())
     size = int.from_bytes(data[:8], "little")
@@ -214,7 +220,9 @@ def poison(file):
         ("episode 0: actions: not finite", poison),
     ],
 )
-def test_damaged_shards_are_named_or_skipped(three_shards, match, damage):
+def test_damaged_shards_are_named_or_skipped(
+    three_shards: Path, match: str, damage: Callable
+) -> None:
     """Opening names file and fault; with skip_bad the other shards remain readable."""
     victim = shards(three_shards)[1]
     damage(victim)
@@ -227,7 +235,7 @@ def test_damaged_shards_are_named_or_skipped(three_shards, match, damage):
     assert_same(store[1], toy(2))
 
 
-def test_wrong_manifests_are_refused(tmp_path, three_shards):
+def test_wrong_manifests_are_refused(tmp_path: Path, three_shards: Path) -> None:
     """No store, another version, another kind: one clear line each."""
     with pytest.raises(StoreError, match="no store here"):
         Store.open(tmp_path / "nothing")
@@ -250,12 +258,12 @@ def test_wrong_manifests_are_refused(tmp_path, three_shards):
     assert len(Store.open(three_shards)) == 3
 
 
-def test_full_disk(three_shards, monkeypatch):
+def test_full_disk(three_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A failed write says so, keeps earlier shards and the queue, and leaves no debris."""
     writer = StoreWriter(three_shards, SPEC, writer_id="x")
     writer.add(toy(7))
 
-    def full(fd):
+    def full(fd: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
@@ -268,7 +276,7 @@ def test_full_disk(three_shards, monkeypatch):
     assert_same(Store.open(three_shards)[3], toy(7))
 
 
-def test_file_size_limit_acts_as_a_full_disk(three_shards):
+def test_file_size_limit_acts_as_a_full_disk(three_shards: Path) -> None:
     """The kernel itself refuses the write: a limit on file size, lower than the shard."""
     writer = StoreWriter(three_shards, SPEC, writer_id="x")
     writer.add(toy(7, steps=200))
@@ -284,7 +292,7 @@ def test_file_size_limit_acts_as_a_full_disk(three_shards):
     assert len(Store.open(three_shards)) == 3 and not list(three_shards.glob(".*.tmp"))
 
 
-def test_killed_writer(three_shards):
+def test_killed_writer(three_shards: Path) -> None:
     """SIGKILL in mid-write leaves a readable store; the next writer removes the debris."""
     script = f"""
 import os, sys, time
@@ -310,7 +318,7 @@ writer.flush()
     assert not list(three_shards.glob(".*.tmp"))
 
 
-def test_bad_arguments(tmp_path):
+def test_bad_arguments(tmp_path: Path) -> None:
     """Configuration errors name field and value."""
     with pytest.raises(ValueError, match="action_dim: 0"):
         StoreSpec("toy", 0, 3, 4, 0.1, (6, 5))

@@ -16,12 +16,12 @@ from sim_bridge.tasks.pusht_render import render_pusht
 
 
 @pytest.fixture
-def env():
+def env() -> PushTEnv:
     """A fresh environment."""
     return PushTEnv()
 
 
-def contact_run(env, seed, steps):
+def contact_run(env: PushTEnv, seed: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """States ``(steps + 1, 7)`` and actions ``(steps, 2)`` of a contact-seeking run."""
     rng = np.random.default_rng(seed)
     env.restore(env.draw_state(rng))
@@ -33,7 +33,7 @@ def contact_run(env, seed, steps):
     return np.array(states), np.array(actions)
 
 
-def gym_pusht_at(state):
+def gym_pusht_at(state: np.ndarray) -> GymPushT:
     """gym-pusht in ``state``, entered exactly: angle, then position, and no physics step."""
     other = GymPushT(obs_type="state")
     other._setup()
@@ -45,7 +45,7 @@ def gym_pusht_at(state):
     return other
 
 
-def gym_pusht_state(other):
+def gym_pusht_state(other: GymPushT) -> np.ndarray:
     """The seven numbers, with the block's pending motion applied."""
     pymunk.Body.update_position(other.block, 0.01)
     return np.array(
@@ -58,7 +58,7 @@ def gym_pusht_state(other):
     )
 
 
-def test_every_control_step_is_bit_equal_to_gym_pusht_restored_to_its_start(env):
+def test_every_control_step_is_bit_equal_to_gym_pusht_restored_to_its_start(env: PushTEnv) -> None:
     """A step from a snapshot is gym-pusht's own step from that state, contacts included."""
     moved = 0
     for seed in range(4):
@@ -71,7 +71,7 @@ def test_every_control_step_is_bit_equal_to_gym_pusht_restored_to_its_start(env)
     assert moved > 30
 
 
-def test_agent_path_is_bit_equal_to_an_uninterrupted_gym_pusht(env):
+def test_agent_path_is_bit_equal_to_an_uninterrupted_gym_pusht(env: PushTEnv) -> None:
     """Without any restore in between, the kinematic agent follows gym-pusht's path exactly."""
     states, actions = contact_run(env, 5, 50)
     other = gym_pusht_at(states[0])
@@ -80,7 +80,7 @@ def test_agent_path_is_bit_equal_to_an_uninterrupted_gym_pusht(env):
         np.testing.assert_array_equal(np.array(other.agent.position), states[t + 1, :2])
 
 
-def test_block_path_follows_an_uninterrupted_gym_pusht(env):
+def test_block_path_follows_an_uninterrupted_gym_pusht(env: PushTEnv) -> None:
     """Pushes of the contact policy deviate from a continuous run by rounding only, jams apart."""
     deviations = []
     for seed in range(10):
@@ -95,7 +95,7 @@ def test_block_path_follows_an_uninterrupted_gym_pusht(env):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_restore_is_exact_in_mid_push(env, seed):
+def test_restore_is_exact_in_mid_push(env: PushTEnv, seed: int) -> None:
     """Any snapshot of a run, restored into any other world, continues bit-equal."""
     states, actions = contact_run(env, 100 + seed, 50)
     other = PushTEnv()
@@ -107,7 +107,7 @@ def test_restore_is_exact_in_mid_push(env, seed):
             np.testing.assert_array_equal(other.advance(actions[t]), states[t + 1])
 
 
-def test_angle_is_wrapped_and_stays_exact():
+def test_angle_is_wrapped_and_stays_exact() -> None:
     """Angles enter and leave within [0, 2 pi), also those that round up to the period."""
     world = PushTWorld()
     for angle, expected in ((-1e-18, 0.0), (-1.0, 2 * math.pi - 1.0), (7.0, 7.0 - 2 * math.pi)):
@@ -119,7 +119,7 @@ def test_angle_is_wrapped_and_stays_exact():
 @pytest.mark.parametrize(
     "bad", [np.zeros(5), np.full(7, np.nan), np.array([0, 0, 0, 0, np.inf, 0, 0])]
 )
-def test_bad_snapshots_are_refused_and_change_nothing(env, bad):
+def test_bad_snapshots_are_refused_and_change_nothing(env: PushTEnv, bad: np.ndarray) -> None:
     """A wrong shape or a non-finite entry raises, and the world stays as it was."""
     before = env.snapshot()
     with pytest.raises(ValueError, match="snapshot"):
@@ -127,7 +127,7 @@ def test_bad_snapshots_are_refused_and_change_nothing(env, bad):
     np.testing.assert_array_equal(env.snapshot(), before)
 
 
-def test_bad_actions_are_refused_and_large_ones_clipped(env):
+def test_bad_actions_are_refused_and_large_ones_clipped(env: PushTEnv) -> None:
     """NaN and wrong shapes raise; beyond the bounds the bound acts."""
     env.reset(seed=0)
     before = env.snapshot()
@@ -140,7 +140,7 @@ def test_bad_actions_are_refused_and_large_ones_clipped(env):
     np.testing.assert_array_equal(env.advance(np.array([1.0, -1.0])), clipped)
 
 
-def test_same_seed_gives_the_same_problem_and_run():
+def test_same_seed_gives_the_same_problem_and_run() -> None:
     """Start, goal and trajectory depend on the seed only."""
     runs = []
     for _ in range(2):
@@ -156,7 +156,9 @@ def test_same_seed_gives_the_same_problem_and_run():
 
 
 @pytest.mark.parametrize("offset", [25, 40, 80])
-def test_replaying_the_goal_actions_always_succeeds_and_standing_still_never(env, offset):
+def test_replaying_the_goal_actions_always_succeeds_and_standing_still_never(
+    env: PushTEnv, offset: int
+) -> None:
     """Goals are reached states: replay always succeeds, doing nothing never does."""
     for seed in range(12):
         obs, info = env.reset(seed=seed, options={"goal_offset": offset})
@@ -168,7 +170,7 @@ def test_replaying_the_goal_actions_always_succeeds_and_standing_still_never(env
         np.testing.assert_array_equal(obs["state"], env.goal_state)
 
 
-def test_reset_options(env):
+def test_reset_options(env: PushTEnv) -> None:
     """Given start and goal are used; unknown or impossible options are refused."""
     start = np.array([100, 100, 256, 256, 0.5, 0, 0], float)
     goal = np.array([100, 100, 200, 256, 0.5, 0, 0], float)
@@ -188,11 +190,11 @@ def test_reset_options(env):
             env.reset(options=options)
 
 
-def test_success_is_joint_position_and_wrapped_angle(env):
+def test_success_is_joint_position_and_wrapped_angle(env: PushTEnv) -> None:
     """20 px jointly over agent and block, pi / 9 with wrap-around; velocity is ignored."""
     goal = np.array([100, 100, 200, 200, 0.01, 0, 0], float)
 
-    def moved(**delta):
+    def moved(**delta: float) -> np.ndarray:
         state = goal.copy()
         for index, value in delta.items():
             state[int(index[1:])] += value
@@ -209,7 +211,7 @@ def test_success_is_joint_position_and_wrapped_angle(env):
     assert env.errors(moved(i4=2 * math.pi - 0.3), goal)["angle_rad"] == pytest.approx(0.3)
 
 
-def test_gymnasium_accepts_the_environment():
+def test_gymnasium_accepts_the_environment() -> None:
     """The id resolves from a bare import string, and gymnasium's own checker passes."""
     env = gym.make("sim_bridge:wm_mpc/PushT-v0", image_size=64)
     check_env(env.unwrapped)
@@ -221,14 +223,14 @@ def test_gymnasium_accepts_the_environment():
     assert truncated
 
 
-def block_mask(image):
+def block_mask(image: np.ndarray) -> np.ndarray:
     """Pixels of the block: grey-blue, darker than the background and less blue than the agent."""
     red, blue = image[..., 0].astype(int), image[..., 2].astype(int)
     return (red > 95) & (red < 200) & (blue < 205)
 
 
 @pytest.mark.parametrize("size", [96, 224])
-def test_pictures_match_gym_pusht(env, size):
+def test_pictures_match_gym_pusht(env: PushTEnv, size: int) -> None:
     """Against pygame's drawing scaled down: small mean difference, same shapes."""
     for seed in range(8):
         state = contact_run(env, seed, 15)[0][-1]
@@ -243,7 +245,7 @@ def test_pictures_match_gym_pusht(env, size):
             assert (a & b).sum() / (a | b).sum() > 0.85
 
 
-def test_goal_is_drawn_only_on_request(env):
+def test_goal_is_drawn_only_on_request(env: PushTEnv) -> None:
     """By default no green appears anywhere."""
     env.reset(seed=3)
     plain = env.render_state(env.snapshot())
@@ -253,25 +255,25 @@ def test_goal_is_drawn_only_on_request(env):
     assert not np.array_equal(env.render_state(env.snapshot(), goal=env.goal_state), plain)
 
 
-def test_pictures_show_motion_below_a_pixel():
+def test_pictures_show_motion_below_a_pixel() -> None:
     """At 96 px a tenth of a pixel of block motion changes the picture, more the larger."""
     state = np.array([60, 60, 256, 256, 0.3, 0, 0], float)
     base = render_pusht(state, 96).astype(int)
 
-    def change(dx):
+    def change(dx: float) -> int:
         return np.abs(render_pusht(state + [0, 0, dx, 0, 0, 0, 0], 96) - base).sum()
 
     assert 0 < change(0.5) < change(2.0) < change(5.0)
 
 
-def test_rendering_survives_everything_outside():
+def test_rendering_survives_everything_outside() -> None:
     """States far outside the arena draw the empty arena and do not crash."""
     empty = render_pusht(np.array([-1e7, 1e7, 1e6, -1e6, 1.0]), 96)
     assert empty.shape == (96, 96, 3) and (empty >= 211).all()
     assert render_pusht(np.array([500, 5, 505, 505, 1.0]), 33).shape == (33, 33, 3)
 
 
-def test_contact_policy_moves_the_block():
+def test_contact_policy_moves_the_block() -> None:
     """Over 70 % of 25-step windows move the block 20 px; actions are moderate and in bounds."""
     env, moved, actions = PushTEnv(), [], []
     for seed in range(25):
