@@ -95,8 +95,19 @@ def test_ramps_to_a_rest_command_that_is_not_zero() -> None:
     assert filter_.step(None, *FRESH).values.tolist() == [0.25, 0.25]
 
 
+def test_absolute_commands_start_where_the_robot_is_and_not_before() -> None:
+    filter_, clock = make(hold_at_rest=True, rate_limit=(1.0,))
+    answer = filter_.step(np.array([0.9, 0.9]), *FRESH)
+    assert not answer.publish and "position is not known" in answer.reason
+    filter_.begin(np.array([0.5, -0.5]))
+    clock.advance(PERIOD)
+    answer = filter_.step(np.array([0.9, 0.9]), *FRESH)
+    assert answer.publish and answer.values == pytest.approx([0.6, -0.4])
+
+
 def test_absolute_commands_rest_by_holding() -> None:
     filter_, clock = make(hold_at_rest=True)
+    filter_.begin(np.zeros(2))
     run(filter_, clock, [np.array([0.4, -0.4])])
     answer = filter_.step(None, *FRESH)
     assert answer.values.tolist() == [0.4, -0.4] and answer.motion is Motion.REST

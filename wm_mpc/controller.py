@@ -20,6 +20,7 @@ from torch import Tensor
 from wm_mpc.bounds import bounded, check_bounds
 from wm_mpc.budget import Clock, monotonic
 from wm_mpc.engine import Engine
+from wm_mpc.errors import one_line
 from wm_mpc.planners import Plan, PlanRequest
 from wm_mpc.planners.proposals import shift_plan, shift_states
 from wm_mpc.safety import SafetyLimits
@@ -108,6 +109,7 @@ class TickResult:
         plan_age_s: [s] since a plan was last improved, inf before the first.
         distance: latent distance to the goal, nan when not computed.
         engine: engine the tick ran with.
+        goal: goal it pursued.
     """
 
     state: State
@@ -122,6 +124,7 @@ class TickResult:
     plan_age_s: float = math.inf
     distance: float = math.nan
     engine: Engine | None = None
+    goal: Goal | None = None
 
     @property
     def ratio_wall(self) -> float:
@@ -199,10 +202,10 @@ class Controller:
     def _clear_faults(self, *sources: str) -> None:
         self._faults = {key: why for key, why in self._faults.items() if key not in sources}
 
-    def set_goal(
+    def check_goal(
         self, image: np.ndarray, proprio: np.ndarray | None = None, tolerance: float = 0.0
-    ) -> None:
-        """Set the goal.
+    ) -> Goal:
+        """Make a goal that ``pursue`` takes.
 
         Args:
             image: uint8 ``(H, W, 3)`` RGB.
@@ -210,14 +213,26 @@ class Controller:
             tolerance: latent distance at which it is reached; 0: the configured one.
 
         Raises:
-            ValueError: what is wrong with it; the goal stays as it was.
+            ValueError: what is wrong with it.
         """
         image = self._check_image("goal_image", image)
         if not (math.isfinite(tolerance) and tolerance >= 0):
             raise ValueError(f"tolerance: {tolerance}; at least 0 expected")
         checked = None if proprio is None else self._check_proprio("goal_proprio", proprio)
-        self._goal = Goal(image, checked, tolerance or self.config.tolerance)
+        return Goal(image, checked, tolerance or self.config.tolerance)
+
+    def pursue(self, goal: Goal) -> None:
+        """Pursue a goal from ``check_goal``, from the next tick on and with a fresh plan."""
+        self._goal = goal
         self._clear_faults("goal_image")
+
+    def set_goal(
+        self, image: np.ndarray, proprio: np.ndarray | None = None, tolerance: float = 0.0
+    ) -> Goal:
+        """Check a goal and pursue it; see ``check_goal`` for arguments and errors."""
+        goal = self.check_goal(image, proprio, tolerance)
+        self.pursue(goal)
+        return goal
 
     def clear_goal(self) -> None:
         """Forget the goal: the controller becomes idle."""
@@ -261,7 +276,9 @@ class Controller:
             self._forget()
             self._planned_goal = goal
         image_age = math.inf if observation is None else now - observation.stamp
-        blank = TickResult(State.IDLE, "", image_age_s=image_age, engine=self.engine)
+        blank = TickResult(
+            State.IDLE, "", image_age_s=image_age, engine=self.engine, goal=goal
+        )
         if goal is None:
             return replace(blank, reason=self._explain("goal: none set"))
         stale = self.limits.stale(image_age, 0.0)
@@ -271,8 +288,7 @@ class Controller:
             result = self._think(blank, goal, observation, now, started)
         except Exception as error:  # whatever a model or planner raises, the robot comes to rest
             log.exception("tick failed")
-            words = str(error).strip().splitlines() or [type(error).__name__]
-            result = self._play_on(blank, now, f"tick: {words[0]}")
+            result = self._play_on(blank, now, f"tick: {one_line(error)}")
         return self._judge(result, goal, now)
 
     def _think(
@@ -326,10 +342,13 @@ class Controller:
     def _keep_reserve(self, late: float) -> None:
         """Learn how much later than asked planning ends: a last evaluation follows the search.
 
-        The largest recent lateness is asked for in advance, slowly forgotten, and never more than
-        half of the budget.
+        Up in steps of 5 % of the budget and down in steps of 1 %, so that it settles where one
+        tick in six is later, and a single hiccup of the machine costs little.
         """
-        self._reserve = min(max(0.95 * self._reserve, late), self.engine.budget.seconds / 2)
+        budget = self.engine.budget.seconds
+        up = min(late, self._reserve + 0.05 * budget)
+        down = max(late, self._reserve - 0.01 * budget, 0.0)
+        self._reserve = min(up if late > self._reserve else down, budget / 2)
 
     def _latest(self) -> float:
         """Time from the start of a tick to the last instant at which planning may end [s]."""

@@ -13,3 +13,9 @@ class CheckpointError(UserError):
 
 class DataError(UserError):
     """Recorded data that cannot be used as it is: truncated, of another version, or not finite."""
+
+
+def one_line(error: BaseException) -> str:
+    """First line of an error's words, or its type where it has none."""
+    words = str(error).strip().splitlines()
+    return words[0] if words else type(error).__name__

@@ -29,8 +29,8 @@ class SafetyLimits:
         rate_limit: largest change of a command per second; empty: none.
         acceleration_limit: largest change of that rate per second; empty: none.
         rest: command at which the robot stands still; empty: zeros.
-        hold_at_rest: true for absolute commands: to rest is to repeat the last command; rest is
-            ignored.
+        hold_at_rest: true for absolute commands (joint positions, in the order of the
+            proprioception): to rest is to repeat the last one; rest is ignored.
         ramp_s: [s] time in which a running command is brought down to rest.
         max_image_age_s: [s] an older image stops the robot; node clock.
         max_plan_age_s: [s] a plan that was last improved longer ago stops the robot; node clock.
@@ -106,7 +106,7 @@ class SafeCommand:
         motion: what it does.
         limited: whether a limit changed what was asked for.
         reason: one line; why the command is not the one asked for, empty when it is.
-        publish: false in a dry run.
+        publish: false in a dry run, and while an absolute command has nothing to start from.
     """
 
     values: np.ndarray
@@ -155,6 +155,7 @@ class CommandFilter:
         self.period = period
         self.clock = clock
         self.e_stopped = False
+        self.needs_position = limits.hold_at_rest
         self._e_stop_held = False
         self._last = self.rest.copy()
         self._velocity = np.zeros(dim)
@@ -174,6 +175,15 @@ class CommandFilter:
         if not self._e_stop_held:
             self.e_stopped = False
         return not self.e_stopped
+
+    def begin(self, position: np.ndarray) -> None:
+        """Tell where the robot stands; absolute commands start there, and none leaves before.
+
+        Args:
+            position: ``(action_dim,)``, finite, units of the command.
+        """
+        self._last = np.clip(np.asarray(position, np.float64), self.low, self.high)
+        self.needs_position = False
 
     # ---- commands ----------------------------------------------------------------------------
 
@@ -220,6 +230,8 @@ class CommandFilter:
             return f"command: shape {np.shape(command)}; {self.low.shape} expected"
         if not np.isfinite(command).all():
             return f"command: {np.asarray(command).tolist()} is not finite"
+        if self.needs_position:
+            return "command: absolute, but the robot's position is not known yet"
         return ""
 
     def _limit(self, target: np.ndarray, dt: float) -> np.ndarray:
@@ -269,7 +281,8 @@ class CommandFilter:
         self._last = values
 
     def _answer(self, motion: Motion, limited: bool, reason: str) -> SafeCommand:
-        return SafeCommand(self._last.copy(), motion, limited, reason, not self.limits.dry_run)
+        publish = not (self.limits.dry_run or self.needs_position)
+        return SafeCommand(self._last.copy(), motion, limited, reason, publish)
 
 
 def _expand(name: str, values: tuple[float, ...], dim: int) -> np.ndarray:

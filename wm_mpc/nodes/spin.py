@@ -19,7 +19,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from wm_mpc.errors import UserError
+from wm_mpc.errors import UserError, one_line
 
 JOIN_S = 3.0
 
@@ -85,8 +85,8 @@ def _spin(executor: SingleThreadedExecutor, node: Node, done: threading.Event) -
         except Exception as error:
             if done.is_set():
                 return
-            words = str(error).strip().splitlines() or [type(error).__name__]
-            node.get_logger().error(f"callback failed: {words[0]}\n{traceback.format_exc()}")
+            trace = traceback.format_exc()
+            node.get_logger().error(f"callback failed: {one_line(error)}\n{trace}")
 
 
 def _leave(code: int) -> None:

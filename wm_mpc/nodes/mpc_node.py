@@ -1,0 +1,384 @@
+"""``mpc_node``: camera image in, robot command out.
+
+A lifecycle node. *configure* loads the model, measures the CEM reference and warms everything up;
+*activate* opens the topics and starts the control thread; *deactivate* brings the robot to rest
+and closes them; *cleanup* frees the model. The executor's thread receives messages, the control
+thread thinks; a mailbox lies between them.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import Bool
+
+from wm_mpc.budget import monotonic
+from wm_mpc.controller import Controller, ControllerConfig, Goal, State, TickResult
+from wm_mpc.data.decoding import image_to_rgb, joint_state_to_array, stamp_seconds
+from wm_mpc.engine import Engine, EngineConfig
+from wm_mpc.errors import UserError, one_line
+from wm_mpc.msg import Plan as PlanMessage
+from wm_mpc.msg import PlannerStatus
+from wm_mpc.nodes import qos
+from wm_mpc.nodes.background import Background, Bell
+from wm_mpc.nodes.loop import ControlLoop
+from wm_mpc.nodes.mailbox import Mailbox
+from wm_mpc.nodes.messages import CommandFormat
+from wm_mpc.nodes.mpc_config import MpcNodeConfig
+from wm_mpc.nodes.parameters import ParameterReader
+from wm_mpc.nodes.reach_goal import ReachGoalServer
+from wm_mpc.nodes.spin import run_node
+from wm_mpc.nodes.telemetry import Telemetry, blank_status, diagnostics, plan_message
+from wm_mpc.objective import ObjectiveConfig
+from wm_mpc.planners import planner_config
+from wm_mpc.safety import CommandFilter, Motion, SafeCommand, SafetyLimits
+from wm_mpc.srv import LoadModel, SetGoal
+from wm_mpc.world_model import WorldModel
+
+REPEAT_S = 5.0
+"""An error that stays the same is logged again after this time [s]."""
+
+
+class MpcNode(LifecycleNode):
+    """See the module. Parameters are those of the configuration dataclasses read here."""
+
+    def __init__(self) -> None:
+        super().__init__("mpc_node", automatically_declare_parameters_from_overrides=True)
+        reader = ParameterReader(self)
+        self.config = reader.read(MpcNodeConfig())
+        self.engine_config = reader.read(EngineConfig())
+        self.controller_config = reader.read(ControllerConfig())
+        self.limits = reader.read(SafetyLimits())
+        self.objective = reader.read(ObjectiveConfig(), "objective.")
+        options = planner_config(self.engine_config.planner)
+        self.planner_options = reader.read(options, "planner_options.")
+        reader.reject_unknown()
+
+        self.last_result = TickResult(State.UNCONFIGURED, "")
+        self.last_status = PlannerStatus()
+        self._motion = Motion.REST
+        self._generation = 0
+        self._fault = ""
+        self._told: dict[str, tuple[str, float]] = {}
+        self._e_stop = False
+        self._prepared: Engine | None = None
+        self._controller: Controller | None = None
+        self._filter: CommandFilter | None = None
+        self._loop: ControlLoop | None = None
+        self._goal_messages: tuple[Image | None, JointState | None] = (None, None)
+        self._inputs: list = []
+
+        self._bell = Bell(self)
+        self._loading = Background(self._bell)
+        self._status_out = self.create_publisher(PlannerStatus, "status", qos.EVENT)
+        self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", qos.EVENT)
+        self.create_subscription(Bool, "e_stop", self._on_e_stop, qos.EVENT)
+        self.create_service(LoadModel, "load_model", self._on_load_model)
+        self.create_service(SetGoal, "set_goal", self._on_set_goal)
+        self._reach_goal = ReachGoalServer(self, self, self._bell)
+        self.create_timer(1.0, self._on_second)
+
+    # ---- life ----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Configure and activate, where the parameters say so."""
+        success = TransitionCallbackReturn.SUCCESS
+        if self.config.autostart and self.trigger_configure() == success:
+            self.trigger_activate()
+
+    def stop(self) -> None:
+        """Come to rest and free the model."""
+        if self._loop is not None:
+            self.trigger_deactivate()
+        self._reach_goal.destroy()
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load, measure, warm up."""
+        torch.set_num_threads(self.config.threads)
+        try:
+            engine = self._prepared or self._build(self.config.model_path)
+            interface, period = engine.model.config, self.engine_config.period_s
+            self._format = CommandFormat(
+                self.config.command_type,
+                self.config.command_names,
+                interface.action_dim,
+                period,
+            )
+            self._filter = CommandFilter(
+                self.limits, interface.action_low, interface.action_high, period
+            )
+            self._controller = Controller(engine, self.controller_config, self.limits)
+        except Exception as error:  # a node that cannot work says why and waits for better
+            return self._refuse("configure", error)
+        self._prepared, self._fault = None, ""
+        self._mailbox = Mailbox(needs_proprio=interface.proprio_dim > 0)
+        self._command_out = self.create_lifecycle_publisher(
+            self._format.type, "command", qos.COMMAND
+        )
+        self._plan_out = self.create_lifecycle_publisher(PlanMessage, "plan", qos.EVENT)
+        self._present(engine)
+        # What lives now lives long: keep the collector from walking it in the middle of a tick.
+        gc.collect()
+        gc.freeze()
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Open the topics and start to tick."""
+        try:
+            self.limits.require_for_hardware()
+        except ValueError as error:
+            return self._refuse("activate", error)
+        self._fault = ""
+        self._telemetry = Telemetry(self.limits.dry_run)
+        if self._e_stop:
+            self._filter.e_stop(True)
+        listen = self.create_subscription
+        self._inputs = [
+            listen(Image, "image", self._on_image, qos.IMAGE),
+            listen(CompressedImage, "image/compressed", self._on_image, qos.IMAGE),
+            listen(JointState, "proprio", self._on_proprio, qos.PROPRIO),
+            listen(JointState, "goal_proprio", self._on_goal_proprio, qos.LATCHED),
+            listen(Image, "goal_image", self._on_goal_image, qos.LATCHED),
+        ]
+        self._loop = ControlLoop(
+            self._controller,
+            self._filter,
+            self._mailbox,
+            self._on_tick,
+            self.seconds,
+            self.config.max_proprio_offset_s,
+            self.get_parameter("use_sim_time").value,
+            self._complain,
+        )
+        answer = super().on_activate(state)
+        self._loop.start()
+        return answer
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Come to rest, then close the topics."""
+        loop, self._loop = self._loop, None
+        loop.stop()
+        self._command_out.wait_for_all_acked(Duration(seconds=0.2))
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self._inputs = []
+        self._goal_messages = (None, None)
+        self._controller.clear_goal()
+        self._mailbox.clear()
+        self._bell.ring()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the model."""
+        answer = super().on_cleanup(state)
+        self._controller = self._filter = None
+        self.destroy_lifecycle_publisher(self._command_out)
+        self.destroy_lifecycle_publisher(self._plan_out)
+        gc.unfreeze()
+        return answer
+
+    def _refuse(self, step: str, error: Exception) -> TransitionCallbackReturn:
+        self._fault = one_line(error)
+        self.get_logger().error(f"{step}: {self._fault}")
+        self._on_second()
+        return TransitionCallbackReturn.FAILURE
+
+    # ---- models --------------------------------------------------------------------------------
+
+    def _build(self, path: Path) -> Engine:
+        """Load a model and prepare everything for it; takes seconds; any thread."""
+        model = WorldModel.load(path, device=self.config.device)
+        running = self._controller.engine if self._controller else None
+        reference = running.reference if running and running.same_shape(model) else None
+        engine = Engine.build(
+            model, self.engine_config, self.objective, self.planner_options, reference
+        )
+        self._generation += 1
+        engine.generation = self._generation
+        return engine
+
+    def _present(self, engine: Engine) -> None:
+        self.get_logger().info(
+            f"model {engine.model.hash} (generation {engine.generation}), planner "
+            f"{engine.planner.name}: CEM reference {engine.reference.seconds * 1e3:.1f} ms, "
+            f"budget {engine.budget.seconds * 1e3:.1f} ms per tick"
+        )
+
+    async def _on_load_model(
+        self, request: LoadModel.Request, response: LoadModel.Response
+    ) -> LoadModel.Response:
+        path = Path(request.path).expanduser() if request.path else self.config.model_path
+        try:
+            engine = await self._loading.run(lambda: self._build(path))
+            self._take_over(engine)
+            response.success, response.message = True, f"model {engine.model.hash} from {path}"
+        except Exception as error:  # the running model stays, whatever was wrong with the new one
+            response.message = one_line(error)
+            self.get_logger().error(f"load_model: {response.message}")
+        if self._controller is not None:
+            active = engine if response.success else self._controller.engine
+            response.model_hash, response.generation = active.model.hash, active.generation
+        return response
+
+    def _take_over(self, engine: Engine) -> None:
+        if self._controller is not None:
+            self._controller.swap_model(engine)
+            self._present(engine)
+            return
+        self._prepared = engine
+        self.start()
+        if self._controller is None:
+            raise UserError(self._fault or "prepared; configure and activate the node to use it")
+
+    # ---- inputs, in the executor's thread ------------------------------------------------------
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        self._mailbox.put_image(stamp_seconds(message.header.stamp), message)
+
+    def _on_proprio(self, message: JointState) -> None:
+        try:
+            values = self._read_joints(message, "proprio")
+        except UserError as error:
+            self._controller.reject("proprio", str(error))
+            self._complain("proprio", str(error))
+            return
+        self._mailbox.put_proprio(stamp_seconds(message.header.stamp), values)
+
+    def _on_goal_image(self, message: Image) -> None:
+        self._goal_messages = (message, self._goal_messages[1])
+        self._pursue()
+
+    def _on_goal_proprio(self, message: JointState) -> None:
+        image = self._goal_messages[0]
+        self._goal_messages = (image, message)
+        if image is not None and image.header.stamp == message.header.stamp:
+            self._pursue()
+
+    def _pursue(self) -> None:
+        """Pursue the goal picture, with the proprioception of the same stamp if there is any."""
+        image, joints = self._goal_messages
+        try:
+            same = joints is not None and joints.header.stamp == image.header.stamp
+            proprio = self._read_joints(joints, "goal_proprio") if same else None
+            self.set_goal(image_to_rgb(image, "goal_image"), proprio, 0.0)
+        except UserError as error:
+            self._controller.reject("goal_image", str(error))
+            self._complain("goal_image", str(error))
+
+    def _on_set_goal(
+        self, request: SetGoal.Request, response: SetGoal.Response
+    ) -> SetGoal.Response:
+        try:
+            proprio = np.array(request.proprio, np.float32) if request.proprio else None
+            image = image_to_rgb(request.goal_image, "goal_image")
+            self.set_goal(image, proprio, request.tolerance)
+            response.success = True
+        except UserError as error:
+            response.message = str(error)
+        return response
+
+    def _on_e_stop(self, message: Bool) -> None:
+        self._e_stop = message.data
+        if self._filter is not None:
+            self._filter.e_stop(message.data)
+            self._mailbox.urge()
+
+    def _read_joints(self, message: JointState, field: str) -> np.ndarray | None:
+        dim = self._controller.engine.model.config.proprio_dim
+        names = self.config.joint_names
+        return joint_state_to_array(message, names, dim, field) if dim else None
+
+    # ---- goals: the driver of ``reach_goal`` ---------------------------------------------------
+
+    def set_goal(self, image: np.ndarray, proprio: np.ndarray | None, tolerance: float) -> Goal:
+        """Pursue a goal; a new goal also releases an e-stop that was let go.
+
+        Raises:
+            UserError: not active, e-stop engaged, or a picture or number that cannot be used.
+        """
+        if self._loop is None:
+            raise UserError("controller: not active; configure and activate mpc_node first")
+        try:
+            goal = self._controller.check_goal(image, proprio, tolerance)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        if not self._filter.reset():
+            raise UserError("e_stop: engaged; send false first")
+        self._controller.pursue(goal)
+        return goal
+
+    def current_goal(self) -> Goal | None:
+        """Goal pursued now; None when idle or not active."""
+        return self._controller.goal if self._loop is not None else None
+
+    def clear_goal(self) -> None:
+        """Become idle."""
+        if self._controller is not None:
+            self._controller.clear_goal()
+
+    def seconds(self) -> float:
+        """Node clock [s]."""
+        return self.get_clock().now().nanoseconds * 1e-9
+
+    # ---- outputs -------------------------------------------------------------------------------
+
+    def _on_tick(
+        self, result: TickResult, safe: SafeCommand, send: bool, started: float
+    ) -> None:
+        """Publish one tick; in the control thread."""
+        stamp = self.get_clock().now().to_msg()
+        if send:
+            self._command_out.publish(self._format.build(safe.values, stamp))
+        tick_s = monotonic() - started
+        plan = plan_message(result, stamp)
+        if plan is not None:
+            self._plan_out.publish(plan)
+        status = self._telemetry.status(result, tick_s, stamp)
+        self._status_out.publish(status)
+        self.last_result, self.last_status, self._motion = result, status, safe.motion
+        if result.state in (State.SAFE_STOP, State.E_STOP):
+            self._complain("state", f"{result.state.name}: {result.reason}")
+        self._bell.ring()
+
+    def _on_second(self) -> None:
+        """Diagnostics, and a status where no tick publishes one."""
+        if self._loop is None:
+            state, reason = State.UNCONFIGURED, "inactive: configure and activate"
+            if self._fault:
+                state, reason = State.FAULT, self._fault
+            elif self._controller is not None:
+                state, reason = State.IDLE, "inactive: activate"
+            stamp = self.get_clock().now().to_msg()
+            self.last_status = blank_status(state, reason, self.limits.dry_run, stamp)
+            self._status_out.publish(self.last_status)
+            self._bell.ring()
+        message = diagnostics(self.get_name(), self.last_status, self._motion.value)
+        self._diagnostics_out.publish(message)
+
+    def _complain(self, source: str, reason: str) -> None:
+        """Log what is wrong, once per change and then every few seconds."""
+        now = monotonic()
+        words, when = self._told.get(source, ("", -math.inf))
+        # Numbers change all the time; what is said is the same.
+        gist = "".join(letter for letter in reason if not letter.isdigit())
+        if gist != words or now - when > REPEAT_S:
+            self._told[source] = (gist, now)
+            self.get_logger().error(reason)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node; exit code 0 after SIGINT or SIGTERM, 2 for unusable parameters."""
+    return run_node(MpcNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
