@@ -161,7 +161,6 @@ def _draw_request(request: Path, answer: Path) -> None:
     size = int(loaded["size"])
     model = build_model()
     model.vis.global_.fovy = VIEW  # with parallel projection: the height of the view [m]
-    model.vis.global_.orthographic = 1
     data = mujoco.MjData(model)
     camera = mujoco.MjvCamera()
     camera.type = mujoco.mjtCamera.mjCAMERA_FREE
