@@ -242,7 +242,10 @@ def make_policy(
         # In closed loop the period bounds a tick; an open-loop plan is made before the motion.
         period = model.config.control_period if spec.mode == "mpc" else float("inf")
         budget = Budget(spec.budget_fraction, reference.seconds, period)
-    config = planner_config(spec.planner, **parse_options(spec.planner, spec.options))
+    try:
+        config = planner_config(spec.planner, **parse_options(spec.planner, spec.options))
+    except ValueError as error:
+        raise UserError(f"options: {error}") from error
     planner = make_planner(spec.planner, model, objective, config, compile=spec.compile)
     planner.warm_up()
     every = spec.replan_every if spec.mode == "mpc" else 0
@@ -323,12 +326,12 @@ def parse_options(planner: str, options: tuple[str, ...]) -> dict[str, Any]:
         name, found, text = option.partition("=")
         if not found or name not in defaults:
             known = ", ".join(defaults)
-            raise UserError(f"options: {option!r}; name=value with one of {known} expected")
+            raise UserError(f"{option!r}; name=value with one of {known} expected")
         kind = type(defaults[name])
         try:
             parsed[name] = text.lower() in ("1", "true", "yes") if kind is bool else kind(text)
         except ValueError as error:
-            raise UserError(f"options: {name}: {text!r} is no {kind.__name__}") from error
+            raise UserError(f"{name}: {text!r} is no {kind.__name__}") from error
     return parsed
 
 
@@ -353,7 +356,8 @@ class Config:
         budget_fraction: planning time per tick as a share of the CEM reference's; 0: no deadline.
             Unset: 0.1, and no deadline for cem, which is the reference itself.
         compile: use compiled code where that is faster.
-        workers: processes; timings mean something with 1 only.
+        threads: threads of torch; 0: torch's own choice.
+        workers: processes; timings, and budgets in time, mean something with 1 only.
         report: JSON file to write.
     """
 
@@ -372,12 +376,15 @@ class Config:
     options: tuple[str, ...] = ()
     budget_fraction: float | None = None
     compile: bool = True
+    threads: int = 0
     workers: int = 1
     report: Path | None = None
 
 
 def run(config: Config) -> int:
     """Evaluate, print the row and write the report; the exit code."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
     fraction = config.budget_fraction
     if fraction is None:
         fraction = 0.0 if config.planner == "cem" else 0.1
@@ -397,12 +404,9 @@ def run(config: Config) -> int:
     )
     print(format_row(row))
     if config.report is not None:
-        write_report(config.report, None, config.seed, [row], reference=_as_dict(reference))
+        facts = None if reference is None else reference.as_dict()
+        write_report(config.report, None, config.seed, [row], cem_reference=facts)
     return 0
-
-
-def _as_dict(reference: CemReference | None) -> dict[str, Any] | None:
-    return None if reference is None else reference.as_dict()
 
 
 def format_row(row: dict[str, Any]) -> str:

@@ -72,3 +72,29 @@ def summary_ms(values: Sequence[float]) -> dict[str, float | int]:
     """The row ``tick_ms`` of a report: p50, p95, p99, max [ms] and n."""
     row: dict[str, float | int] = {f"p{q}": percentile(values, q) for q in (50, 95, 99)}
     return row | {"max": max(values, default=math.nan), "n": len(values)}
+
+
+def difference_interval(
+    successes: int, n: int, other_successes: int, other_n: int
+) -> tuple[float, float]:
+    """95 % interval of the difference of two success rates, first minus second (Newcombe 1998).
+
+    Newcombe's method 10 joins the two Wilson intervals; it takes the samples as independent,
+    which is conservative when both saw the same goals.
+
+    Args:
+        successes: of the first, 0 to ``n``.
+        n: trials of the first, at least 1.
+        other_successes: of the second, 0 to ``other_n``.
+        other_n: trials of the second, at least 1.
+
+    >>> low, high = difference_interval(56, 70, 48, 80)
+    >>> f"{low:.4f} {high:.4f}"
+    '0.0524 0.3339'
+    """
+    first, second = successes / n, other_successes / other_n
+    low, high = wilson(successes, n)
+    other_low, other_high = wilson(other_successes, other_n)
+    down = math.hypot(first - low, other_high - second)
+    up = math.hypot(high - first, second - other_low)
+    return first - second - down, first - second + up

@@ -1,0 +1,99 @@
+"""The planner table: what is measured at which budget, and how it is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from point_task import ENV_ID, PointModel
+
+from wm_mpc import bench
+from wm_mpc.bench import CURVE, Config, at_budget, compare, run, table_settings
+from wm_mpc.errors import UserError
+from wm_mpc.evaluation import EvalSettings, parse_options
+from wm_mpc.objective import GoalObjective, ObjectiveConfig
+from wm_mpc.planners import PLANNERS, planner_config
+from wm_mpc.speed import measure_speed
+
+
+def test_cem_runs_in_full_and_at_the_budget() -> None:
+    config = Config(task=ENV_ID, planners="cem,adam,none", goal_offsets="10,20")
+    rows = [
+        (s.planner, s.budget_fraction, s.goal_offset) for s in table_settings(config, ENV_ID)
+    ]
+    one = [("cem", 0.0), ("cem", 0.1), ("adam", 0.1), ("none", 0.0)]
+    assert rows == [(*r, 10) for r in one] + [(*r, 20) for r in one]
+
+
+def test_offsets_must_be_numbers() -> None:
+    with pytest.raises(UserError, match="goal_offsets: 'a'"):
+        list(table_settings(Config(goal_offsets="a"), "pusht"))
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+@pytest.mark.parametrize("fraction", CURVE)
+def test_planners_fit_every_budget(name: str, fraction: float) -> None:
+    spec = at_budget(EvalSettings("pusht", name), fraction)
+    config = planner_config(name, **parse_options(name, spec.options))
+    assert spec.budget_fraction == fraction
+    if hasattr(config, "samples"):
+        share = config.samples * config.iterations / 9000
+        assert share <= 1.3 * fraction + 0.01
+
+
+def test_the_users_options_win() -> None:
+    spec = EvalSettings("pusht", "adam", options=("iterations=7",))
+    options = at_budget(spec, 0.1).options
+    assert parse_options("adam", options)["iterations"] == 7
+
+
+def measured(planner: str, successes: int, budget: float | None = 0.1) -> dict:
+    return {
+        "task": "t", "planner": planner, "goal_offset": 25, "successes": successes, "n": 100,
+        "success_rate": successes / 100, "budget_fraction": budget, "cem_ratio_wall": 0.08,
+        "final_error": {"median": 1.0},
+    }
+
+
+def test_the_best_gradient_planner_is_compared_with_cem_in_full() -> None:
+    rows = [
+        measured("cem", 80, None), measured("cem", 20), measured("adam", 85),
+        measured("mppi", 99), measured("grasp", 60),
+    ]
+    (found,) = compare(rows)
+    assert found["planner"] == "adam"
+    assert found["difference"] == pytest.approx(0.05)
+    low, high = found["difference_ci95"]
+    assert low < 0 < 0.05 < high
+
+
+def test_the_command_writes_table_curve_and_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.WorldModel, "load", lambda path: PointModel())
+    path = tmp_path / "bench.json"
+    config = Config(
+        task=ENV_ID, planners="cem,adam", goals=2, model=tmp_path, curve=True, report=path,
+        replan_every=5, options=("cem.iterations=3", "adam.iterations=20"),
+    )
+    assert run(config) == 0
+    report = json.loads(path.read_text())
+    assert [r["planner"] for r in report["results"]] == ["cem", "cem", "adam"]
+    assert report["results"][0]["success_rate"] == 1
+    assert len(report["curve"]) == 2 * len(CURVE)
+    assert report["comparisons"][0]["planner"] == "adam"
+    facts = report["tasks"][ENV_ID]
+    assert facts["cem_reference"]["transitions"] == 45_000
+    assert {r["starts"] for r in facts["gradient_speed"]} == {1, 8}
+    table = path.with_suffix(".md").read_text().splitlines()
+    assert len(table) == 2 + 3
+    assert all(line.count("|") == table[0].count("|") for line in table)
+    assert path.with_suffix(".png").stat().st_size > 1000
+
+
+def test_speed_reports_both_loops() -> None:
+    objective = GoalObjective(ObjectiveConfig(), 3, 1, 2)
+    (row,) = measure_speed(PointModel(), objective, batches=(2,), repeats=1)
+    assert row["eager_ms"] > 0 and row["planner_ms"] > 0
+    assert row["speedup"] == pytest.approx(row["eager_ms"] / row["planner_ms"])

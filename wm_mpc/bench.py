@@ -1,0 +1,252 @@
+"""The planner table at a stated budget: same model, goals and step budget for every planner.
+
+One row per task, goal distance and planner; CEM always runs in full as well, because its time is
+what budgets are shares of. With ``curve`` every planner also runs at several budgets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wm_mpc.budget import CemReference
+from wm_mpc.errors import UserError
+from wm_mpc.evaluation import ASSETS, EvalSettings, evaluate, format_row
+from wm_mpc.objective import GoalObjective, ObjectiveConfig
+from wm_mpc.planners import PLANNERS
+from wm_mpc.report import write_report
+from wm_mpc.speed import measure_speed
+from wm_mpc.stats import difference_interval
+from wm_mpc.world_model import WorldModel
+
+CURVE = (0.01, 0.03, 0.1, 0.3, 1.0)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Compare planners in the true simulator at one budget.
+
+    Attributes:
+        task: tasks, separated by commas: pusht, point_maze, wall.
+        planners: planners and baselines (none, random, replay), separated by commas.
+        goals: episodes per row.
+        seed: starts, goals and all draws derive from it.
+        model: world-model folder; unset: the bundled one of each task.
+        label: name of the model in the report.
+        mode: mpc (closed loop) or open_loop.
+        replan_every: control steps between two plans in closed loop.
+        goal_offsets: control steps between start and goal, separated by commas; empty: the task's.
+        budget_fraction: planning time per tick as a share of the CEM reference's; 0: no deadline.
+        curve: also measure success over the budgets 1, 3, 10, 30 and 100 % of CEM's time.
+        objective: goal cost.
+        options: fields of the planners' configurations, planner.name=value.
+        compile: use compiled code where that is faster.
+        threads: threads of torch; 0: torch's own choice.
+        workers: processes; timings, and budgets in time, mean something with 1 only.
+        report: JSON file; a table (.md) and, with curve, a plot (.png) are written beside it.
+    """
+
+    task: str = "pusht"
+    planners: str = "cem,mppi,gd,adam,grasp,latco"
+    goals: int = 50
+    seed: int = 0
+    model: Path | None = None
+    label: str = "base"
+    mode: str = "mpc"
+    replan_every: int = 1
+    goal_offsets: str = ""
+    budget_fraction: float = 0.1
+    curve: bool = False
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    options: tuple[str, ...] = ()
+    compile: bool = True
+    threads: int = 0
+    workers: int = 1
+    report: Path | None = None
+
+
+def run(config: Config) -> int:
+    """Measure the table, print it and write the report; the exit code."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    rows: list[dict[str, Any]] = []
+    curve: list[dict[str, Any]] = []
+    facts: dict[str, Any] = {}
+    for task in config.task.split(","):
+        model = WorldModel.load(config.model or ASSETS / task)
+        objective = GoalObjective(config.objective, 5, model.visual_dim, model.proprio_width)
+        reference = CemReference.calibrate(model, objective, compile=config.compile)
+        facts[task] = {
+            "cem_reference": reference.as_dict(),
+            "gradient_speed": measure_speed(model, objective),
+        }
+        for spec in table_settings(config, task):
+            rows.append(measure(config, spec, model, reference))
+            print(format_row(rows[-1]))
+        for spec in curve_settings(config, task) if config.curve else ():
+            curve.append(measure(config, spec, model, reference))
+            print(format_row(curve[-1]))
+    comparisons = compare(rows)
+    print(markdown(rows))
+    if config.report is not None:
+        write_report(
+            config.report, None, config.seed, rows,
+            curve=curve, comparisons=comparisons, tasks=facts,
+        )
+        config.report.with_suffix(".md").write_text(markdown(rows) + "\n")
+        if curve:
+            plot_curve(curve, config.report.with_suffix(".png"))
+    return 0
+
+
+def measure(
+    config: Config, spec: EvalSettings, model: WorldModel, reference: CemReference
+) -> dict[str, Any]:
+    """One row."""
+    settings = {f.name: getattr(spec, f.name) for f in fields(spec)}
+    return evaluate(
+        model, **settings, reference=reference, workers=config.workers, label=config.label
+    )
+
+
+def table_settings(config: Config, task: str) -> Iterator[EvalSettings]:
+    """Rows of the table for one task: every planner at the budget, and CEM in full.
+
+    Raises:
+        UserError: a goal distance that is no number.
+    """
+    try:
+        offsets = [int(text) for text in config.goal_offsets.split(",") if text] or [0]
+    except ValueError as error:
+        text = config.goal_offsets
+        raise UserError(f"goal_offsets: {text!r}; whole numbers expected") from error
+    names = config.planners.split(",")
+    for offset in offsets:
+        for name in names:
+            spec = settings(config, task, name, offset)
+            if name == "cem":
+                yield replace(spec, budget_fraction=0.0)
+            if name != "cem" or config.budget_fraction:
+                yield at_budget(spec, config.budget_fraction)
+
+
+def curve_settings(config: Config, task: str) -> Iterator[EvalSettings]:
+    """Rows of the success-over-budget curve for one task."""
+    for name in config.planners.split(","):
+        for fraction in CURVE if name in PLANNERS else ():
+            yield at_budget(settings(config, task, name, 0), fraction)
+
+
+def settings(config: Config, task: str, planner: str, offset: int) -> EvalSettings:
+    """Evaluation settings of one planner."""
+    prefix = planner + "."
+    options = tuple(o.removeprefix(prefix) for o in config.options if o.startswith(prefix))
+    return EvalSettings(
+        task, planner, config.goals, config.seed, config.mode, config.replan_every,
+        goal_offset=offset, objective=config.objective, options=options, compile=config.compile,
+    )
+
+
+def at_budget(spec: EvalSettings, fraction: float) -> EvalSettings:
+    """Fit a planner to a share of CEM's time: what it does at most; the deadline does the rest.
+
+    Sampling planners shrink samples and iterations alike, since a few iterations of many samples
+    would not converge and one iteration alone might not fit. Gradient planners get enough
+    iterations to fill the time. The user's own options win.
+    """
+    if spec.planner not in PLANNERS:
+        return spec
+    if not fraction:
+        return replace(spec, budget_fraction=0.0)
+    default = PLANNERS[spec.planner].config
+    root = min(fraction, 1.0) ** 0.5
+    if hasattr(default, "samples"):
+        samples = max(16, round(300 * root))
+        sizes = {"samples": samples, "iterations": max(3, round(30 * root))}
+        if hasattr(default, "elites"):
+            sizes["elites"] = max(2, samples // 10)
+    else:
+        sizes = {"iterations": max(10, round(600 * fraction))}
+    fitted = tuple(f"{name}={value}" for name, value in sizes.items())
+    return replace(spec, budget_fraction=fraction, options=fitted + spec.options)
+
+
+def compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Best gradient planner within the budget against CEM in full, per task and goal distance."""
+    found = []
+    for cem in rows:
+        if cem["planner"] != "cem" or cem["budget_fraction"]:
+            continue
+        rivals = [
+            r for r in rows
+            if r["planner"] in ("gd", "adam", "grasp", "latco", "hybrid")
+            and (r["task"], r["goal_offset"]) == (cem["task"], cem["goal_offset"])
+        ]
+        if not rivals:
+            continue
+        best = max(rivals, key=lambda r: (r["successes"], -r["final_error"]["median"]))
+        interval = difference_interval(best["successes"], best["n"], cem["successes"], cem["n"])
+        found.append({
+            "task": cem["task"], "goal_offset": cem["goal_offset"], "planner": best["planner"],
+            "difference": best["success_rate"] - cem["success_rate"],
+            "difference_ci95": list(interval), "cem_ratio_wall": best["cem_ratio_wall"],
+        })
+    return found
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The table for people."""
+    lines = [
+        "| task | goal | planner | budget | success % [95 %] | error median / p90 | "
+        "plan ms p50 / p95 / p99 | transitions | % of CEM time | 1000 transitions/s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        low, high = row["success_ci95"]
+        error, ms = row["final_error"], row["plan_ms"]
+        budget = f"{100 * row['budget_fraction']:g} %" if row["budget_fraction"] else "-"
+        ratio = row["cem_ratio_wall"]
+        plans = ms["n"] > 0
+        cells = (
+            row["task"], row["goal_offset"], row["planner"], budget,
+            f"{100 * row['success_rate']:.0f} [{100 * low:.0f}, {100 * high:.0f}]",
+            f"{error['median']:.3g} / {error['p90']:.3g} {error['unit']}",
+            f"{ms['p50']:.1f} / {ms['p95']:.1f} / {ms['p99']:.1f}" if plans else "-",
+            f"{row['transitions_per_tick']:.0f}" if plans else "-",
+            "-" if ratio is None else f"{100 * ratio:.1f}",
+            f"{row['transitions_per_s'] / 1e3:.0f}" if plans else "-",
+        )
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def plot_curve(rows: list[dict[str, Any]], path: Path) -> None:
+    """Success over the share of CEM's time really used, one panel per task."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    tasks = list(dict.fromkeys(r["task"] for r in rows))
+    size = (4.5 * len(tasks), 3.5)
+    figure, axes = plt.subplots(1, len(tasks), figsize=size, squeeze=False, sharey=True)
+    for axis, task in zip(axes[0], tasks, strict=True):
+        for planner in dict.fromkeys(r["planner"] for r in rows):
+            line = [r for r in rows if (r["task"], r["planner"]) == (task, planner)]
+            shares = [100 * r["budget_fraction"] for r in line]
+            rates = [100 * r["success_rate"] for r in line]
+            low = [100 * (r["success_rate"] - r["success_ci95"][0]) for r in line]
+            high = [100 * (r["success_ci95"][1] - r["success_rate"]) for r in line]
+            axis.errorbar(shares, rates, (low, high), marker="o", capsize=2, label=planner)
+        label = "planning time, % of CEM 300 x 30"
+        axis.set(xscale="log", title=task, xlabel=label, ylim=(0, 100))
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel("success, % (95 % interval)")
+    axes[0][-1].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
