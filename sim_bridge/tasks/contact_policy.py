@@ -37,6 +37,7 @@ class PushTContact:
     _FREE, _WANDER, _SLOPPY = 0.10, 0.06, 0.15
     _AGENT_LOW, _AGENT_HIGH = 22.0, 490.0
     _BLOCK_LOW, _BLOCK_HIGH = 100.0, 412.0
+    _WALL_LOW, _WALL_HIGH = 62.0, 450.0
 
     def __init__(self, spec: TaskSpec, rng: np.random.Generator) -> None:
         """Create the policy for one trajectory; ``rng`` is owned by the caller."""
@@ -62,9 +63,21 @@ class PushTContact:
             distance = math.hypot(offset[0], offset[1])
             offset = offset * min(1.0, self._speed / max(distance, 1e-9))
             action = offset / 100.0 + self._noise * self._rng.standard_normal(2)
+        action = self._spare_walls(action, state)
         # Keep the target, and so the agent, inside the arena.
         low, high = (self._AGENT_LOW - agent) / 100.0, (self._AGENT_HIGH - agent) / 100.0
         return np.clip(np.clip(action, low, high), -1.0, 1.0).astype(np.float32)
+
+    def _spare_walls(self, action: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """Do not squeeze the block into a wall: the agent is stronger than any wall."""
+        centre = _to_world(self._CENTRE, state)
+        behind = state[:2] - centre
+        if math.hypot(behind[0], behind[1]) > self._REACH + 50.0:
+            return action
+        squeezes = ((centre < self._WALL_LOW) & (action < 0) & (behind > 0)) | (
+            (centre > self._WALL_HIGH) & (action > 0) & (behind < 0)
+        )
+        return np.where(squeezes, 0.0, action)
 
     def _destination(self, state: np.ndarray) -> np.ndarray:
         if self._phase == "approach":
