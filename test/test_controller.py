@@ -184,7 +184,7 @@ def test_one_hiccup_costs_little_time_and_is_forgotten(rig: Rig) -> None:
     assert rig.tick().deadline_missed
     rig.planner.takes_s = 0.01
     assert rig.controller._reserve <= 0.05 * 0.05 + 1e-9
-    for _ in range(6):
+    for _ in range(101):
         assert not rig.tick().deadline_missed
     assert rig.controller._reserve == 0.0
 
@@ -304,11 +304,15 @@ def test_distance_ignores_an_unknown_goal_posture(rig: Rig) -> None:
     assert alone == pytest.approx(known * math.sqrt((visual + 4) / visual), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", PLANNERS)
-def test_no_planner_heeds_an_unknown_goal_posture(encoder: object, name: str) -> None:
+# Lifted planners place states between now and the goal: there the posture counts as a guess.
+@pytest.mark.parametrize("name", [name for name in PLANNERS if name not in ("grasp", "latco")])
+@pytest.mark.parametrize("compile", [False, True])
+def test_no_planner_heeds_an_unknown_goal_posture(
+    encoder: object, name: str, compile: bool
+) -> None:
     model = tiny_model(encoder)
     objective = GoalObjective(ObjectiveConfig(), HORIZON, model.visual_dim, model.proprio_width)
-    planner = make_planner(name, model, objective, compile=False)
+    planner = make_planner(name, model, objective, compile=compile)
     latent, goal = torch.randn(2, 10, generator=torch.Generator().manual_seed(0))
     other = goal.clone()
     other[model.visual_dim :] += 3.0

@@ -342,12 +342,12 @@ class Controller:
     def _keep_reserve(self, late: float) -> None:
         """Learn how much later than asked planning ends: a last evaluation follows the search.
 
-        Up in steps of 5 % of the budget and down in steps of 1 %, so that it settles where one
-        tick in six is later, and a single hiccup of the machine costs little.
+        Up in steps of 5 % of the budget and down in steps of 0.05 %, so that it settles where one
+        tick in a hundred is later, and a single hiccup of the machine costs little.
         """
         budget = self.engine.budget.seconds
         up = min(late, self._reserve + 0.05 * budget)
-        down = max(late, self._reserve - 0.01 * budget, 0.0)
+        down = max(late, self._reserve - 0.0005 * budget, 0.0)
         self._reserve = min(up if late > self._reserve else down, budget / 2)
 
     def _latest(self) -> float:
