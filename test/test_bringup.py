@@ -136,15 +136,17 @@ def test_robot_commands_nothing_until_it_is_told_to() -> None:
 
 
 def test_arguments_override_the_file_with_typed_values() -> None:
-    nodes = resolve("pusht_sim", seed="7", control_rate_hz="5", dry_run="false", model="/m/12")
+    nodes = resolve("pusht_sim", seed="7", real_time_factor="5", dry_run="false", model="/m/12")
     assert nodes["mpc_node"].overrides == {
         "seed": 7,
         "use_sim_time": False,
         "model": "/m/12",
-        "control_rate_hz": 5.0,
         "dry_run": False,
     }
-    assert nodes["sim_bridge"].overrides["control_rate_hz"] == 5.0
+    assert nodes["sim_bridge"].overrides["real_time_factor"] == 5.0
+    robot = resolve("robot", control_rate_hz="20", record="true", bag="b")
+    assert robot["mpc_node"].overrides["control_rate_hz"] == 20.0
+    assert robot["recorder_node"].overrides["out"] == "b"
 
 
 def test_absent_arguments_leave_the_file_alone() -> None:
@@ -156,7 +158,11 @@ def test_absent_arguments_leave_the_file_alone() -> None:
 def test_robot_topics_are_remapped_for_every_node_that_uses_them() -> None:
     given = {"image_topic": "/cam/color", "command_topic": "/arm/command", "record": "true"}
     for node in resolve("robot", **given).values():
-        assert node.remappings == (("image", "/cam/color"), ("command", "/arm/command"))
+        assert node.remappings == (
+            ("image", "/cam/color"),
+            ("image/compressed", "/cam/color/compressed"),
+            ("command", "/arm/command"),
+        )
 
 
 @pytest.mark.parametrize("argument", ["online_finetune", "record"])
@@ -190,7 +196,7 @@ def test_values_may_hold_the_separator_and_may_be_empty() -> None:
     ("given", "said"),
     [
         ({"seed": "x"}, "seed: 'x'; an integer expected"),
-        ({"control_rate_hz": "fast"}, "control_rate_hz: 'fast'; a number expected"),
+        ({"real_time_factor": "fast"}, "real_time_factor: 'fast'; a number expected"),
         ({"record": "yes"}, "record: 'yes'; one of true, false expected"),
         ({"log_level": "loud"}, "log_level: 'loud'; one of debug"),
         ({"params_file": "none.yaml"}, "params_file: .*none.yaml does not exist"),

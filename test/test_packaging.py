@@ -33,7 +33,9 @@ SCRIPTS = sorted((ROOT / "scripts").iterdir())
 def pins() -> dict[str, Requirement]:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    return {canonical(r.name): r for r in requirements}
+    # where two Python versions have pins of their own, the newer one's
+    newest = [r for r in requirements if "<" not in str(r.marker or "")]
+    return {canonical(r.name): r for r in newest}
 
 
 def canonical(name: str) -> str:

@@ -113,16 +113,24 @@ def _common(config: str) -> tuple[Argument, ...]:
         Argument("planner", "", "Planner, e.g. adam, cem; empty: the parameter file's."),
         Argument("device", "", "cpu, cuda or cuda:N; empty: the parameter file's."),
         Argument("seed", "", "Seed of every random draw (integer); empty: the parameter file's."),
-        Argument("control_rate_hz", "", "Control rate [Hz]; empty: the parameter file's."),
         Argument("dry_run", "", "true: plan and report, publish no command.", ("", *_BOOL)),
         Argument("use_sim_time", "false", "Take time from /clock.", _BOOL),
         Argument("online_finetune", "false", "Also start trainer_node.", _BOOL),
         Argument("record", "false", "Also start recorder_node.", _BOOL),
+        Argument("bag", "", "Folder of the recorded bag; empty: named by task and time of day."),
         Argument("log_level", "info", "Log level of all nodes.", _LOG_LEVELS),
     )
 
 
+_SIMULATED = (
+    Argument(
+        "real_time_factor",
+        "",
+        "Simulated over wall time; other than 1 needs use_sim_time:=true.",
+    ),
+)
 _ROBOT = (
+    Argument("control_rate_hz", "", "Control rate [Hz]; empty: the parameter file's."),
     Argument("task", "", "Task the model was trained for; empty: the parameter file's."),
     Argument(
         "command_type",
@@ -133,6 +141,7 @@ _ROBOT = (
     Argument("image_topic", "", "Camera topic, sensor_msgs/Image; empty: image."),
     Argument("proprio_topic", "", "Joint state topic, sensor_msgs/JointState; empty: proprio."),
     Argument("goal_topic", "", "Goal picture topic, sensor_msgs/Image; empty: goal_image."),
+    Argument("goal_proprio_topic", "", "Joint state at the goal; empty: goal_proprio."),
     Argument("command_topic", "", "Topic the robot listens to; empty: command."),
     Argument("e_stop_topic", "", "Emergency stop topic, std_msgs/Bool; empty: e_stop."),
 )
@@ -140,23 +149,25 @@ _TOPICS = {
     "image": "image_topic",
     "proprio": "proprio_topic",
     "goal_image": "goal_topic",
+    "goal_proprio": "goal_proprio_topic",
     "command": "command_topic",
     "e_stop": "e_stop_topic",
 }
+# a remapping holds for one exact name; these come in a second form
+_ALSO_COMPRESSED = ("image",)
 _SHARED = {"seed": "seed", "use_sim_time": "use_sim_time"}
 _MPC = {
     **_SHARED,
     "model": "model",
     "planner": "planner",
     "device": "device",
-    "control_rate_hz": "control_rate_hz",
     "dry_run": "dry_run",
 }
 
 
 def _extras(parameters: Mapping[str, str], topics: Mapping[str, str]) -> tuple[NodeSpec, ...]:
     trainer = {**_SHARED, **parameters, "model": "model", "device": "device"}
-    recorder = {"use_sim_time": "use_sim_time", **parameters}
+    recorder = {"use_sim_time": "use_sim_time", **parameters, "out": "bag"}
     return (
         NodeSpec("trainer_node", "trainer_node", trainer, topics, False, "online_finetune"),
         NodeSpec("recorder_node", "recorder_node", recorder, topics, False, "record"),
@@ -164,18 +175,20 @@ def _extras(parameters: Mapping[str, str], topics: Mapping[str, str]) -> tuple[N
 
 
 def _simulated(task: str, title: str) -> Bringup:
-    bridge = {**_SHARED, "control_rate_hz": "control_rate_hz"}
+    bridge = {**_SHARED, "real_time_factor": "real_time_factor"}
     nodes = (
         NodeSpec("sim_bridge", "sim_bridge", bridge, {}),
         NodeSpec("mpc_node", "mpc_node", _MPC, {}),
         *_extras({}, {}),
     )
     description = f"{title} in simulation, driven by the controller."
-    return Bringup(f"{task}_sim", description, _common(f"{task}.yaml"), nodes)
+    arguments = (*_common(f"{task}.yaml"), *_SIMULATED)
+    return Bringup(f"{task}_sim", description, arguments, nodes)
 
 
 def _robot() -> Bringup:
-    parameters = {**_MPC, "task": "task", "command_type": "command_type"}
+    own = ("task", "command_type", "control_rate_hz")
+    parameters = {**_MPC, **{name: name for name in own}}
     nodes = (
         NodeSpec("mpc_node", "mpc_node", parameters, _TOPICS),
         *_extras({"task": "task"}, _TOPICS),
@@ -258,9 +271,10 @@ def resolve(bringup: Bringup, given: Mapping[str, str]) -> list[ResolvedNode]:
                 if values[argument]
             },
             remappings=tuple(
-                (topic, values[argument])
+                pair
                 for topic, argument in node.remappings.items()
                 if values[argument]
+                for pair in _remap(topic, values[argument])
             ),
             log_level=values["log_level"],
             required=node.required,
@@ -270,10 +284,17 @@ def resolve(bringup: Bringup, given: Mapping[str, str]) -> list[ResolvedNode]:
     ]
 
 
+def _remap(topic: str, target: str) -> list[tuple[str, str]]:
+    pairs = [(topic, target)]
+    if topic in _ALSO_COMPRESSED:
+        pairs.append((f"{topic}/compressed", f"{target}/compressed"))
+    return pairs
+
+
 def _typed(argument: str, text: str) -> Any:
     """Parameters are typed where launch arguments are text: read the text as the node will."""
     try:
-        if argument == "control_rate_hz":
+        if argument in ("control_rate_hz", "real_time_factor"):
             return float(text)
         if argument == "seed":
             return int(text)
