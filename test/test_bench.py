@@ -11,7 +11,7 @@ from point_task import ENV_ID, PointModel
 from wm_mpc import bench
 from wm_mpc.bench import CURVE, Config, at_budget, compare, run, table_settings
 from wm_mpc.errors import UserError
-from wm_mpc.evaluation import EvalSettings, parse_options
+from wm_mpc.eval_jobs import EvalSettings, parse_options
 from wm_mpc.objective import GoalObjective, ObjectiveConfig
 from wm_mpc.planners import PLANNERS, planner_config
 from wm_mpc.speed import measure_speed

@@ -13,15 +13,8 @@ from point_task import ENV_ID, PointModel
 from wm_mpc.budget import CemReference
 from wm_mpc.episodes import Episode, run_episode
 from wm_mpc.errors import UserError
-from wm_mpc.evaluation import (
-    Config,
-    EvalSettings,
-    episode_seed,
-    evaluate,
-    make_env,
-    parse_options,
-    run,
-)
+from wm_mpc.eval_jobs import EvalSettings, episode_seed, make_env, parse_options
+from wm_mpc.evaluation import Config, evaluate, run
 
 REFERENCE = CemReference(0.1, 45_000, 3, 30, 30, "cpu", 1)
 OBJECTIVE_KEYS = {

@@ -15,7 +15,8 @@ import torch
 
 from wm_mpc.budget import CemReference
 from wm_mpc.errors import UserError
-from wm_mpc.evaluation import ASSETS, EvalSettings, evaluate, format_row
+from wm_mpc.eval_jobs import EvalSettings
+from wm_mpc.evaluation import ASSETS, evaluate, format_row
 from wm_mpc.objective import GoalObjective, ObjectiveConfig
 from wm_mpc.planners import PLANNERS
 from wm_mpc.report import write_report
@@ -47,6 +48,7 @@ class Config:
         compile: use compiled code where that is faster.
         threads: threads of torch; 0: torch's own choice.
         workers: processes; timings, and budgets in time, mean something with 1 only.
+        ray: share the episodes on a Ray cluster (RAY_ADDRESS, or a local one of ``workers``).
         report: JSON file; a table (.md) and, with curve, a plot (.png) are written beside it.
     """
 
@@ -66,6 +68,7 @@ class Config:
     compile: bool = True
     threads: int = 0
     workers: int = 1
+    ray: bool = False
     report: Path | None = None
 
 
@@ -109,7 +112,8 @@ def measure(
     """One row."""
     settings = {f.name: getattr(spec, f.name) for f in fields(spec)}
     return evaluate(
-        model, **settings, reference=reference, workers=config.workers, label=config.label
+        model, **settings, reference=reference, workers=config.workers, label=config.label,
+        ray=config.ray,
     )
 
 

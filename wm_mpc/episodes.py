@@ -16,6 +16,7 @@ from torch import Tensor
 from wm_mpc.budget import Budget, Clock, monotonic
 from wm_mpc.errors import UserError
 from wm_mpc.planners import Plan, Planner, PlanRequest
+from wm_mpc.planners.amortised import Proposer
 from wm_mpc.planners.proposals import shift_plan, shift_states
 from wm_mpc.world_model import WorldModel
 
@@ -128,6 +129,7 @@ class PlanningPolicy:
             (open loop).
         budget: planning time per tick, or None for no deadline.
         clock: monotonic clock of deadlines and timings, the planner's.
+        proposer: learned guess of the plan, one more start of every search; None: none.
     """
 
     def __init__(
@@ -137,7 +139,9 @@ class PlanningPolicy:
         replan_every: int,
         budget: Budget | None = None,
         clock: Clock = monotonic,
+        proposer: Proposer | None = None,
     ) -> None:
+        self.proposer = proposer
         self.model, self.planner, self.clock = model, planner, clock
         self.replan_every, self.budget = replan_every, budget
         self.device = model.action_mean.device
@@ -176,9 +180,12 @@ class PlanningPolicy:
         latent = self.encode(observation)
         warm, states = self.shifted(since)
         deadline = None if self.budget is None else self.budget.deadline(self.clock())
+        guess = None
+        if self.proposer is not None:
+            guess = self.proposer.propose(self.model, latent, self.goal)
         self.plan = self.planner.plan(
             PlanRequest(
-                latent, self.goal, warm, warm_states=states, deadline=deadline,
+                latent, self.goal, warm, guess, states, deadline,
                 seed=self.seed * 1009 + episode.steps,
             )
         )

@@ -2,96 +2,24 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from wm_mpc.budget import Budget, CemReference
-from wm_mpc.episodes import (
-    ConstantPolicy,
-    Episode,
-    PlanningPolicy,
-    Policy,
-    RandomPolicy,
-    ReplayPolicy,
-    run_episode,
-)
+from wm_mpc.budget import CemReference
+from wm_mpc.episodes import Episode
 from wm_mpc.errors import UserError
+from wm_mpc.eval_jobs import EvalSettings, make_env, run_episodes
 from wm_mpc.objective import GoalObjective, ObjectiveConfig
-from wm_mpc.planners import PLANNERS, make_planner, planner_config
 from wm_mpc.report import write_report
 from wm_mpc.stats import percentile, summary_ms, wilson
 from wm_mpc.world_model import WorldModel
 
-TASK_IDS = {
-    "pusht": "sim_bridge:wm_mpc/PushT-v0",
-    "point_maze": "sim_bridge:wm_mpc/PointMaze-v0",
-    "wall": "sim_bridge:wm_mpc/Wall-v0",
-}
-BASELINES = ("none", "random", "replay")
 ASSETS = Path(__file__).parent / "assets"
-
-
-@dataclass(frozen=True)
-class EvalSettings:
-    """One measured row: what is evaluated and how.
-
-    Attributes:
-        task: key of ``TASK_IDS``, or any gymnasium id whose environment keeps the tasks' contract.
-        planner: key of ``PLANNERS``, or a baseline: ``none``, ``random``, ``replay``.
-        goals: number of episodes, each with its own start and goal.
-        seed: starts, goals and all of the planner's draws derive from it.
-        mode: ``mpc`` (closed loop) or ``open_loop`` (one plan, executed to its end).
-        replan_every: control steps between two plans in closed loop.
-        steps: control-step budget; 0: the task's own (closed loop), the plan's length (open loop).
-        goal_offset: control steps between start and goal; 0: the task's own.
-        horizon: model steps of a plan; 0: 5 in closed loop, the goal's distance in open loop.
-        objective: goal cost.
-        options: fields of the planner's configuration, ``name=value``.
-        budget_fraction: planning time per tick as a share of the CEM reference's; 0: no deadline.
-        compile: use compiled code where that is faster.
-    """
-
-    task: str
-    planner: str
-    goals: int = 50
-    seed: int = 0
-    mode: str = "mpc"
-    replan_every: int = 1
-    steps: int = 0
-    goal_offset: int = 0
-    horizon: int = 0
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    options: tuple[str, ...] = ()
-    budget_fraction: float = 0.0
-    compile: bool = True
-
-    def __post_init__(self) -> None:
-        if self.task not in TASK_IDS and "/" not in self.task:
-            known = ", ".join(TASK_IDS)
-            raise UserError(f"task: {self.task!r} unknown; {known} or a gymnasium id expected")
-        if self.planner not in PLANNERS and self.planner not in BASELINES:
-            known = ", ".join([*PLANNERS, *BASELINES])
-            raise UserError(f"planner: {self.planner!r} unknown; one of {known} expected")
-        if self.mode not in ("mpc", "open_loop"):
-            raise UserError(f"mode: {self.mode!r}; mpc or open_loop expected")
-        lowest = {"goals": 1, "seed": 0, "replan_every": 1, "steps": 0, "goal_offset": 0}
-        for name, bound in (lowest | {"horizon": 0, "budget_fraction": 0}).items():
-            if not getattr(self, name) >= bound:
-                raise UserError(f"{name}: {getattr(self, name)}; at least {bound} expected")
-
-    @property
-    def plans(self) -> bool:
-        """True unless the planner is a baseline that needs no model."""
-        return self.planner not in BASELINES
 
 
 def evaluate(
@@ -105,6 +33,7 @@ def evaluate(
     workers: int = 1,
     progress: bool = True,
     label: str = "base",
+    ray: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
     """Measure one row.
@@ -121,6 +50,7 @@ def evaluate(
         workers: processes that share the episodes; timings mean something with 1 only.
         progress: show a bar with the running success.
         label: what the row calls the model.
+        ray: share the episodes on a Ray cluster instead of local processes.
         settings: further fields of ``EvalSettings``.
 
     Returns:
@@ -135,121 +65,13 @@ def evaluate(
     episodes: list[Episode] = []
     bar = tqdm(total=goals, desc=f"{task} {planner}", disable=not progress, unit="ep")
     with bar:
-        for episode in _episodes(model, spec, reference, workers):
+        for episode in run_episodes(model, spec, reference, workers, ray):
             episodes.append(episode)
             done = sum(e.success for e in episodes)
             bar.set_postfix(success=f"{done}/{len(episodes)}")
             bar.update()
     episodes.sort(key=lambda e: e.seed)
     return summarise(spec, episodes, reference, label, workers, make_env(spec).unwrapped)
-
-
-def _episodes(
-    model: WorldModel | str | Path | None,
-    spec: EvalSettings,
-    reference: CemReference | None,
-    workers: int,
-) -> Iterator[Episode]:
-    """Yield episodes as they end, in this process or from several."""
-    seeds = [episode_seed(spec.seed, i) for i in range(spec.goals)]
-    if workers <= 1:
-        yield from evaluate_seeds(model, spec, reference, seeds)
-        return
-    path = model.path if isinstance(model, WorldModel) else model
-    if spec.plans and path is None:
-        raise UserError(f"workers: {workers} processes need a model folder, not an unsaved model")
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_single_thread) as pool:
-        shares = [seeds[i :: workers * 4] for i in range(workers * 4)]
-        jobs = [
-            pool.submit(_evaluate_share, path, spec, reference, share) for share in shares if share
-        ]
-        for job in as_completed(jobs):
-            yield from job.result()
-
-
-def _single_thread() -> None:
-    torch.set_num_threads(1)
-
-
-def _evaluate_share(
-    path: Path | None, spec: EvalSettings, reference: CemReference | None, seeds: list[int]
-) -> list[Episode]:
-    return list(evaluate_seeds(path, spec, reference, seeds))
-
-
-def evaluate_seeds(
-    model: WorldModel | str | Path | None,
-    spec: EvalSettings,
-    reference: CemReference | None,
-    seeds: list[int],
-) -> Iterator[Episode]:
-    """Run the episodes of some environment seeds in this process."""
-    if isinstance(model, (str, Path)):
-        model = WorldModel.load(model)
-    size = model.encoder.image_size if model is not None and model.encoder is not None else None
-    env = make_env(spec, size)
-    try:
-        policy, steps = make_policy(spec, model, reference, env.unwrapped.spec_task)
-        options = {"goal_offset": spec.goal_offset} if spec.goal_offset else None
-        for seed in seeds:
-            yield run_episode(env, policy, seed, steps, options)
-    finally:
-        env.close()
-
-
-def make_env(spec: EvalSettings, image_size: int | None = None) -> Any:
-    """Build the task's environment by its gymnasium id; the step budget is kept by the caller."""
-    import gymnasium
-
-    size = {} if image_size is None else {"image_size": image_size}
-    name = TASK_IDS.get(spec.task, spec.task)
-    return gymnasium.make(name, disable_env_checker=True, max_episode_steps=10**9, **size)
-
-
-def make_policy(
-    spec: EvalSettings, model: WorldModel | None, reference: CemReference | None, task: Any
-) -> tuple[Policy, int]:
-    """Policy and control-step budget of one row.
-
-    Args:
-        spec: settings.
-        model: world model, or None for baselines.
-        reference: CEM reference, for the budget.
-        task: the environment's constants (``TaskSpec``).
-    """
-    steps = spec.steps or task.episode_steps
-    if spec.planner == "none":
-        return ConstantPolicy(task.action_dim), steps
-    if spec.planner == "random":
-        return RandomPolicy(np.array(task.action_low), np.array(task.action_high)), steps
-    if spec.planner == "replay":
-        return ReplayPolicy(task.action_dim), steps
-    assert model is not None
-    frameskip = model.config.frameskip
-    horizon = spec.horizon or 5
-    if spec.mode == "open_loop":
-        horizon = spec.horizon or -(-(spec.goal_offset or task.goal_offset) // frameskip)
-        steps = spec.steps or horizon * frameskip
-    device = model.action_mean.device
-    objective = GoalObjective(
-        spec.objective, horizon, model.visual_dim, model.proprio_width, device
-    )
-    budget = None
-    if spec.budget_fraction:
-        if reference is None:
-            reference = CemReference.calibrate(model, objective, compile=spec.compile)
-        # In closed loop the period bounds a tick; an open-loop plan is made before the motion.
-        period = model.config.control_period if spec.mode == "mpc" else float("inf")
-        budget = Budget(spec.budget_fraction, reference.seconds, period)
-    try:
-        config = planner_config(spec.planner, **parse_options(spec.planner, spec.options))
-    except ValueError as error:
-        raise UserError(f"options: {error}") from error
-    planner = make_planner(spec.planner, model, objective, config, compile=spec.compile)
-    planner.warm_up()
-    every = spec.replan_every if spec.mode == "mpc" else 0
-    return PlanningPolicy(model, planner, every, budget), steps
 
 
 def summarise(
@@ -305,36 +127,6 @@ def summarise(
     return row
 
 
-def episode_seed(seed: int, index: int) -> int:
-    """Environment seed of episode ``index``; more goals leave the first ones as they are."""
-    return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
-
-
-def parse_options(planner: str, options: tuple[str, ...]) -> dict[str, Any]:
-    """Turn ``name=value`` into fields of a planner's configuration.
-
-    >>> parse_options("adam", ("starts=4", "learning_rate=0.1"))
-    {'starts': 4, 'learning_rate': 0.1}
-
-    Raises:
-        UserError: no ``=``, an unknown field, or a value of another type.
-    """
-    default = PLANNERS[planner].config
-    defaults = {f.name: getattr(default, f.name) for f in fields(default)}
-    parsed: dict[str, Any] = {}
-    for option in options:
-        name, found, text = option.partition("=")
-        if not found or name not in defaults:
-            known = ", ".join(defaults)
-            raise UserError(f"{option!r}; name=value with one of {known} expected")
-        kind = type(defaults[name])
-        try:
-            parsed[name] = text.lower() in ("1", "true", "yes") if kind is bool else kind(text)
-        except ValueError as error:
-            raise UserError(f"{name}: {text!r} is no {kind.__name__}") from error
-    return parsed
-
-
 @dataclass(frozen=True)
 class Config:
     """Evaluate one planner on one task in the true simulator.
@@ -355,9 +147,11 @@ class Config:
         options: fields of the planner's configuration, name=value.
         budget_fraction: planning time per tick as a share of the CEM reference's; 0: no deadline.
             Unset: 0.1, and no deadline for cem, which is the reference itself.
+        proposals: file of a learned proposer, whose guess is one more start of every search.
         compile: use compiled code where that is faster.
         threads: threads of torch; 0: torch's own choice.
         workers: processes; timings, and budgets in time, mean something with 1 only.
+        ray: share the episodes on a Ray cluster (RAY_ADDRESS, or a local one of ``workers``).
         report: JSON file to write.
     """
 
@@ -375,9 +169,11 @@ class Config:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     options: tuple[str, ...] = ()
     budget_fraction: float | None = None
+    proposals: Path | None = None
     compile: bool = True
     threads: int = 0
     workers: int = 1
+    ray: bool = False
     report: Path | None = None
 
 
@@ -400,7 +196,8 @@ def run(config: Config) -> int:
         reference = CemReference.calibrate(model, objective, compile=spec.compile)
     settings = {name: getattr(spec, name) for name in names}
     row = evaluate(
-        model, **settings, reference=reference, workers=config.workers, label=config.label
+        model, **settings, reference=reference, workers=config.workers, label=config.label,
+        ray=config.ray,
     )
     print(format_row(row))
     if config.report is not None:

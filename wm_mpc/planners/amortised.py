@@ -1,0 +1,234 @@
+"""Learned proposals: networks that guess a plan from start and goal latents in one pass.
+
+They are seeds of the multi-start batch, next to the shifted previous plan: a bad guess costs one
+start, a good one saves most of the iterations.
+
+- ``InitNetwork`` guesses all actions at once, as the initialisation network of arXiv 2512.09929.
+- ``InverseDynamics`` guesses the next action for the time that is left and lets the world model
+  carry on, a goal-conditioned inverse dynamics model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from wm_mpc.errors import CheckpointError
+from wm_mpc.planners.base import Dynamics
+
+PROPOSALS_FILE = "proposals.safetensors"
+
+
+class PairEncoder(nn.Module):
+    """Features of a pair of latents, ``(B, *L), (B, *L) -> (B, width)``.
+
+    Token latents on a square grid go through two convolutions, compact ones through one layer.
+
+    Args:
+        latent_shape: ``(D,)`` or ``(N, D)`` with square ``N``.
+        width: features.
+        channels: channels of the convolutions.
+    """
+
+    def __init__(self, latent_shape: tuple[int, ...], width: int, channels: int = 128) -> None:
+        super().__init__()
+        self.grid = round(latent_shape[0] ** 0.5) if len(latent_shape) == 2 else 0
+        if self.grid and self.grid**2 != latent_shape[0]:
+            raise ValueError(f"latent_shape: {latent_shape[0]} tokens are no square grid")
+        dim = 2 * latent_shape[-1]
+        if self.grid:
+            self.net = nn.Sequential(
+                nn.Conv2d(dim, channels, 3, padding=1), nn.SiLU(),
+                nn.Conv2d(channels, channels, 3, 2, 1), nn.SiLU(),
+                nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * channels, width),
+            )
+        else:
+            self.net = nn.Linear(dim, width)
+
+    def forward(self, latent: Tensor, goal: Tensor) -> Tensor:
+        """Encode the pair."""
+        pair = torch.cat([latent, goal], -1)
+        if self.grid:
+            pair = pair.transpose(1, 2).unflatten(-1, (self.grid, self.grid))
+        return self.net(pair)
+
+
+class Proposer(nn.Module):
+    """Base of the two networks.
+
+    Args:
+        latent_shape: ``L``.
+        action_width: ``A``.
+        horizon: ``T`` of the plans it was trained for.
+        width: hidden units.
+        outputs: numbers the head returns.
+        extra: further inputs beside the pair.
+    """
+
+    def __init__(
+        self, latent_shape: tuple[int, ...], action_width: int, horizon: int, width: int,
+        outputs: int, extra: int = 0,
+    ) -> None:
+        super().__init__()
+        self.action_width, self.horizon, self.width = action_width, horizon, width
+        self.pair = PairEncoder(latent_shape, width)
+        self.head = nn.Sequential(
+            nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width), nn.LayerNorm(width),
+            nn.SiLU(), nn.Linear(width, outputs),
+        )
+        self.extra = nn.Linear(extra, width, bias=False) if extra else None
+
+    def propose(self, model: Dynamics, latent: Tensor, goal: Tensor) -> Tensor:
+        """Return one plan ``(1, T, A)`` from one latent ``L`` to one goal ``L``."""
+        raise NotImplementedError
+
+    def loss(self, latents: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
+        """Regression loss on recorded windows ``(B, T + 1, *L)``, ``(B, T, A)``."""
+        raise NotImplementedError
+
+
+class InitNetwork(Proposer):
+    """All ``T`` actions in one pass, ``(B, *L), (B, *L) -> (B, T, A)``."""
+
+    def __init__(
+        self, latent_shape: tuple[int, ...], action_width: int, horizon: int, width: int = 256
+    ) -> None:
+        super().__init__(latent_shape, action_width, horizon, width, horizon * action_width)
+
+    def forward(self, latent: Tensor, goal: Tensor) -> Tensor:
+        """Guess the plans."""
+        actions = self.head(self.pair(latent, goal))
+        return actions.unflatten(-1, (self.horizon, self.action_width))
+
+    def propose(self, model: Dynamics, latent: Tensor, goal: Tensor) -> Tensor:
+        """Return one plan ``(1, T, A)``; the model is not asked."""
+        with torch.no_grad():
+            return self(latent[None], goal[None])
+
+    def loss(self, latents: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
+        """Squared error of the plan from a window's first to its last latent."""
+        return (self(latents[:, 0], latents[:, -1]) - actions).square().mean()
+
+
+class InverseDynamics(Proposer):
+    """The next action for a goal some steps away, ``(B, *L), (B, *L), (B,) -> (B, A)``."""
+
+    def __init__(
+        self, latent_shape: tuple[int, ...], action_width: int, horizon: int, width: int = 256
+    ) -> None:
+        super().__init__(latent_shape, action_width, horizon, width, action_width, extra=1)
+
+    def forward(self, latent: Tensor, goal: Tensor, left: Tensor) -> Tensor:
+        """Guess the action; ``left`` are the model steps to the goal, 1 .. T."""
+        assert self.extra is not None
+        share = (left.to(latent) / self.horizon)[:, None]
+        return self.head(self.pair(latent, goal) + self.extra(share))
+
+    def propose(self, model: Dynamics, latent: Tensor, goal: Tensor) -> Tensor:
+        """Return one plan ``(1, T, A)``, predicting each next latent with the model."""
+        z, actions = latent[None], []
+        with torch.no_grad():
+            for left in range(self.horizon, 0, -1):
+                action = self(z, goal[None], torch.tensor([left], device=z.device))
+                actions.append(action)
+                z = model.step(z, action)
+        return torch.stack(actions, 1)
+
+    def loss(self, latents: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
+        """Squared error of one action per window, towards a random later latent of it."""
+        rows = torch.arange(len(latents), device=latents.device)
+        steps = actions.shape[1]
+        draws = torch.rand(2, len(rows), generator=generator, device=generator.device)
+        start = (draws[0] * steps).long().to(rows.device)
+        left = 1 + (draws[1].to(rows.device) * (steps - start)).long()
+        guess = self(latents[rows, start], latents[rows, start + left], left)
+        return (guess - actions[rows, start]).square().mean()
+
+
+PROPOSERS: dict[str, type[InitNetwork] | type[InverseDynamics]] = {
+    "init": InitNetwork,
+    "inverse": InverseDynamics,
+}
+
+
+def train_proposer(
+    kind: str, latents: Tensor, actions: Tensor, steps: int = 2000, batch: int = 256,
+    learning_rate: float = 1e-3, width: int = 256, seed: int = 0,
+) -> Proposer:
+    """Fit a proposer to recorded windows.
+
+    Args:
+        kind: ``init`` or ``inverse``.
+        latents: latents of a frozen model, ``(N, T + 1, *L)``.
+        actions: model actions between them, ``(N, T, A)``.
+        steps: optimiser steps.
+        batch: windows per step.
+        learning_rate: of AdamW, falling to zero along a cosine.
+        width: hidden units.
+        seed: initial weights and every draw.
+
+    Raises:
+        ValueError: unknown kind, or windows that do not match.
+    """
+    if kind not in PROPOSERS:
+        raise ValueError(f"kind: {kind!r}; one of {', '.join(PROPOSERS)} expected")
+    if latents.shape[:2] != (len(actions), actions.shape[1] + 1):
+        shape = tuple(latents.shape[:2])
+        raise ValueError(f"latents: {shape} frames for actions {tuple(actions.shape[:2])}")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = PROPOSERS[kind](latents.shape[2:], actions.shape[2], actions.shape[1], width)
+    network = network.to(latents.device)
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        rows = torch.randint(len(latents), (batch,), generator=generator).to(latents.device)
+        loss = network.loss(latents[rows], actions[rows], generator)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return network.eval()
+
+
+def save_proposer(network: Proposer, folder: Path, model_hash: str) -> Path:
+    """Write ``proposals.safetensors`` beside the world model it belongs to."""
+    kind = next(name for name, cls in PROPOSERS.items() if type(network) is cls)
+    facts = {
+        "kind": kind, "model": model_hash, "horizon": str(network.horizon),
+        "width": str(network.width),
+    }
+    path = Path(folder) / PROPOSALS_FILE
+    state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    temporary = path.with_name(path.name + ".tmp")
+    save_file(state, temporary, facts)
+    temporary.replace(path)
+    return path
+
+
+def load_proposer(
+    path: Path, latent_shape: tuple[int, ...], action_width: int, model_hash: str
+) -> Proposer:
+    """Read a proposer and check that it was trained on this world model.
+
+    Raises:
+        CheckpointError: damaged, of another world model, or of another shape.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            facts = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}
+        if facts["model"] != model_hash:
+            raise CheckpointError(f"{path}: made for model {facts['model']}, not {model_hash}")
+        kind = PROPOSERS[facts["kind"]]
+        network = kind(latent_shape, action_width, int(facts["horizon"]), int(facts["width"]))
+        network.load_state_dict(state)
+    except (SafetensorError, KeyError, OSError, RuntimeError) as error:
+        message = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: not a usable proposer: {message}") from error
+    return network.eval()
