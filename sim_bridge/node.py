@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import Image, JointState
@@ -121,7 +122,8 @@ class SimBridge(Node):
         self.create_subscription(self._format.type, "command", self._on_command, qos.COMMAND)
         self._bell = Bell(self)
         self._resetting = Background(self._bell)
-        self.create_service(Reset, "reset", self._on_reset)
+        slow = MutuallyExclusiveCallbackGroup()
+        self.create_service(Reset, "reset", self._on_reset, callback_group=slow)
         self.create_service(Rollout, "rollout", self._on_rollout)
         self._thread = threading.Thread(target=self._run, name="simulator", daemon=True)
 

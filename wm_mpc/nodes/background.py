@@ -17,6 +17,9 @@ Result = TypeVar("Result")
 class Bell:
     """``await bell.next()`` returns when another thread rings.
 
+    A service that awaits needs a callback group of its own: until it answers, nothing else of its
+    group is heard.
+
     Args:
         node: node whose executor runs the coroutines.
     """
@@ -39,6 +42,10 @@ class Bell:
             waiting, self._waiting = self._waiting, []
         for future in waiting:
             future.set_result(None)
+        executor = self._node.executor
+        if waiting and executor is not None:
+            # It looks at coroutines only when something wakes it.
+            executor.wake()
 
 
 class Background:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import CompressedImage, Image, JointState
@@ -82,7 +83,10 @@ class MpcNode(LifecycleNode):
         self._status_out = self.create_publisher(PlannerStatus, "status", qos.EVENT)
         self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", qos.EVENT)
         self.create_subscription(Bool, "e_stop", self._on_e_stop, qos.EVENT)
-        self.create_service(LoadModel, "load_model", self._on_load_model)
+        slow = MutuallyExclusiveCallbackGroup()
+        self.create_service(
+            LoadModel, "load_model", self._on_load_model, callback_group=slow
+        )
         self.create_service(SetGoal, "set_goal", self._on_set_goal)
         self._reach_goal = ReachGoalServer(self, self, self._bell)
         self.create_timer(1.0, self._on_second)
