@@ -106,7 +106,7 @@ class Import:
     """zoh, nearest or linear [zoh]."""
 
     command_phase: float | None = None
-    """[0, 1) part of the step at which its command is read [0.5]."""
+    """[0, 1) part of the step at which its command is read [0.9]."""
 
     command_tolerance: float | None = None
     """[s] how long a command is held [1.5 periods]."""
@@ -195,6 +195,68 @@ class Record:
     """[s] end after this time; 0: at Ctrl-C."""
 
     writer: WriterConfig = field(default_factory=WriterConfig)
+
+
+@dataclass(frozen=True)
+class Play:
+    """Play a bag into running nodes under its own clock (/clock); needs rclpy.
+
+    With --compare every recorded command waits for the live one and is compared with it.
+    """
+
+    bag: _Bag
+    """rosbag2 folder, .mcap or .db3 file."""
+
+    topics: tuple[str, ...] = ()
+    """Topics to play; none: what mpc_node listens to."""
+
+    rate: float = 1.0
+    """Speed relative to the recording; 0: as fast as the answers come."""
+
+    compare: _Flag = False
+    """Wait for a command at every recorded one, and compare the two."""
+
+    wait: _Flag = False
+    """Wait for a command after every picture (where none were recorded)."""
+
+    command_topic: str = "command"
+    """Topic to compare."""
+
+    command_fields: tuple[str, ...] = ()
+    """Fields to compare; none: the usual ones of the type."""
+
+    tolerance: float = 1e-5
+    """Largest difference of a number, raw units, that counts as equal."""
+
+    timeout: float = 30.0
+    """[s] wait this long for a listener and for every command."""
+
+    report: Path | None = None
+    """JSON report."""
+
+
+def run_play(config: Play) -> int:
+    """Play in this process; 1 when a command is missing or differs."""
+    from wm_mpc.ros_env import prepare
+
+    prepare()
+    from wm_mpc.nodes.player import PlayConfig, play
+
+    settings = PlayConfig(
+        command=config.command_topic,
+        command_fields=config.command_fields,
+        rate=config.rate,
+        compare=config.compare,
+        wait=config.wait,
+        tolerance=config.tolerance,
+        timeout_s=config.timeout,
+        **({"topics": config.topics} if config.topics else {}),
+    )
+    result = play(config.bag, settings)
+    print(result.line())
+    if config.report:
+        write_report(config.report, None, None, [vars(result)])
+    return COMPLETE if result.equal(config.tolerance) else FAILED
 
 
 def run_record(config: Record) -> int:
@@ -329,12 +391,14 @@ _RUN: dict[type, Callable[[Any], int]] = {
     Import: run_import,
     Info: run_info,
     Export: run_export,
+    Play: run_play,
 }
 configs: dict[str, type] = {
     "record": Record,
     "import": Import,
     "info": Info,
     "export": Export,
+    "play": Play,
 }
 
 

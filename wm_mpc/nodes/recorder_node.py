@@ -41,6 +41,7 @@ TOPICS = (
     "plan",
     "status",
     "goal_image",
+    "goal_proprio",
     "task_state",
     "e_stop",
     "corrected_trajectory",

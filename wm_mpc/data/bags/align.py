@@ -33,7 +33,9 @@ class AlignConfig:
         proprio_tolerance_s: [s] samples used for a step lie at most this far from it; 0: one
             period.
         command_method: ``zoh``, ``nearest`` or ``linear``.
-        command_phase: [0, 1) at which part of its step the command is read.
+        command_phase: [0, 1) at which part of its step the command is read: late, so that the
+            answer to a frame counts for that frame however long thinking took; 0.5 for commands
+            that come much faster than steps.
         command_tolerance_s: [s] a command is held at most this long; 0: one and a half periods.
         max_missing: [steps] so many steps in a row may lack a frame; more end the episode.
         min_steps: [steps] shorter episodes are dropped.
@@ -47,7 +49,7 @@ class AlignConfig:
     proprio_method: str = "linear"
     proprio_tolerance_s: float = 0.0
     command_method: str = "zoh"
-    command_phase: float = 0.5
+    command_phase: float = 0.9
     command_tolerance_s: float = 0.0
     max_missing: int = 3
     min_steps: int = 5
