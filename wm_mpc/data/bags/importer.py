@@ -275,7 +275,7 @@ class _BagImport:
                     self._drop(report, str(error))
             if min(self._bag.position, bar.total) - bar.n > 1 << 20:
                 bar.update(min(self._bag.position, bar.total) - bar.n)
-                bar.set_postfix_str(f"{self._episodes} episodes")
+                bar.set_postfix_str(f"{self._episodes} episodes", refresh=False)
         yield from self._aligner.finish()
         bar.update(bar.total - bar.n)
 
