@@ -69,14 +69,18 @@ unset PYTHONPATH
 # Without build isolation the interfaces are compiled against the very wheels they run with, and
 # nothing is downloaded twice.
 mapfile -t build_requires < <(python - <<'PY'
-from pip._vendor import tomli
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    from pip._vendor import tomli as tomllib
 
 with open("pyproject.toml", "rb") as file:
-    print("\n".join(tomli.load(file)["build-system"]["requires"]))
+    print("\n".join(tomllib.load(file)["build-system"]["requires"]))
 PY
 )
 say "installing build tools"
-pip install -q -c constraints.txt wheel
+# Debian's pip is old: its resolver needs minutes where today's needs seconds
+pip install -q --upgrade pip wheel
 pip install -q -c constraints.txt "${build_requires[@]}"
 say "installing wm-mpc[$extras] and building its interfaces"
 pip install -q -c constraints.txt --no-build-isolation -e ".[$extras]"
