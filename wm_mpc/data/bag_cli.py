@@ -14,127 +14,27 @@ from typing import Annotated, Any
 
 import tyro
 
-from wm_mpc.data.bags.align import AlignConfig
 from wm_mpc.data.bags.export import ExportConfig, Exporter
+from wm_mpc.data.bags.import_options import Bags, Flag, Import, import_config
 from wm_mpc.data.bags.import_report import COMPLETE, FAILED, PARTIAL
-from wm_mpc.data.bags.importer import ImportConfig, import_bags
+from wm_mpc.data.bags.importer import import_bags
 from wm_mpc.data.bags.inspect import inspect_bag, recover_bag
-from wm_mpc.data.bags.topics import TopicConfig, read_mapping
 from wm_mpc.data.bags.writer import BagWriter, WriterConfig
 from wm_mpc.data.store import Store, StoreError
 from wm_mpc.errors import UserError
 from wm_mpc.report import write_report
 
-_Bags = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="BAG ...")]
 _Bag = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BAG")]
-_Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
-
-
-@dataclass(frozen=True)
-class Import:
-    """Import bags into a training store.
-
-    What is not given is taken from --mapping, then from the defaults in brackets.
-    """
-
-    bags: _Bags
-    """rosbag2 folders, .mcap or .db3 files."""
-
-    out: Path
-    """Store to create or append to."""
-
-    mapping: Path | None = None
-    """YAML file with any of the options below (underscores instead of dashes)."""
-
-    rate: float | None = None
-    """[Hz] control rate; [that of the store, if it exists]."""
-
-    image_topic: str | None = None
-    """Image or CompressedImage; a name without a leading slash fits the one topic ending in it
-    [image]."""
-
-    proprio_topic: str | None = None
-    """JointState or any message with numbers; '' when there is none [proprio]."""
-
-    command_topic: str | None = None
-    """Any message with numbers [command]."""
-
-    state_topic: str | None = None
-    """True simulator state, where recorded [task_state]."""
-
-    goal_topic: str | None = None
-    """Goal pictures; another picture begins another episode [goal_image]."""
-
-    marker_topic: str | None = None
-    """TOPIC or TOPIC:FIELD, comma-separated; each message, or change of the field, begins another
-    episode [episode,task_state:episode]."""
-
-    trajectories_topic: str | None = None
-    """Ready-made wm_mpc/Trajectory messages [corrected_trajectory]."""
-
-    proprio_fields: tuple[str, ...] | None = None
-    """Fields to read, in order, e.g. pose.position.x pose.position.y."""
-
-    command_fields: tuple[str, ...] | None = None
-    """Fields to read, in order, e.g. twist.linear.x twist.angular.z."""
-
-    joints: tuple[str, ...] | None = None
-    """Joint names in the order wanted [as in the first message]."""
-
-    size: int | None = None
-    """[px] height and width of the stored pictures [as recorded]."""
-
-    crop: bool | None = None
-    """Cut pictures to a square around the centre before scaling, else stretch [yes]."""
-
-    task: str | None = None
-    """Task or robot name of the store [the store's, or robot]."""
-
-    stamps: str | None = None
-    """auto, header or recorder: the clock that dates messages [auto]."""
-
-    image_tolerance: float | None = None
-    """[s] a frame this near to a step belongs to it [0.499 periods]."""
-
-    proprio_method: str | None = None
-    """linear, nearest or zoh [linear]."""
-
-    proprio_tolerance: float | None = None
-    """[s] how far samples may lie from their step [1 period]."""
-
-    command_method: str | None = None
-    """zoh, nearest or linear [zoh]."""
-
-    command_phase: float | None = None
-    """[0, 1) part of the step at which its command is read [0.9]."""
-
-    command_tolerance: float | None = None
-    """[s] how long a command is held [1.5 periods]."""
-
-    max_missing: int | None = None
-    """Steps in a row that may lack a frame before the episode ends [3]."""
-
-    min_steps: int | None = None
-    """Shorter episodes are dropped [5]."""
-
-    max_steps: int | None = None
-    """Longer episodes are cut; bounds the memory [1000]."""
-
-    report: Path | None = None
-    """JSON report: what was used, what dropped and why, normalisation statistics."""
-
-    quiet: _Flag = False
-    """No progress bar."""
 
 
 @dataclass(frozen=True)
 class Info:
     """Show what bags hold; put a damaged one right."""
 
-    bags: _Bags
+    bags: Bags
     """rosbag2 folders, .mcap or .db3 files."""
 
-    check: _Flag = False
+    check: Flag = False
     """Read every message, rather than trust sound metadata."""
 
     recover: Path | None = None
@@ -213,10 +113,10 @@ class Play:
     rate: float = 1.0
     """Speed relative to the recording; 0: as fast as the answers come."""
 
-    compare: _Flag = False
+    compare: Flag = False
     """Wait for a command at every recorded one, and compare the two."""
 
-    wait: _Flag = False
+    wait: Flag = False
     """Wait for a command after every picture (where none were recorded)."""
 
     command_topic: str = "command"
@@ -270,59 +170,6 @@ def run_record(config: Record) -> int:
     if config.topics:
         settings = dataclasses.replace(settings, topics=config.topics)
     return record(settings, config.writer)
-
-
-def _options(config: Import) -> dict[str, Any]:
-    """Options given on the command line or, failing that, in the mapping file."""
-    names = [f.name for f in dataclasses.fields(Import)]
-    names = names[names.index("rate") : names.index("report")]
-    mapping = read_mapping(config.mapping) if config.mapping else {}
-    unknown = sorted(set(mapping) - set(names))
-    if unknown:
-        raise UserError(f"mapping {config.mapping}: {unknown[0]!r} is none of {', '.join(names)}")
-    given = {name: getattr(config, name) for name in names}
-    return {
-        name: mapping.get(name) if value is None else value
-        for name, value in given.items()
-        if value is not None or mapping.get(name) is not None
-    }
-
-
-def import_config(config: Import) -> ImportConfig:
-    """Turn command-line options into the importer's configuration.
-
-    Raises:
-        UserError: an option is missing, of the wrong type or out of range.
-    """
-    options = _options(config)
-    rate = options.pop("rate", None)
-    if rate is None and (config.out / "store.json").exists():
-        rate = 1 / Store.open(config.out, skip_bad=True).spec.control_period
-    if rate is None:
-        raise UserError("rate: missing; the control rate [Hz], e.g. --rate 10")
-    if not isinstance(rate, (int, float)) or not 0 < rate <= 1000:
-        raise UserError(f"rate: {rate!r}; more than 0 and at most 1000 Hz expected")
-    aliases = {
-        "image_tolerance": "image_tolerance_s",
-        "proprio_tolerance": "proprio_tolerance_s",
-        "command_tolerance": "command_tolerance_s",
-    }
-    groups: dict[type, dict[str, Any]] = {AlignConfig: {}, TopicConfig: {}, ImportConfig: {}}
-    for option, value in options.items():
-        name = aliases.get(option, option.removesuffix("_topic"))
-        for kind, group in groups.items():
-            if name in {f.name for f in dataclasses.fields(kind)}:
-                group[name] = value
-    size = groups[ImportConfig].pop("size", None)
-    try:
-        return ImportConfig(
-            align=AlignConfig(period_s=1 / rate, **groups[AlignConfig]),
-            topics=TopicConfig(**groups[TopicConfig]),
-            size=None if size is None else (size, size),
-            **groups[ImportConfig],
-        )
-    except (TypeError, ValueError) as error:
-        raise UserError(str(error)) from None
 
 
 def run_import(config: Import) -> int:

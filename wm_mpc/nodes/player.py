@@ -28,7 +28,6 @@ from rosgraph_msgs.msg import Clock
 from tqdm import tqdm
 
 from wm_mpc.bounds import bounded, check_bounds
-from wm_mpc.data.bags.importer import list_topics
 from wm_mpc.data.bags.mcap_scan import RawMessage
 from wm_mpc.data.bags.source import Bag
 from wm_mpc.data.bags.topics import VectorReader, find_topic, header_ns
@@ -134,7 +133,7 @@ class Player:
         self.config = config
         self._bag = Bag(bag)
         self._node = node
-        there = list_topics(self._bag)
+        there = self._bag.list_topics()
         names = [find_topic(there, name, name, required=False) for name in config.topics]
         played = [name for name in names if name]
         if not played:

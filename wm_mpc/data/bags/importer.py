@@ -15,24 +15,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
-from wm_mpc.data.bags import topics as parts
 from wm_mpc.data.bags.align import AlignConfig, Aligner, Episode
 from wm_mpc.data.bags.import_report import BagReport, RunningStatistics, TopicReport
 from wm_mpc.data.bags.mcap_scan import RawMessage
-from wm_mpc.data.bags.source import Bag
-from wm_mpc.data.bags.topics import TopicConfig, VectorReader
+from wm_mpc.data.bags.parts import BagParts
+from wm_mpc.data.bags.pictures import fit_picture
+from wm_mpc.data.bags.source import Bag, UnusableBagError
+from wm_mpc.data.bags.topics import TopicConfig, read_field, read_image
 from wm_mpc.data.bags.typelib import Decoder
 from wm_mpc.data.decoding import MessageError, message_to_trajectory
 from wm_mpc.data.store import Store, StoreError, StoreSpec, StoreWriter
 from wm_mpc.data.trajectory import Trajectory
 from wm_mpc.errors import DataError
-
-_PROBE_LIMIT = 20_000
-_CLOCK_TOLERANCE_NS = 10**9
 
 
 @dataclass(frozen=True)
@@ -92,17 +89,13 @@ def import_bags(
     for path in bags:
         try:
             reports.append(_BagImport(config, Bag(path), out, statistics).run(progress))
-        except _BagError as error:
+        except UnusableBagError as error:
             reports.append(BagReport(bag=str(path), problems=[str(error)]))
         except DataError as error:
             if len(bags) == 1:
                 raise
             reports.append(BagReport(bag=str(path), problems=[str(error)]))
     return reports, {name: value.row() for name, value in statistics.items()}
-
-
-class _BagError(DataError):
-    """This bag gives nothing."""
 
 
 class _BagImport:
@@ -133,8 +126,9 @@ class _BagImport:
     def run(self, progress: bool) -> BagReport:
         """Import and report."""
         started = time.perf_counter()
-        self._find_topics()
-        self._choose_clocks()
+        config = self._config
+        self._parts = BagParts(config.topics, config.stamps, self._bag, self._decoder)
+        self._report.topics = self._parts.reports
         self._aligner = Aligner(
             self._config.align,
             tuple(r for r in ("image", "proprio", "command", "state") if r in self._report.topics),
@@ -176,84 +170,9 @@ class _BagImport:
                     "choose another --out"
                 )
 
-    def _find_topics(self) -> None:
-        names = self._config.topics
-        there = list_topics(self._bag)
-        self._vectors: dict[str, VectorReader] = {}
-        self._markers: dict[str, str] = {}
-        for part, required in (
-            ("image", True),
-            ("command", True),
-            ("proprio", True),
-            ("state", False),
-            ("goal", False),
-            ("trajectories", False),
-        ):
-            name = getattr(names, part)
-            topic = parts.find_topic(there, name, part, required) if name else None
-            if topic:
-                self._check_type(part, topic, there[topic], required)
-        for entry in filter(None, names.marker.split(",")):
-            name, _, path = entry.strip().partition(":")
-            topic = parts.find_topic(there, name, "marker", required=False)
-            if topic:
-                self._markers[topic] = path
-                self._report.topics[f"marker {topic}"] = TopicReport(topic, there[topic])
-
-    def _check_type(self, part: str, topic: str, msgtype: str, required: bool) -> None:
-        expected = {
-            "image": (parts.IMAGE, parts.COMPRESSED),
-            "goal": (parts.IMAGE, parts.COMPRESSED),
-            "trajectories": (parts.TRAJECTORY,),
-        }.get(part)
-        if expected and msgtype not in expected:
-            message = f"{part}_topic: {topic} is {msgtype}; {' or '.join(expected)} expected"
-            if required:
-                raise _BagError(message)
-            self._report.problems.append(message + "; left out")
-            return
-        if part in ("proprio", "command", "state"):
-            fields = getattr(self._config.topics, f"{part}_fields", ())
-            joints = self._config.topics.joints if part == "proprio" else ()
-            try:
-                self._vectors[part] = VectorReader(part, msgtype, fields, joints)
-            except DataError as error:
-                raise _BagError(str(error)) from None
-        self._report.topics[part] = TopicReport(topic, msgtype)
-
-    def _choose_clocks(self) -> None:
-        """Decide per topic whether header or recorder dates its messages."""
-        offsets: dict[str, int | None] = {}
-        needed = {r.topic: p for p, r in self._report.topics.items() if p in parts.NEEDED}
-        for count, message in enumerate(self._bag.messages()):
-            part = needed.get(message.topic)
-            if part and part not in offsets:
-                try:
-                    decoded = self._decoder.decode(message.msgtype, message.data)
-                except DataError:
-                    continue
-                stamp = parts.header_ns(decoded)
-                if stamp is not None or not hasattr(decoded, "header"):
-                    offsets[part] = None if stamp is None else stamp - message.log_ns
-            if len(offsets) == len(needed) or count > _PROBE_LIMIT:
-                break
-        apart = any(abs(o) > _CLOCK_TOLERANCE_NS for o in offsets.values() if o is not None)
-        mixed = any(o is None for o in offsets.values())
-        headers = self._config.stamps == "header" or (
-            self._config.stamps == "auto" and not (apart and mixed)
-        )
-        self._use_header = {
-            report.topic: headers and offsets.get(part, 0) is not None
-            for part, report in self._report.topics.items()
-        }
-        for report in self._report.topics.values():
-            report.clock = "header" if self._use_header[report.topic] else "recorder"
-
     def _items(self, bar: tqdm) -> Iterator[Episode | Trajectory]:
         """Yield what the bag holds: aligned episodes and ready-made trajectories."""
-        roles: dict[str, list[str]] = {}
-        for part, report in self._report.topics.items():
-            roles.setdefault(report.topic, []).append(part)
+        roles = self._parts.by_topic()
         handlers: dict[str, Callable[..., Iterator[Episode | Trajectory]]] = {
             "image": self._sample,
             "goal": self._goal,
@@ -268,8 +187,7 @@ class _BagImport:
                 handler = self._marker if part.startswith("marker") else handlers.get(part)
                 try:
                     decoded = self._decoder.decode(message.msgtype, message.data)
-                    stamp = parts.header_ns(decoded) if self._use_header[message.topic] else None
-                    stamp = message.log_ns if stamp is None else stamp
+                    stamp = self._parts.stamp(part, decoded, message.log_ns)
                     yield from (handler or self._sample)(part, stamp, decoded, message)
                 except (DataError, MessageError) as error:
                     self._drop(report, str(error))
@@ -287,7 +205,7 @@ class _BagImport:
     def _sample(
         self, part: str, stamp: int, decoded: Any, message: RawMessage
     ) -> Iterator[Episode]:
-        value = decoded if part == "image" else self._vectors[part](decoded)
+        value = decoded if part == "image" else self._parts.vectors[part](decoded)
         yield from self._aligner.push(part, stamp, value)
 
     def _goal(self, part: str, stamp: int, decoded: Any, message: RawMessage) -> Iterator[Episode]:
@@ -302,10 +220,10 @@ class _BagImport:
         self, part: str, stamp: int, decoded: Any, message: RawMessage
     ) -> Iterator[Episode]:
         """A message, or the change of a field, begins another episode; JSON text describes it."""
-        path = self._markers[message.topic]
+        path = self._parts.markers[message.topic]
         meta: dict[str, Any] = {}
         if path:
-            value = parts.read_field(decoded, path)
+            value = read_field(decoded, path)
             value = value.tolist() if isinstance(value, np.ndarray) else value
             if self._marker_values.get(message.topic) == value:
                 return
@@ -326,7 +244,7 @@ class _BagImport:
             return np.zeros((0, 0, 3), np.uint8)
         report = self._report.topics["image"]
         try:
-            picture = parts.read_image(message, report.msgtype)
+            picture = read_image(message, report.msgtype)
         except MessageError as error:
             self._drop(report, str(error))
             return None
@@ -410,7 +328,7 @@ class _BagImport:
 
     def _finish_report(self) -> None:
         report = self._report
-        report.problems.extend(self._bag.problems)
+        report.problems.extend(self._bag.problems + self._parts.problems)
         for part, buffer in self._aligner.buffers.items():
             report.topics[part].dropped.update(buffer.dropped)
         report.counts.update(self._aligner.counts)
@@ -422,36 +340,6 @@ class _BagImport:
                 f"image: mixed sizes: {seen} frames; all were fitted to {width}x{height}"
             )
         report.judge()
-
-
-def list_topics(bag: Bag) -> dict[str, str]:
-    """Topics of a bag with their types: from sound metadata, else by reading it."""
-    listed = bag.metadata.get("topics_with_message_count") or []
-    topics = {t["topic_metadata"]["name"]: t["topic_metadata"]["type"] for t in listed}
-    if topics and not bag.problems:
-        return topics
-    for _ in bag.messages():
-        pass
-    found = topics | bag.topics
-    if not found:
-        reasons = "; ".join(bag.problems) or "it holds no messages"
-        raise _BagError(f"bag {bag.path}: {reasons}")
-    return found
-
-
-def fit_picture(picture: np.ndarray, size: tuple[int, int], crop: bool) -> np.ndarray:
-    """Scale a picture to ``size`` (height, width); pictures of that size stay as they are."""
-    height, width = picture.shape[:2]
-    if (height, width) == tuple(size):
-        return picture
-    if crop:
-        rows = min(height, round(width * size[0] / size[1]))
-        columns = min(width, round(height * size[1] / size[0]))
-        top, left = (height - rows) // 2, (width - columns) // 2
-        picture = picture[top : top + rows, left : left + columns]
-    shrinks = picture.shape[0] > size[0]
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(np.ascontiguousarray(picture), (size[1], size[0]), interpolation=how)
 
 
 def _described(text: str) -> dict[str, Any]:

@@ -19,6 +19,10 @@ from wm_mpc.errors import DataError
 _STORAGES = {".mcap": "mcap", ".db3": "sqlite3"}
 
 
+class UnusableBagError(DataError):
+    """A bag that gives nothing, though it is one."""
+
+
 @dataclass(frozen=True)
 class BagFile:
     """One file; ``storage`` is ``mcap`` or ``sqlite3``, ``compressed``: whole, by Zstandard."""
@@ -97,6 +101,24 @@ class Bag:
             with file.path.open("rb") as stream:
                 digest.update(stream.read(65536))
         return digest.hexdigest()[:12]
+
+    def list_topics(self) -> dict[str, str]:
+        """Topics with their types: from sound metadata, else by reading the whole bag.
+
+        Raises:
+            UnusableBagError: there are none.
+        """
+        listed = self.metadata.get("topics_with_message_count") or []
+        topics = {t["topic_metadata"]["name"]: t["topic_metadata"]["type"] for t in listed}
+        if topics and not self.problems:
+            return topics
+        for _ in self.messages():
+            pass
+        found = topics | self.topics
+        if not found:
+            reasons = "; ".join(self.problems) or "it holds no messages"
+            raise UnusableBagError(f"bag {self.path}: {reasons}")
+        return found
 
     def messages(self) -> Iterator[RawMessage]:
         """Yield every readable message, file after file; damage ends up in ``problems``."""

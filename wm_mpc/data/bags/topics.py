@@ -21,9 +21,6 @@ from wm_mpc.errors import DataError, UserError
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 TRAJECTORY = "wm_mpc/msg/Trajectory"
-NEEDED = ("image", "proprio", "command")
-"""Parts that are aligned with each other and so need stamps of one clock."""
-
 _XYZ, _XYZW = ("x", "y", "z"), ("x", "y", "z", "w")
 _TWIST = tuple(f"{part}.{axis}" for part in ("linear", "angular") for axis in _XYZ)
 _POSE = (*(f"position.{a}" for a in _XYZ), *(f"orientation.{a}" for a in _XYZW))
