@@ -4,7 +4,7 @@
 Writes the bag (frames, joint states, commands, goals of a robot that runs for hours), imports it
 in a process of its own, reports, and deletes both.
 
-    python scripts/bench_bag_import.py --gigabytes 5 --report out/bag_import.json
+    python tools/bench_bag_import.py --gigabytes 5 --report out/bag_import.json
 """
 
 from __future__ import annotations
