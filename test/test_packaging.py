@@ -92,7 +92,8 @@ def test_interface_dependencies_are_declared_to_ros() -> None:
 
 def test_ros_modules_that_are_imported_are_declared() -> None:
     declared = {e.text for tag in ("depend", "exec_depend") for e in MANIFEST.findall(tag)}
-    pattern = re.compile(r"^\s*(?:from|import) (rclpy|launch\w*|\w+_msgs|std_srvs|rcl_interfaces)\b", re.M)
+    ros = r"rclpy|launch\w*|\w+_msgs|std_srvs|rcl_interfaces"
+    pattern = re.compile(rf"^\s*(?:from|import) ({ros})\b", re.M)
     used = {
         module
         for package in ("wm_mpc", "sim_bridge", "launch")

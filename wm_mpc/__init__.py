@@ -1,3 +1,3 @@
-"""World-model MPC: camera image in, robot command out, inside a hard deadline every control tick."""
+"""World-model MPC: camera image in, robot command out, every control tick, on time."""
 
 __version__ = "0.1.0"
