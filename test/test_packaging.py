@@ -187,3 +187,13 @@ def test_the_readme_names_every_command_and_parameter() -> None:
     sections |= node_parameters(ROOT / "config" / "pusht.yaml")
     for node in ("mpc_node", "sim_bridge"):
         assert [name for name in sections[node] if f"`{name}`" not in readme] == []
+
+
+def test_the_shared_memory_profile_is_one_that_fast_dds_reads() -> None:
+    spaces = {"d": "http://www.eprosima.com"}
+    root = ElementTree.parse(ROOT / "config" / "fastdds_shm.xml").getroot()
+    defined = {e.text for e in root.findall(".//d:transport_descriptor/d:transport_id", spaces)}
+    used = {e.text for e in root.findall(".//d:userTransports/d:transport_id", spaces)}
+    assert used and used == defined
+    segment = root.findtext(".//d:segment_size", namespaces=spaces)
+    assert int(segment) >= 4 * int(root.findtext(".//d:maxMessageSize", namespaces=spaces))

@@ -20,7 +20,6 @@ import tyro
 
 from wm_mpc import ros_env
 from wm_mpc.bringup import (
-    BRINGUPS,
     Bringup,
     ResolvedNode,
     executable_path,
@@ -150,4 +149,4 @@ def supervise(children: list[Process], grace_s: float = 5.0) -> int:
     return status or (1 if killed else 0)
 
 
-__all__ = ["BRINGUPS", "Config", "processes", "run", "show_arguments", "supervise"]
+__all__ = ["Config", "processes", "run", "show_arguments", "supervise"]
