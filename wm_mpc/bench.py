@@ -81,7 +81,10 @@ def run(config: Config) -> int:
     facts: dict[str, Any] = {}
     for task in config.task.split(","):
         model = WorldModel.load(config.model or ASSETS / task)
-        objective = GoalObjective(config.objective, 5, model.visual_dim, model.proprio_width)
+        objective = GoalObjective(
+            config.objective, 5, model.visual_dim, model.proprio_width,
+            proprio_weights=model.goal_weights,
+        )
         reference = CemReference.calibrate(model, objective, compile=config.compile)
         facts[task] = {
             "cem_reference": reference.as_dict(),

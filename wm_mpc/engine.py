@@ -120,6 +120,7 @@ class Engine:
             model.visual_dim,
             model.proprio_width,
             device,
+            model.goal_weights,
         )
         planner = make_planner(config.planner, model, cost, planner_config, clock, config.compile)
         if reference is None:

@@ -217,7 +217,7 @@ def make_policy(
         steps = spec.steps or horizon * frameskip
     device = model.action_mean.device
     objective = GoalObjective(
-        spec.objective, horizon, model.visual_dim, model.proprio_width, device
+        spec.objective, horizon, model.visual_dim, model.proprio_width, device, model.goal_weights
     )
     budget = None
     if spec.budget_fraction:

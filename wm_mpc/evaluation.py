@@ -192,7 +192,10 @@ def run(config: Config) -> int:
     model = reference = None
     if spec.plans:
         model = WorldModel.load(config.model or ASSETS / spec.task)
-        objective = GoalObjective(spec.objective, 5, model.visual_dim, model.proprio_width)
+        objective = GoalObjective(
+            spec.objective, 5, model.visual_dim, model.proprio_width,
+            proprio_weights=model.goal_weights,
+        )
         reference = CemReference.calibrate(model, objective, compile=spec.compile)
     settings = {name: getattr(spec, name) for name in names}
     row = evaluate(

@@ -58,11 +58,21 @@ class ObjectiveConfig:
         weights[-1] = 1.0
         return weights
 
-    def channel_weights(self, visual_dim: int, proprio_width: int) -> Tensor:
-        """Weights of the latent channels, shape ``(visual_dim + proprio_width,)``."""
+    def channel_weights(
+        self, visual_dim: int, proprio_width: int, proprio_weights: Tensor | None = None
+    ) -> Tensor:
+        """Weights of the latent channels, shape ``(visual_dim + proprio_width,)``.
+
+        Args:
+            visual_dim: number of visual channels; their weights sum to 1.
+            proprio_width: number of proprioception channels; their weights sum to ``proprio_weight``.
+            proprio_weights: relative weight per proprioception channel, ``(proprio_width,)``, >= 0; default: all equal.
+                Velocities usually get 0: a goal is a place to be, not a speed to pass through it with.
+        """
         visual = torch.full((visual_dim,), 1.0 / visual_dim)
-        proprio = torch.full((proprio_width,), self.proprio_weight / max(proprio_width, 1))
-        return torch.cat([visual, proprio])
+        proprio = torch.ones(proprio_width) if proprio_weights is None else proprio_weights.cpu().float()
+        total = proprio.sum().clamp(min=1e-12)
+        return torch.cat([visual, self.proprio_weight * proprio / total])
 
 
 class GoalObjective:
@@ -73,17 +83,18 @@ class GoalObjective:
         horizon: ``T``.
         visual_dim, proprio_width: layout of the latent's last axis.
         device: torch device.
+        proprio_weights: relative weight per proprioception channel, see ``ObjectiveConfig.channel_weights``.
     """
 
     def __init__(
         self, config: ObjectiveConfig, horizon: int, visual_dim: int, proprio_width: int,
-        device: torch.device | str = "cpu",
+        device: torch.device | str = "cpu", proprio_weights: Tensor | None = None,
     ) -> None:
         self.config = config
         self.horizon = horizon
         self.widths = (visual_dim, proprio_width)
         self.time_weights = config.time_weights(horizon).to(device)
-        self.channel_weights = config.channel_weights(visual_dim, proprio_width).to(device)
+        self.channel_weights = config.channel_weights(visual_dim, proprio_width, proprio_weights).to(device)
 
     def with_horizon(self, horizon: int) -> GoalObjective:
         """Return the same cost over another horizon."""

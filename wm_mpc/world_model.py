@@ -48,6 +48,8 @@ class WorldModelConfig:
         visual_dim: visual latent width; the encoder's for ``identity``.
         proprio_embed: width of a learned proprioception embedding; 0 uses the normalised values themselves.
         predictor: ``mlp``, ``gru`` or ``vit``.
+        goal_weights: relative weight of each raw proprioception channel in goal costs, >= 0; empty: all equal.
+            Only meaningful without a learned proprioception embedding.
         projector_args, predictor_args: further arguments of the two, see their classes.
     """
 
@@ -62,6 +64,7 @@ class WorldModelConfig:
     visual_dim: int = 32
     proprio_embed: int = 0
     predictor: str = "mlp"
+    goal_weights: tuple[float, ...] = ()
     projector_args: dict[str, Any] = field(default_factory=dict)
     predictor_args: dict[str, Any] = field(default_factory=dict)
 
@@ -78,6 +81,9 @@ class WorldModelConfig:
             object.__setattr__(self, name, tuple(float(v) for v in getattr(self, name)))
             if len(getattr(self, name)) != self.action_dim:
                 raise ValueError(f"{name}: {len(getattr(self, name))} values for {self.action_dim} action dimensions")
+        object.__setattr__(self, "goal_weights", tuple(float(v) for v in self.goal_weights))
+        if self.goal_weights and (len(self.goal_weights) != self.proprio_dim or min(self.goal_weights) < 0):
+            raise ValueError(f"goal_weights: {self.goal_weights}; {self.proprio_dim} values of at least 0 expected")
         if any(lo >= hi for lo, hi in zip(self.action_low, self.action_high, strict=True)):
             raise ValueError(f"action_low: {self.action_low} is not below action_high {self.action_high}")
         for name, known in (("projector", PROJECTORS), ("predictor", PREDICTORS)):
@@ -144,6 +150,12 @@ class WorldModel(nn.Module):
         high = torch.tensor(self.config.action_high, device=self.action_mean.device)
         low, high = ((b - self.action_mean) / self.action_std for b in (low, high))
         return low.repeat(self.config.frameskip), high.repeat(self.config.frameskip)
+
+    @property
+    def goal_weights(self) -> Tensor | None:
+        """Relative goal-cost weight of each proprioception channel ``(proprio_width,)``; None: all equal."""
+        weights = self.config.goal_weights
+        return torch.tensor(weights) if weights and not self.config.proprio_embed else None
 
     # ---- perception ---------------------------------------------------------------------------------------------
 
