@@ -42,6 +42,16 @@ def test_gradients_equal_autograd(double: None, size: tuple[int, ...], rows: int
 
 
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("rows", [1, 3, 4, 7])
+def test_narrow_vectors_give_the_same(double: None, size: tuple[int, ...], rows: int) -> None:
+    model, objective, z, g, x = problem(size, rows)
+    narrow = native.library(double=True, tuned=False)
+    _, ours = native.MlpKernel(model, objective, narrow).cost_and_grad(z, g, x)
+    _, theirs = AutogradKernel(model, objective).cost_and_grad(z, g, x)
+    torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("state_gradient", [False, True])
 def test_transitions_equal_autograd(
     double: None, size: tuple[int, ...], state_gradient: bool

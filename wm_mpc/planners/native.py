@@ -67,11 +67,12 @@ def structures(real: Any) -> tuple[type[ctypes.Structure], type[ctypes.Structure
 
 
 @cache
-def library(double: bool = False) -> ctypes.CDLL | None:
+def library(double: bool = False, tuned: bool = True) -> ctypes.CDLL | None:
     """Build (or find) and load the library; None, with one warning, where that is impossible.
 
     Args:
         double: double precision, for checking the algebra against autograd.
+        tuned: use this processor's own instructions, not only those of its whole family.
     """
     candidates = (os.environ.get("CC"), "cc", "gcc", "clang")
     compiler = next((c for c in candidates if c and shutil.which(c)), None)
@@ -80,7 +81,7 @@ def library(double: bool = False) -> ctypes.CDLL | None:
         return None
     flags = [*FLAGS, *(["-DWM_DOUBLE"] if double else [])]
     try:
-        for tuning in (["-march=native"], ["-mcpu=native"], []):
+        for tuning in (["-march=native"], ["-mcpu=native"], []) if tuned else ([],):
             path = _build(compiler, [*flags, *tuning])
             if path is not None:
                 break
