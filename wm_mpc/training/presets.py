@@ -1,0 +1,48 @@
+"""What training must know of a task beyond its data: camera calibration, bounds and sizes of the simulated tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wm_mpc.training.landmarks import RobotDisc
+
+
+@dataclass(frozen=True)
+class TaskPreset:
+    """Interface and defaults of one task.
+
+    Attributes:
+        proprio_dim: raw proprioception width.
+        action_low, action_high: raw action bounds.
+        frameskip: control steps per model step.
+        control_period: seconds per control step.
+        goal_weights: relative weight of each proprioception channel in goal costs (velocities: 0).
+        landmarks: image points per object.
+        rotate: whether the object's orientation can be seen.
+        robot: the robot's silhouette where it is not the object itself.
+        width: predictor width.
+    """
+
+    proprio_dim: int
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    frameskip: int
+    control_period: float
+    goal_weights: tuple[float, ...]
+    landmarks: int
+    rotate: bool
+    robot: RobotDisc | None
+    width: int
+
+
+PRESETS: dict[str, TaskPreset] = {
+    # The camera shows the 512 px arena; the agent is a disc of radius 15 px at proprio[0:2].
+    "pusht": TaskPreset(
+        4, (-1.0, -1.0), (1.0, 1.0), 5, 0.1, (1.0, 1.0, 0.0, 0.0), 6, True,
+        RobotDisc(0, 1, 1 / 512, 0.0, 1 / 512, 0.0, 15 / 512), 384,
+    ),
+    "wall": TaskPreset(2, (-1.8, -1.8), (1.8, 1.8), 5, 0.1, (1.0, 1.0), 1, False, None, 256),
+    "point_maze": TaskPreset(
+        4, (-1.0, -1.0), (1.0, 1.0), 5, 0.05, (1.0, 1.0, 0.0, 0.0), 1, False, None, 256
+    ),
+}
