@@ -27,7 +27,7 @@ from wm_mpc.errors import UserError, one_line
 from wm_mpc.msg import TaskState
 from wm_mpc.msg import Trajectory as TrajectoryMessage
 from wm_mpc.nodes import qos
-from wm_mpc.nodes.background import Background, Bell
+from wm_mpc.nodes.background import Bell, in_background
 from wm_mpc.nodes.messages import (
     CommandFormat,
     MessageError,
@@ -121,7 +121,6 @@ class SimBridge(Node):
         self._clock_out = self.create_publisher(ClockMessage, "/clock", qos.COMMAND)
         self.create_subscription(self._format.type, "command", self._on_command, qos.COMMAND)
         self._bell = Bell(self)
-        self._resetting = Background(self._bell)
         slow = MutuallyExclusiveCallbackGroup()
         self.create_service(Reset, "reset", self._on_reset, callback_group=slow)
         self.create_service(Rollout, "rollout", self._on_rollout)
@@ -149,7 +148,7 @@ class SimBridge(Node):
         wanted = _ResetRequest(request.seed, _state(request.start), _state(request.goal))
         self._requests.append(wanted)
         try:
-            frame = await self._resetting.run(wanted.wait)
+            frame = await in_background(self._bell, wanted.wait)
         except (UserError, ValueError) as error:
             response.message = one_line(error)
             return response

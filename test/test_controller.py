@@ -11,11 +11,12 @@ import torch
 from helpers import tiny_encoder, tiny_model
 
 from wm_mpc.budget import CemReference, FakeClock
-from wm_mpc.controller import Controller, ControllerConfig, State
+from wm_mpc.controller import Controller, ControllerConfig
 from wm_mpc.engine import Engine, EngineConfig
 from wm_mpc.objective import GoalObjective, ObjectiveConfig
 from wm_mpc.planners import PLANNERS, Plan, PlanRequest, make_planner
 from wm_mpc.safety import SafetyLimits
+from wm_mpc.tick import State
 
 PERIOD = 0.1
 HORIZON = 3

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, replace
-from enum import IntEnum
 
 import numpy as np
 import torch
@@ -21,25 +20,13 @@ from wm_mpc.bounds import bounded, check_bounds
 from wm_mpc.budget import Clock, monotonic
 from wm_mpc.engine import Engine
 from wm_mpc.errors import one_line
-from wm_mpc.planners import Plan, PlanRequest
+from wm_mpc.inputs import MIN_SIDE, Goal, InputCheck, Observation
+from wm_mpc.planners import PlanRequest
 from wm_mpc.planners.proposals import shift_plan, shift_states
 from wm_mpc.safety import SafetyLimits
+from wm_mpc.tick import State, TickResult
 
 log = logging.getLogger(__name__)
-
-MIN_SIDE = 16
-
-
-class State(IntEnum):
-    """What the controller is doing; the numbers are those of ``wm_mpc/msg/PlannerStatus``."""
-
-    UNCONFIGURED = 0
-    IDLE = 1
-    RUNNING = 2
-    REACHED = 3
-    SAFE_STOP = 4
-    E_STOP = 5
-    FAULT = 6
 
 
 @dataclass(frozen=True)
@@ -60,83 +47,6 @@ class ControllerConfig:
         check_bounds(self)
         if len(self.image_shape) not in (0, 2):
             raise ValueError(f"image_shape: {self.image_shape}; height and width expected")
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What the robot saw and felt at one instant.
-
-    Attributes:
-        image: uint8 ``(H, W, 3)`` RGB.
-        proprio: float32 ``(P,)`` raw units.
-        stamp: [s] node clock.
-    """
-
-    image: np.ndarray
-    proprio: np.ndarray
-    stamp: float
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What it should see.
-
-    Attributes:
-        image: uint8 ``(H, W, 3)`` RGB.
-        proprio: float32 ``(P,)`` raw units, or None: the picture alone decides.
-        tolerance: latent distance at which it counts as reached; 0: never.
-    """
-
-    image: np.ndarray
-    proprio: np.ndarray | None
-    tolerance: float
-
-
-@dataclass(frozen=True)
-class TickResult:
-    """Everything one tick found out.
-
-    Attributes:
-        state: what the controller is doing now.
-        reason: one line; empty while all is well.
-        command: float64 ``(action_dim,)`` raw units, or None: come to rest.
-        actions: float64 ``(K, action_dim)`` raw units, the whole chunk from now on, or None.
-        plan: what the planner returned in this tick, or None.
-        encode_s: [s] picture to latent, nan when nothing was encoded.
-        plan_s: [s] planner call, nan when it was not called.
-        deadline_missed: planning ended after its deadline.
-        image_age_s: [s] age of the observation at the start of the tick, inf without one.
-        plan_age_s: [s] since a plan was last improved, inf before the first.
-        distance: latent distance to the goal, nan when not computed.
-        engine: engine the tick ran with.
-        goal: goal it pursued.
-    """
-
-    state: State
-    reason: str
-    command: np.ndarray | None = None
-    actions: np.ndarray | None = None
-    plan: Plan | None = None
-    encode_s: float = math.nan
-    plan_s: float = math.nan
-    deadline_missed: bool = False
-    image_age_s: float = math.inf
-    plan_age_s: float = math.inf
-    distance: float = math.nan
-    engine: Engine | None = None
-    goal: Goal | None = None
-
-    @property
-    def ratio_wall(self) -> float:
-        """Planning time over that of the CEM reference."""
-        return self.plan_s / self.engine.reference.seconds if self.engine else math.nan
-
-    @property
-    def ratio_transitions(self) -> float:
-        """Model transitions over those of the CEM reference."""
-        if self.engine is None or self.plan is None:
-            return math.nan
-        return self.plan.transitions / self.engine.reference.transitions
 
 
 class Controller:
@@ -164,6 +74,7 @@ class Controller:
         self.limits = limits
         self.clock = clock
         self.ticks = 0
+        self._check = InputCheck(config.image_shape, engine.model.config.proprio_dim)
         self._next_engine: Engine | None = None
         self._reserve = 0.0
         self._observation: Observation | None = None
@@ -185,9 +96,7 @@ class Controller:
         Raises:
             ValueError: what is wrong with it; the controller keeps what it had.
         """
-        image = self._check_image("image", image)
-        checked = self._check_proprio("proprio", proprio)
-        self._observation = Observation(image, checked, stamp)
+        self._observation = self._check.observation(image, proprio, stamp)
         self._clear_faults("image", "proprio")
 
     def reject(self, source: str, reason: str) -> None:
@@ -215,11 +124,7 @@ class Controller:
         Raises:
             ValueError: what is wrong with it.
         """
-        image = self._check_image("goal_image", image)
-        if not (math.isfinite(tolerance) and tolerance >= 0):
-            raise ValueError(f"tolerance: {tolerance}; at least 0 expected")
-        checked = None if proprio is None else self._check_proprio("goal_proprio", proprio)
-        return Goal(image, checked, tolerance or self.config.tolerance)
+        return self._check.goal(image, proprio, tolerance or self.config.tolerance)
 
     def pursue(self, goal: Goal) -> None:
         """Pursue a goal from ``check_goal``, from the next tick on and with a fresh plan."""
@@ -450,32 +355,5 @@ class Controller:
         """Reason with what is known about bad inputs."""
         return "; ".join(part for part in (reason, *self._faults.values()) if part)
 
-    def _check_image(self, field: str, image: np.ndarray) -> np.ndarray:
-        shape = tuple(image.shape)
-        if image.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3:
-            raise ValueError(f"{field}: {image.dtype} {shape}; uint8 (H, W, 3) expected")
-        expected = self.config.image_shape
-        if expected and shape[:2] != tuple(expected):
-            size = f"{expected[0]} x {expected[1]} px"
-            raise ValueError(f"{field}: {shape[0]} x {shape[1]} px; {size} expected")
-        if min(shape[:2]) < MIN_SIDE:
-            raise ValueError(
-                f"{field}: {shape[0]} x {shape[1]} px; at least {MIN_SIDE} x {MIN_SIDE} expected"
-            )
-        # A writable, contiguous copy: what comes from a message is neither.
-        return np.array(image, order="C")
 
-    def _check_proprio(self, field: str, proprio: np.ndarray | None) -> np.ndarray:
-        dim = self.engine.model.config.proprio_dim
-        if dim == 0:
-            return np.zeros(0, np.float32)
-        if proprio is None or np.shape(proprio) != (dim,):
-            got = "none" if proprio is None else f"shape {np.shape(proprio)}"
-            raise ValueError(f"{field}: {got}; ({dim},) expected")
-        array = np.array(proprio, np.float32)
-        if not np.isfinite(array).all():
-            raise ValueError(f"{field}: {array.tolist()} is not finite")
-        return array
-
-
-__all__ = ["Controller", "ControllerConfig", "Goal", "Observation", "State", "TickResult"]
+__all__ = ["Controller", "ControllerConfig"]

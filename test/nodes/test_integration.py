@@ -23,11 +23,11 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool, Float64MultiArray, Header
 
 from wm_mpc.action import ReachGoal
-from wm_mpc.controller import State
 from wm_mpc.msg import Plan, PlannerStatus, TaskState
 from wm_mpc.nodes import qos
 from wm_mpc.nodes.messages import message_to_trajectory, rgb_to_image, to_stamp
 from wm_mpc.srv import LoadModel, Reset, Rollout, SetGoal
+from wm_mpc.tick import State
 
 START_S = 60.0
 """Loading torch and transformers takes long on a busy machine."""
@@ -326,9 +326,7 @@ def _check_e_stop(probe: Probe, robot: FakeRobot) -> None:
     probe.wait(in_state(probe, State.RUNNING), SOON_S, "released")
 
 
-def _check_model_swap(
-    probe: Probe, cases: dict[str, tuple[Path, str]], other: Path
-) -> None:
+def _check_model_swap(probe: Probe, cases: dict[str, tuple[Path, str]], other: Path) -> None:
     """A bad model leaves the running one alone; a good one takes over without a stop."""
     before = probe.last("status").model_hash
     path, words = cases["flipped"]

@@ -9,13 +9,11 @@ from typing import Any, TypeVar
 from rclpy.node import Node
 from rclpy.task import Future
 
-from wm_mpc.errors import UserError
-
 Result = TypeVar("Result")
 
 
 class Bell:
-    """``await bell.next()`` returns when another thread rings.
+    """``await bell.next()`` returns when another thread rings, or a little later.
 
     A service that awaits needs a callback group of its own: until it answers, nothing else of its
     group is heard.
@@ -48,44 +46,28 @@ class Bell:
             executor.wake()
 
 
-class Background:
-    """One piece of slow work at a time, in a thread of its own.
+async def in_background(bell: Bell, work: Callable[[], Result]) -> Result:
+    """Do slow work in a thread of its own; the executor goes on meanwhile.
 
     Args:
-        bell: rung when the work is done, and now and then besides.
+        bell: rung when the work is done.
+        work: what to do; returns what this returns, raises what this raises.
     """
+    outcome: dict[str, Any] = {}
 
-    def __init__(self, bell: Bell) -> None:
-        self._bell = bell
-        self._busy = False
-
-    async def run(self, work: Callable[[], Result]) -> Result:
-        """Do ``work`` and return what it returns, or raise what it raises.
-
-        Raises:
-            UserError: other work is under way.
-        """
-        if self._busy:
-            raise UserError("busy: another request of this kind is being served")
-        self._busy = True
-        outcome: dict[str, Any] = {}
-
-        def serve() -> None:
-            try:
-                outcome["result"] = work()
-            except Exception as error:  # handed to whoever awaits
-                outcome["error"] = error
-            self._bell.ring()
-
-        threading.Thread(target=serve, name="background", daemon=True).start()
+    def serve() -> None:
         try:
-            while not outcome:
-                await self._bell.next()
-        finally:
-            self._busy = False
-        if "error" in outcome:
-            raise outcome["error"]
-        return outcome["result"]
+            outcome["result"] = work()
+        except Exception as error:  # handed to whoever awaits
+            outcome["error"] = error
+        bell.ring()
+
+    threading.Thread(target=serve, name="background", daemon=True).start()
+    while not outcome:
+        await bell.next()
+    if "error" in outcome:
+        raise outcome["error"]
+    return outcome["result"]
 
 
-__all__ = ["Background", "Bell"]
+__all__ = ["Bell", "in_background"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from wm_mpc.budget import Clock, monotonic
-from wm_mpc.controller import Controller, State, TickResult
+from wm_mpc.controller import Controller
 from wm_mpc.data.decoding import MessageError, compressed_to_rgb, image_to_rgb
 from wm_mpc.nodes.mailbox import Mailbox
 from wm_mpc.pacing import ImagePacer
 from wm_mpc.safety import CommandFilter, Motion, SafeCommand
+from wm_mpc.tick import State, TickResult
 
 POLL_S = 0.02
 
@@ -41,6 +43,7 @@ class ControlLoop:
             than the wall clock, so waiting is done in small pieces.
         on_error: told what is wrong with an input, one line.
         clock: monotonic clock.
+        pause: sleeps for a number of seconds of that clock.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class ControlLoop:
         paced_by_node_clock: bool,
         on_error: Callable[[str, str], None],
         clock: Clock = monotonic,
+        pause: Callable[[float], object] = time.sleep,
     ) -> None:
         self.controller = controller
         self.filter = command_filter
@@ -63,6 +67,7 @@ class ControlLoop:
         self.max_offset_s = max_offset_s
         self.on_error = on_error
         self.clock = clock
+        self.pause = pause
         self.pacer = ImagePacer(command_filter.period)
         self.pace_clock = node_clock if paced_by_node_clock else clock
         self.poll_s = POLL_S if paced_by_node_clock else math.inf
@@ -150,14 +155,12 @@ class ControlLoop:
             return
         reason = "stopping"
         result = TickResult(State.SAFE_STOP, reason, engine=self.controller.engine)
-        pause = threading.Event()
-        motion = Motion.RAMP
-        while motion is Motion.RAMP:
+        while True:
             safe = self.filter.step(None, math.inf, math.inf, reason)
             self.publish(result, safe, safe.publish, self.clock())
-            motion = safe.motion
-            if motion is Motion.RAMP:
-                pause.wait(self.filter.period)
+            if safe.motion is not Motion.RAMP:
+                return
+            self.pause(self.filter.period)
 
 
 def decode(message: Any) -> np.ndarray:

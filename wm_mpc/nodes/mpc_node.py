@@ -9,7 +9,6 @@ thread thinks; a mailbox lies between them.
 from __future__ import annotations
 
 import gc
-import math
 import sys
 from pathlib import Path
 
@@ -23,14 +22,15 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Bool
 
 from wm_mpc.budget import monotonic
-from wm_mpc.controller import Controller, ControllerConfig, Goal, State, TickResult
+from wm_mpc.controller import Controller, ControllerConfig
 from wm_mpc.data.decoding import image_to_rgb, joint_state_to_array, stamp_seconds
 from wm_mpc.engine import Engine, EngineConfig
 from wm_mpc.errors import UserError, one_line
+from wm_mpc.inputs import Goal
 from wm_mpc.msg import Plan as PlanMessage
 from wm_mpc.msg import PlannerStatus
 from wm_mpc.nodes import qos
-from wm_mpc.nodes.background import Background, Bell
+from wm_mpc.nodes.background import Bell, in_background
 from wm_mpc.nodes.loop import ControlLoop
 from wm_mpc.nodes.mailbox import Mailbox
 from wm_mpc.nodes.messages import CommandFormat
@@ -38,15 +38,19 @@ from wm_mpc.nodes.mpc_config import MpcNodeConfig
 from wm_mpc.nodes.parameters import ParameterReader
 from wm_mpc.nodes.reach_goal import ReachGoalServer
 from wm_mpc.nodes.spin import run_node
-from wm_mpc.nodes.telemetry import Telemetry, blank_status, diagnostics, plan_message
+from wm_mpc.nodes.telemetry import (
+    Complaints,
+    Telemetry,
+    blank_status,
+    diagnostics,
+    plan_message,
+)
 from wm_mpc.objective import ObjectiveConfig
 from wm_mpc.planners import planner_config
 from wm_mpc.safety import CommandFilter, Motion, SafeCommand, SafetyLimits
 from wm_mpc.srv import LoadModel, SetGoal
+from wm_mpc.tick import State, TickResult
 from wm_mpc.world_model import WorldModel
-
-REPEAT_S = 5.0
-"""An error that stays the same is logged again after this time [s]."""
 
 
 class MpcNode(LifecycleNode):
@@ -69,17 +73,17 @@ class MpcNode(LifecycleNode):
         self._motion = Motion.REST
         self._generation = 0
         self._fault = ""
-        self._told: dict[str, tuple[str, float]] = {}
+        self._complain = Complaints(self.get_logger().error)
         self._e_stop = False
         self._prepared: Engine | None = None
         self._controller: Controller | None = None
         self._filter: CommandFilter | None = None
         self._loop: ControlLoop | None = None
-        self._goal_messages: tuple[Image | None, JointState | None] = (None, None)
+        self._goal_image: Image | None = None
+        self._goal_joints: JointState | None = None
         self._inputs: list = []
 
         self._bell = Bell(self)
-        self._loading = Background(self._bell)
         self._status_out = self.create_publisher(PlannerStatus, "status", qos.EVENT)
         self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", qos.EVENT)
         self.create_subscription(Bool, "e_stop", self._on_e_stop, qos.EVENT)
@@ -175,7 +179,7 @@ class MpcNode(LifecycleNode):
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []
-        self._goal_messages = (None, None)
+        self._goal_image = self._goal_joints = None
         self._controller.clear_goal()
         self._mailbox.clear()
         self._bell.ring()
@@ -222,7 +226,7 @@ class MpcNode(LifecycleNode):
     ) -> LoadModel.Response:
         path = Path(request.path).expanduser() if request.path else self.config.model_path
         try:
-            engine = await self._loading.run(lambda: self._build(path))
+            engine = await in_background(self._bell, lambda: self._build(path))
             self._take_over(engine)
             response.success, response.message = True, f"model {engine.model.hash} from {path}"
         except Exception as error:  # the running model stays, whatever was wrong with the new one
@@ -251,32 +255,33 @@ class MpcNode(LifecycleNode):
     def _on_proprio(self, message: JointState) -> None:
         try:
             values = self._read_joints(message, "proprio")
+            self._mailbox.put_proprio(stamp_seconds(message.header.stamp), values)
         except UserError as error:
-            self._controller.reject("proprio", str(error))
-            self._complain("proprio", str(error))
-            return
-        self._mailbox.put_proprio(stamp_seconds(message.header.stamp), values)
+            self._reject("proprio", error)
 
     def _on_goal_image(self, message: Image) -> None:
-        self._goal_messages = (message, self._goal_messages[1])
+        self._goal_image = message
         self._pursue()
 
     def _on_goal_proprio(self, message: JointState) -> None:
-        image = self._goal_messages[0]
-        self._goal_messages = (image, message)
-        if image is not None and image.header.stamp == message.header.stamp:
+        self._goal_joints = message
+        if self._goal_is_whole():
             self._pursue()
+
+    def _goal_is_whole(self) -> bool:
+        image, joints = self._goal_image, self._goal_joints
+        return bool(image and joints and image.header.stamp == joints.header.stamp)
 
     def _pursue(self) -> None:
         """Pursue the goal picture, with the proprioception of the same stamp if there is any."""
-        image, joints = self._goal_messages
         try:
-            same = joints is not None and joints.header.stamp == image.header.stamp
-            proprio = self._read_joints(joints, "goal_proprio") if same else None
-            self.set_goal(image_to_rgb(image, "goal_image"), proprio, 0.0)
+            image = image_to_rgb(self._goal_image, "goal_image")
+            proprio = None
+            if self._goal_is_whole():
+                proprio = self._read_joints(self._goal_joints, "goal_proprio")
+            self.set_goal(image, proprio, 0.0)
         except UserError as error:
-            self._controller.reject("goal_image", str(error))
-            self._complain("goal_image", str(error))
+            self._reject("goal_image", error)
 
     def _on_set_goal(
         self, request: SetGoal.Request, response: SetGoal.Response
@@ -295,6 +300,10 @@ class MpcNode(LifecycleNode):
         if self._filter is not None:
             self._filter.e_stop(message.data)
             self._mailbox.urge()
+
+    def _reject(self, source: str, error: Exception) -> None:
+        self._controller.reject(source, str(error))
+        self._complain(source, str(error))
 
     def _read_joints(self, message: JointState, field: str) -> np.ndarray | None:
         dim = self._controller.engine.model.config.proprio_dim
@@ -367,16 +376,6 @@ class MpcNode(LifecycleNode):
             self._bell.ring()
         message = diagnostics(self.get_name(), self.last_status, self._motion.value)
         self._diagnostics_out.publish(message)
-
-    def _complain(self, source: str, reason: str) -> None:
-        """Log what is wrong, once per change and then every few seconds."""
-        now = monotonic()
-        words, when = self._told.get(source, ("", -math.inf))
-        # Numbers change all the time; what is said is the same.
-        gist = "".join(letter for letter in reason if not letter.isdigit())
-        if gist != words or now - when > REPEAT_S:
-            self._told[source] = (gist, now)
-            self.get_logger().error(reason)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -10,11 +10,12 @@ from rclpy.action.server import ServerGoalHandle
 from rclpy.node import Node
 
 from wm_mpc.action import ReachGoal
-from wm_mpc.controller import Goal, State, TickResult
 from wm_mpc.data.decoding import image_to_rgb
 from wm_mpc.errors import UserError
+from wm_mpc.inputs import Goal
 from wm_mpc.msg import PlannerStatus
 from wm_mpc.nodes.background import Bell
+from wm_mpc.tick import State, TickResult
 
 
 class Driver(Protocol):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from wm_mpc.controller import State, TickResult
+from wm_mpc.budget import Clock, monotonic
 from wm_mpc.msg import Plan as PlanMessage
 from wm_mpc.msg import PlannerStatus
 from wm_mpc.stats import percentile
+from wm_mpc.tick import State, TickResult
 
 WINDOW = 600
 _NAN = math.nan
@@ -142,4 +144,32 @@ def diagnostics(name: str, status: PlannerStatus, watchdog: str) -> DiagnosticAr
     return array
 
 
-__all__ = ["Telemetry", "blank_status", "diagnostics", "plan_message"]
+class Complaints:
+    """Logs what is wrong once per change, and again every few seconds while it lasts.
+
+    Args:
+        log: takes one line.
+        clock: monotonic clock.
+        repeat_s: [s] after which what stays the same is said again.
+    """
+
+    def __init__(
+        self, log: Callable[[str], object], clock: Clock = monotonic, repeat_s: float = 5.0
+    ) -> None:
+        self._log = log
+        self._clock = clock
+        self._repeat_s = repeat_s
+        self._told: dict[str, tuple[str, float]] = {}
+
+    def __call__(self, source: str, reason: str) -> None:
+        """Say what is wrong with ``source``."""
+        now = self._clock()
+        words, when = self._told.get(source, ("", -math.inf))
+        # Numbers change all the time; what is said is the same.
+        gist = "".join(letter for letter in reason if not letter.isdigit())
+        if gist != words or now - when >= self._repeat_s:
+            self._told[source] = (gist, now)
+            self._log(reason)
+
+
+__all__ = ["Complaints", "Telemetry", "blank_status", "diagnostics", "plan_message"]
