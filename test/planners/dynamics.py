@@ -37,6 +37,16 @@ class AnalyticDynamics:
         return torch.stack(steps, 1)
 
 
+class TokenDynamics(AnalyticDynamics):
+    """Two tokens that interact: the patch layout ``(N, D)``."""
+
+    latent_shape = (2, LATENT)
+
+    def step(self, latent: Tensor, action: Tensor) -> Tensor:
+        moved = super().step(latent.flatten(0, 1), action.repeat_interleave(2, 0))
+        return moved.view_as(latent) + 0.2 * torch.sin(latent.flip(1))
+
+
 class MlpDynamics(AnalyticDynamics):
     """A random residual MLP, the architecture that native code runs."""
 

@@ -6,7 +6,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from dynamics import ACTION, HORIZON, LATENT, AnalyticDynamics, MlpDynamics, make_objective
+from dynamics import (
+    ACTION,
+    HORIZON,
+    LATENT,
+    AnalyticDynamics,
+    MlpDynamics,
+    TokenDynamics,
+    make_objective,
+)
 from torch import Tensor
 
 from wm_mpc.objective import GoalObjective
@@ -29,7 +37,7 @@ class Recording(AnalyticDynamics):
 
 def search(name: str, config: object, model: AnalyticDynamics, objective: GoalObjective) -> object:
     generator = torch.Generator().manual_seed(2)
-    latent, goal = torch.randn(2, LATENT, generator=generator)
+    latent, goal = torch.randn(2, *model.latent_shape, generator=generator)
     planner = make_planner(name, model, objective, config)
     return planner.begin(PlanRequest(latent, goal), generator)
 
@@ -55,14 +63,14 @@ def grasp_objective(
             for t in range(HORIZON):
                 following = model.step(frozen[b, t][None], a[b, t][None])[0]
                 target = s[b, t] if t < HORIZON - 1 else goal
-                total = total + objective.distance(following - target, torch.zeros(LATENT))
+                total = total + objective.distance(following - target, torch.zeros_like(goal))
                 total = total + gamma * objective.distance(following, goal)
         return total
 
     return loss
 
 
-@pytest.mark.parametrize("kind", [AnalyticDynamics, MlpDynamics])
+@pytest.mark.parametrize("kind", [AnalyticDynamics, MlpDynamics, TokenDynamics])
 def test_grasp_descends_its_written_objective(double: None, kind: type) -> None:
     model, objective = kind(), make_objective()
     grasp = search("grasp", GraspConfig(starts=STARTS, goal_weight=0.7), model, objective)
@@ -135,7 +143,7 @@ def test_warm_states_are_taken_and_handed_back() -> None:
         assert planner.plan(asked).virtual_states.shape == warm.shape
 
 
-@pytest.mark.parametrize("kind", [AnalyticDynamics, MlpDynamics])
+@pytest.mark.parametrize("kind", [AnalyticDynamics, MlpDynamics, TokenDynamics])
 def test_latco_descends_its_lagrangian(double: None, kind: type) -> None:
     model, objective = kind(), make_objective()
     latco = search("latco", LatcoConfig(starts=STARTS), model, objective)
@@ -148,7 +156,7 @@ def test_latco_descends_its_lagrangian(double: None, kind: type) -> None:
             before = latco.latent
             for t in range(HORIZON):
                 gap = model.step(before[None], a[b, t][None])[0] - s[b, t]
-                violation = objective.distance(gap, torch.zeros(LATENT))
+                violation = objective.distance(gap, torch.zeros_like(gap))
                 total = total + latco.multipliers[b, t] * violation
                 reached = objective.distance(s[b, t], latco.goal)
                 total = total + objective.time_weights[t] * reached

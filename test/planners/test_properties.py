@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from dynamics import ACTION, HORIZON, LATENT, AnalyticDynamics, MlpDynamics, make_objective
+from dynamics import (
+    ACTION,
+    HORIZON,
+    LATENT,
+    AnalyticDynamics,
+    MlpDynamics,
+    TokenDynamics,
+    make_objective,
+)
 from torch import Tensor
 
 from wm_mpc.budget import FakeClock
@@ -234,6 +242,18 @@ def test_a_horizon_of_one_step_works(name: str) -> None:
     for model in (AnalyticDynamics(), MlpDynamics()):
         plan = make_planner(name, model, make_objective(1), small(name)).plan(asked)
         assert plan.cost < plan.warm_cost
+
+
+def test_token_latents_work(name: str) -> None:
+    model = TokenDynamics()
+    latent = torch.zeros(model.latent_shape)
+    with torch.no_grad():
+        goal = model.rollout(latent[None], KNOWN[None])[0, -1]
+    asked = PlanRequest(latent, goal, warm_start=WARM)
+    gentle = {"learning_rate": 0.05} if name == "gd" else {}
+    plan = make_planner(name, model, make_objective(), small(name, **gentle)).plan(asked)
+    assert plan.cost < 0.8 * plan.warm_cost
+    assert plan.latents.shape == (HORIZON, *model.latent_shape)
 
 
 def test_unknown_names_and_options_are_told() -> None:
