@@ -26,9 +26,10 @@ $(STAMP): $(SETUP_INPUTS)
 lint: $(STAMP)
 	$(BIN)/ruff check
 
+# the tests run even where style fails, so that one run tells everything
 test: $(STAMP)
-	$(BIN)/ruff check
-	$(ROS_LOCAL) $(BIN)/python -m pytest -q $(ARGS)
+	@style=0; $(BIN)/ruff check --output-format concise || style=$$?; \
+	$(ROS_LOCAL) $(BIN)/python -m pytest -q $(ARGS) && exit $$style
 
 demo: $(STAMP)
 	$(ROS_LOCAL) $(BIN)/wm-mpc demo $(ARGS)
