@@ -194,6 +194,17 @@ def fail(_: PlanRequest) -> Plan:
     raise RuntimeError("the device is gone\nand more")
 
 
+def test_posture_weights_come_back_as_they_were(encoder: object) -> None:
+    relative = torch.tensor([2.0, 1.0, 0.0, 1.0])
+    objective = GoalObjective(ObjectiveConfig(), HORIZON, 6, 4, proprio_weights=relative)
+    before = objective.channel_weights.clone()
+    objective.use_proprio(False)
+    assert not objective.channel_weights[6:].any()
+    assert torch.equal(objective.channel_weights[:6], before[:6])
+    objective.use_proprio(True)
+    assert torch.equal(objective.channel_weights, before)
+
+
 @pytest.mark.parametrize("how", ["raises", "nan", "nothing"])
 def test_a_failing_planner_plays_the_previous_plan_then_stops(rig: Rig, how: str) -> None:
     rig.tick()

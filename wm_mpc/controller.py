@@ -219,7 +219,7 @@ class Controller:
         plan = engine.planner.plan(request)
         planned = self.clock()
         self._keep_reserve(planned - request.deadline)
-        distance = engine.distance(latent, self._goal_latent, goal.proprio is not None)
+        distance = engine.distance(latent, self._goal_latent)
         raw = engine.model.denormalize_actions(plan.actions)
         numbers = torch.cat([raw.flatten(), distance[None]]).cpu().double().numpy()
         actions = numbers[:-1].reshape(raw.shape)

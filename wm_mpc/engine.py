@@ -144,10 +144,11 @@ class Engine:
             joints = torch.from_numpy(proprio).to(device, non_blocking=True)
             return self.model.encode(pixels, joints)
 
-    def distance(self, latent: Tensor, goal: Tensor, with_proprio: bool) -> Tensor:
-        """Root mean square difference of two latents over the channels that count, 0-d."""
-        used = latent.shape[-1] if with_proprio else self.model.visual_dim
-        return (latent - goal)[..., :used].square().mean().sqrt()
+    def distance(self, latent: Tensor, goal: Tensor) -> Tensor:
+        """Root mean square difference over the channels that the goal cost weighs, 0-d."""
+        counts = (self.objective.channel_weights > 0).to(latent.dtype)
+        squares = (latent - goal).square().reshape(-1, len(counts)).mean(0)
+        return ((squares * counts).sum() / counts.sum()).sqrt()
 
     def same_shape(self, model: WorldModel) -> bool:
         """Whether ``model`` costs what this engine's costs, so that its CEM reference holds."""

@@ -92,9 +92,10 @@ class GoalObjective:
     ) -> None:
         self.config = config
         self.horizon = horizon
-        self.widths = (visual_dim, proprio_width)
+        self.visual_dim = visual_dim
         self.time_weights = config.time_weights(horizon).to(device)
         self.channel_weights = config.channel_weights(visual_dim, proprio_width, proprio_weights).to(device)
+        self._all_weights = self.channel_weights.clone()
 
     def with_horizon(self, horizon: int) -> GoalObjective:
         """Return the same cost over another horizon."""
@@ -108,10 +109,8 @@ class GoalObjective:
 
         The weights change in place, so that every planner and compiled kernel that holds them follows.
         """
-        visual_dim, proprio_width = self.widths
-        weights = self.config.channel_weights(visual_dim, proprio_width)
-        weights[visual_dim:] *= float(used)
-        self.channel_weights.copy_(weights)
+        self.channel_weights.copy_(self._all_weights)
+        self.channel_weights[self.visual_dim :] *= float(used)
 
     def distance(self, latents: Tensor, goal: Tensor) -> Tensor:
         """Weighted squared distance per frame: ``(..., *L)`` and ``L`` -> ``(...)`` (mean over tokens)."""
