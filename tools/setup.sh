@@ -83,6 +83,6 @@ say "installing build tools"
 pip install -q --upgrade pip wheel
 pip install -q -c constraints.txt "${build_requires[@]}"
 say "installing wm-mpc[$extras] and building its interfaces"
-pip install -q -c constraints.txt --no-build-isolation -e ".[$extras]"
+PYTHONWARNINGS=ignore pip install -q -c constraints.txt --no-build-isolation -e ".[$extras]"
 python -c 'import wm_mpc.msg, cv2, torch' || fail "the installation is not usable; see above"
 say "done in $((SECONDS - begin)) s"
