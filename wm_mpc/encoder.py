@@ -32,7 +32,9 @@ class DinoEncoder(nn.Module):
         super().__init__()
         patch = backbone.config.patch_size
         if image_size % patch:
-            raise CheckpointError(f"image_size: {image_size} px is no multiple of the patch size {patch} px")
+            raise CheckpointError(
+                f"image_size: {image_size} px is no multiple of the patch size {patch} px"
+            )
         self.backbone = backbone.eval().requires_grad_(False)
         self.image_size = image_size
         self.source = source
@@ -64,7 +66,9 @@ class DinoEncoder(nn.Module):
         if local:
             for name in ("config.json", "model.safetensors"):
                 if not (path / name).is_file():
-                    raise CheckpointError(f"encoder: {path} lacks {name}; a transformers DINO folder is expected")
+                    raise CheckpointError(
+                        f"encoder: {path} lacks {name}; a transformers DINO folder is expected"
+                    )
         elif path.is_absolute() or str(source).startswith("."):
             raise CheckpointError(f"encoder: folder {path} does not exist")
         from transformers import AutoModel
@@ -72,9 +76,13 @@ class DinoEncoder(nn.Module):
 
         hf_logging.disable_progress_bar()
         try:
-            backbone = AutoModel.from_pretrained(str(source), local_files_only=local, dtype=torch.float32)
+            backbone = AutoModel.from_pretrained(
+                str(source), local_files_only=local, dtype=torch.float32
+            )
         except (OSError, ValueError, RuntimeError, json.JSONDecodeError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = (
+                str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            )
             raise CheckpointError(f"encoder: cannot load {source}: {reason}") from error
         except Exception as error:  # safetensors raises its own type for a damaged header
             raise CheckpointError(f"encoder: cannot load {source}: {error}") from error

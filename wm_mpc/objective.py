@@ -70,7 +70,9 @@ class ObjectiveConfig:
                 Velocities usually get 0: a goal is a place to be, not a speed to pass through it with.
         """
         visual = torch.full((visual_dim,), 1.0 / visual_dim)
-        proprio = torch.ones(proprio_width) if proprio_weights is None else proprio_weights.cpu().float()
+        proprio = (
+            torch.ones(proprio_width) if proprio_weights is None else proprio_weights.cpu().float()
+        )
         total = proprio.sum().clamp(min=1e-12)
         return torch.cat([visual, self.proprio_weight * proprio / total])
 
@@ -87,14 +89,21 @@ class GoalObjective:
     """
 
     def __init__(
-        self, config: ObjectiveConfig, horizon: int, visual_dim: int, proprio_width: int,
-        device: torch.device | str = "cpu", proprio_weights: Tensor | None = None,
+        self,
+        config: ObjectiveConfig,
+        horizon: int,
+        visual_dim: int,
+        proprio_width: int,
+        device: torch.device | str = "cpu",
+        proprio_weights: Tensor | None = None,
     ) -> None:
         self.config = config
         self.horizon = horizon
         self.visual_dim = visual_dim
         self.time_weights = config.time_weights(horizon).to(device)
-        self.channel_weights = config.channel_weights(visual_dim, proprio_width, proprio_weights).to(device)
+        self.channel_weights = config.channel_weights(
+            visual_dim, proprio_width, proprio_weights
+        ).to(device)
         self._all_weights = self.channel_weights.clone()
 
     def with_horizon(self, horizon: int) -> GoalObjective:

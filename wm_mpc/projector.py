@@ -14,7 +14,9 @@ class Identity(nn.Module):
     def __init__(self, num_tokens: int, channels: int, out_dim: int) -> None:
         super().__init__()
         if out_dim != channels:
-            raise ValueError(f"visual_dim: {out_dim}; the identity projector keeps the encoder's {channels}")
+            raise ValueError(
+                f"visual_dim: {out_dim}; the identity projector keeps the encoder's {channels}"
+            )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the tokens unchanged."""
@@ -38,22 +40,35 @@ class KeypointPool(nn.Module):
     """
 
     def __init__(
-        self, num_tokens: int, channels: int, out_dim: int, heads: int = 16, features: int = 6, hidden: int = 256
+        self,
+        num_tokens: int,
+        channels: int,
+        out_dim: int,
+        heads: int = 16,
+        features: int = 6,
+        hidden: int = 256,
     ) -> None:
         super().__init__()
         side = round(num_tokens**0.5)
         if side * side != num_tokens:
             raise ValueError(f"num_tokens: {num_tokens} is no square grid")
         self.norm = nn.LayerNorm(channels)
-        self.score = nn.Sequential(nn.Linear(channels, channels), nn.SiLU(), nn.Linear(channels, heads))
+        self.score = nn.Sequential(
+            nn.Linear(channels, channels), nn.SiLU(), nn.Linear(channels, heads)
+        )
         self.value = nn.Linear(channels, heads * features)
         self.heads, self.features = heads, features
         axis = (torch.arange(side) + 0.5) / side * 2 - 1
         grid = torch.stack([axis.repeat(side), axis.repeat_interleave(side)], -1)
         self.register_buffer("grid", grid, persistent=False)
         self.mix = nn.Sequential(
-            nn.Linear(heads * (2 + features), hidden), nn.LayerNorm(hidden), nn.SiLU(),
-            nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.SiLU(), nn.Linear(hidden, out_dim),
+            nn.Linear(heads * (2 + features), hidden),
+            nn.LayerNorm(hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, hidden),
+            nn.LayerNorm(hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, out_dim),
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -66,4 +81,7 @@ class KeypointPool(nn.Module):
         return self.mix(torch.cat([where, what], -1).flatten(1))
 
 
-PROJECTORS: dict[str, Callable[..., nn.Module]] = {"identity": Identity, "keypoint_pool": KeypointPool}
+PROJECTORS: dict[str, Callable[..., nn.Module]] = {
+    "identity": Identity,
+    "keypoint_pool": KeypointPool,
+}

@@ -80,15 +80,25 @@ class WorldModelConfig:
         for name in ("action_low", "action_high"):
             object.__setattr__(self, name, tuple(float(v) for v in getattr(self, name)))
             if len(getattr(self, name)) != self.action_dim:
-                raise ValueError(f"{name}: {len(getattr(self, name))} values for {self.action_dim} action dimensions")
+                raise ValueError(
+                    f"{name}: {len(getattr(self, name))} values for {self.action_dim} action dimensions"
+                )
         object.__setattr__(self, "goal_weights", tuple(float(v) for v in self.goal_weights))
-        if self.goal_weights and (len(self.goal_weights) != self.proprio_dim or min(self.goal_weights) < 0):
-            raise ValueError(f"goal_weights: {self.goal_weights}; {self.proprio_dim} values of at least 0 expected")
+        if self.goal_weights and (
+            len(self.goal_weights) != self.proprio_dim or min(self.goal_weights) < 0
+        ):
+            raise ValueError(
+                f"goal_weights: {self.goal_weights}; {self.proprio_dim} values of at least 0 expected"
+            )
         if any(lo >= hi for lo, hi in zip(self.action_low, self.action_high, strict=True)):
-            raise ValueError(f"action_low: {self.action_low} is not below action_high {self.action_high}")
+            raise ValueError(
+                f"action_low: {self.action_low} is not below action_high {self.action_high}"
+            )
         for name, known in (("projector", PROJECTORS), ("predictor", PREDICTORS)):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name}: {getattr(self, name)!r} unknown; one of {', '.join(known)} expected")
+                raise ValueError(
+                    f"{name}: {getattr(self, name)!r} unknown; one of {', '.join(known)} expected"
+                )
 
 
 class WorldModel(nn.Module):
@@ -101,7 +111,11 @@ class WorldModel(nn.Module):
     """
 
     def __init__(
-        self, config: WorldModelConfig, encoder: DinoEncoder | None, num_tokens: int = 0, channels: int = 0
+        self,
+        config: WorldModelConfig,
+        encoder: DinoEncoder | None,
+        num_tokens: int = 0,
+        channels: int = 0,
     ) -> None:
         super().__init__()
         self.config = config
@@ -110,16 +124,22 @@ class WorldModel(nn.Module):
             num_tokens, channels = encoder.num_tokens, encoder.dim
         self.num_tokens, self.channels = num_tokens, channels
         projector = PROJECTORS[config.projector]
-        self.projector = projector(num_tokens, channels, config.visual_dim, **config.projector_args)
+        self.projector = projector(
+            num_tokens, channels, config.visual_dim, **config.projector_args
+        )
         self.visual_dim = config.visual_dim
         self.proprio_width = config.proprio_embed or config.proprio_dim
         width = self.visual_dim + self.proprio_width
         self.latent_shape = (num_tokens, width) if config.projector == "identity" else (width,)
         self.action_width = config.action_dim * config.frameskip
         self.proprio_encoder = (
-            nn.Linear(config.proprio_dim, config.proprio_embed) if config.proprio_embed else nn.Identity()
+            nn.Linear(config.proprio_dim, config.proprio_embed)
+            if config.proprio_embed
+            else nn.Identity()
         )
-        self.predictor = PREDICTORS[config.predictor](self.latent_shape, self.action_width, **config.predictor_args)
+        self.predictor = PREDICTORS[config.predictor](
+            self.latent_shape, self.action_width, **config.predictor_args
+        )
         # Normalisation constants travel with the weights; identity until training sets them.
         self.register_buffer("action_mean", torch.zeros(config.action_dim))
         self.register_buffer("action_std", torch.ones(config.action_dim))
@@ -166,7 +186,9 @@ class WorldModel(nn.Module):
             RuntimeError: the model was built without an encoder.
         """
         if self.encoder is None:
-            raise RuntimeError("this world model was built without an encoder; it works on cached latents only")
+            raise RuntimeError(
+                "this world model was built without an encoder; it works on cached latents only"
+            )
         return self.encode_tokens(self.encoder(images), proprio)
 
     def encode_tokens(self, tokens: Tensor, proprio: Tensor) -> Tensor:
@@ -201,7 +223,9 @@ class WorldModel(nn.Module):
             steps.append(latent)
         return torch.stack(steps, 1)
 
-    def rollout_history(self, latents: Tensor, past: Tensor, actions: Tensor, history: int = 3) -> Tensor:
+    def rollout_history(
+        self, latents: Tensor, past: Tensor, actions: Tensor, history: int = 3
+    ) -> Tensor:
         """Open-loop rollout that conditions on up to ``history`` frames (DINO-WM's "regular" rollout).
 
         Args:
@@ -223,7 +247,9 @@ class WorldModel(nn.Module):
 
     # ---- files --------------------------------------------------------------------------------------------------
 
-    def save(self, path: str | Path, encoder: str | None = None, extra: dict[str, Any] | None = None) -> str:
+    def save(
+        self, path: str | Path, encoder: str | None = None, extra: dict[str, Any] | None = None
+    ) -> str:
         """Write ``world_model.safetensors`` and ``world_model.json`` (the encoder itself is not copied).
 
         Args:
@@ -236,16 +262,28 @@ class WorldModel(nn.Module):
         """
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
-        state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items() if not k.startswith("encoder.")}
+        state = {
+            k: v.detach().cpu().contiguous()
+            for k, v in self.state_dict().items()
+            if not k.startswith("encoder.")
+        }
         temporary = path / (WEIGHTS_FILE + ".tmp")
         save_file(state, temporary)
         digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
         source = encoder if encoder is not None else (self.encoder.source if self.encoder else "")
         record = {
-            "format": FORMAT, "version": VERSION, "config": dataclasses.asdict(self.config),
-            "encoder": {"source": source, "num_tokens": self.num_tokens, "channels": self.channels,
-                        "image_size": self.encoder.image_size if self.encoder else 0},
-            "sha256": {WEIGHTS_FILE: digest}, "generation": self.generation, "extra": extra or {},
+            "format": FORMAT,
+            "version": VERSION,
+            "config": dataclasses.asdict(self.config),
+            "encoder": {
+                "source": source,
+                "num_tokens": self.num_tokens,
+                "channels": self.channels,
+                "image_size": self.encoder.image_size if self.encoder else 0,
+            },
+            "sha256": {WEIGHTS_FILE: digest},
+            "generation": self.generation,
+            "extra": extra or {},
         }
         temporary.replace(path / WEIGHTS_FILE)
         text = json.dumps(record, indent=1) + "\n"
@@ -256,7 +294,11 @@ class WorldModel(nn.Module):
 
     @classmethod
     def load(
-        cls, path: str | Path, encoder: DinoEncoder | None = None, device: str = "cpu", with_encoder: bool = True
+        cls,
+        path: str | Path,
+        encoder: DinoEncoder | None = None,
+        device: str = "cpu",
+        with_encoder: bool = True,
     ) -> WorldModel:
         """Load and validate a model folder.
 
@@ -282,18 +324,27 @@ class WorldModel(nn.Module):
         digest = hashlib.sha256(data).hexdigest()
         expected = record["sha256"].get(WEIGHTS_FILE)
         if digest != expected:
-            raise CheckpointError(f"{weights}: sha256 {digest[:12]} differs from the recorded {str(expected)[:12]}")
+            raise CheckpointError(
+                f"{weights}: sha256 {digest[:12]} differs from the recorded {str(expected)[:12]}"
+            )
         about = record["encoder"]
         if encoder is None and with_encoder:
             encoder = load_encoder(path, about)
         model = cls(config, encoder, about["num_tokens"], about["channels"])
-        if encoder is not None and (encoder.num_tokens, encoder.dim) != (about["num_tokens"], about["channels"]):
+        if encoder is not None and (encoder.num_tokens, encoder.dim) != (
+            about["num_tokens"],
+            about["channels"],
+        ):
             raise CheckpointError(
                 f"{path}: encoder gives {encoder.num_tokens} x {encoder.dim} tokens, the model was trained on "
                 f"{about['num_tokens']} x {about['channels']}"
             )
         model._load_state(load_safetensors(data), weights)
-        model.generation, model.hash, model.path = int(record.get("generation", 0)), digest[:12], path
+        model.generation, model.hash, model.path = (
+            int(record.get("generation", 0)),
+            digest[:12],
+            path,
+        )
         return model.to(device).eval()
 
     def _load_state(self, state: dict[str, Tensor], where: Path) -> None:
@@ -301,10 +352,14 @@ class WorldModel(nn.Module):
         missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
         if missing or unknown:
             what = f"lacks {missing[0]}" if missing else f"has an unknown key {unknown[0]}"
-            raise CheckpointError(f"{where}: {what} ({len(missing)} missing, {len(unknown)} unknown)")
+            raise CheckpointError(
+                f"{where}: {what} ({len(missing)} missing, {len(unknown)} unknown)"
+            )
         for key, value in state.items():
             if value.shape != own[key].shape:
-                raise CheckpointError(f"{where}: {key}: shape {tuple(value.shape)}; {tuple(own[key].shape)} expected")
+                raise CheckpointError(
+                    f"{where}: {key}: shape {tuple(value.shape)}; {tuple(own[key].shape)} expected"
+                )
             if not torch.isfinite(value).all():
                 raise CheckpointError(f"{where}: {key}: not finite")
         self.load_state_dict(state, strict=False)
@@ -318,7 +373,9 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     file = path / CONFIG_FILE
     if not file.is_file():
-        raise CheckpointError(f"{path}: {CONFIG_FILE} is missing; a world-model folder is expected")
+        raise CheckpointError(
+            f"{path}: {CONFIG_FILE} is missing; a world-model folder is expected"
+        )
     try:
         record = json.loads(file.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -326,7 +383,9 @@ def read_record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise CheckpointError(f"{file}: format: {FORMAT!r} expected")
     if record.get("version") != VERSION:
-        raise CheckpointError(f"{file}: version: {record.get('version')}; this release reads {VERSION}")
+        raise CheckpointError(
+            f"{file}: version: {record.get('version')}; this release reads {VERSION}"
+        )
     for key in ("config", "encoder", "sha256"):
         if key not in record:
             raise CheckpointError(f"{file}: key {key!r} is missing")
@@ -339,7 +398,9 @@ def load_encoder(path: Path, about: dict[str, Any]) -> DinoEncoder:
     if not source:
         raise CheckpointError(f"{path}: encoder: no source recorded")
     relative = path / source
-    return DinoEncoder.load(relative if relative.is_dir() else source, about.get("image_size") or None)
+    return DinoEncoder.load(
+        relative if relative.is_dir() else source, about.get("image_size") or None
+    )
 
 
 __all__ = ["WorldModel", "WorldModelConfig", "load_encoder", "read_record"]

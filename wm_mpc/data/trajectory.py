@@ -46,12 +46,16 @@ class Trajectory:
         if t < 1:
             raise ValueError(f"actions: {t} steps; at least 1 expected")
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[-1] != 3:
-            raise ValueError(f"images: {self.images.dtype} {self.images.shape}; uint8 (F, H, W, 3) expected")
+            raise ValueError(
+                f"images: {self.images.dtype} {self.images.shape}; uint8 (F, H, W, 3) expected"
+            )
         steps = self.image_steps
         if len(steps) != len(self.images):
             raise ValueError(f"image_steps: {len(steps)} entries for {len(self.images)} images")
         if len(steps) and (steps[0] < 0 or steps[-1] > t or np.any(np.diff(steps) <= 0)):
-            raise ValueError(f"image_steps: must increase strictly within [0, {t}], got {steps[:5]}...{steps[-1]}")
+            raise ValueError(
+                f"image_steps: must increase strictly within [0, {t}], got {steps[:5]}...{steps[-1]}"
+            )
         for name, rows in (("proprio", t + 1), ("stamps", t + 1), ("state", t + 1)):
             value = getattr(self, name)
             if value is not None and len(value) != rows:
@@ -63,5 +67,7 @@ class Trajectory:
                 raise ValueError(f"{name}: not finite at step {bad}")
         if np.any(np.diff(self.stamps) <= 0):
             bad = int(np.argmax(np.diff(self.stamps) <= 0)) + 1
-            raise ValueError(f"stamps: step {bad} at {self.stamps[bad]:.6f} s is not after step {bad - 1}")
+            raise ValueError(
+                f"stamps: step {bad} at {self.stamps[bad]:.6f} s is not after step {bad - 1}"
+            )
         return self

@@ -16,11 +16,15 @@ class GruPredictor(nn.Module):
         depth: GRU layers.
     """
 
-    def __init__(self, latent_shape: tuple[int, ...], action_width: int, width: int = 256, depth: int = 1) -> None:
+    def __init__(
+        self, latent_shape: tuple[int, ...], action_width: int, width: int = 256, depth: int = 1
+    ) -> None:
         super().__init__()
         self.latent_shape = tuple(latent_shape)
         flat = int(torch.Size(latent_shape).numel())
-        self.embed = nn.Sequential(nn.Linear(flat + action_width, width), nn.LayerNorm(width), nn.SiLU())
+        self.embed = nn.Sequential(
+            nn.Linear(flat + action_width, width), nn.LayerNorm(width), nn.SiLU()
+        )
         self.gru = nn.GRU(width, width, depth, batch_first=True)
         self.head = nn.Linear(width, flat)
         nn.init.zeros_(self.head.weight)

@@ -16,7 +16,9 @@ class MlpPredictor(nn.Module):
         depth: hidden layers.
     """
 
-    def __init__(self, latent_shape: tuple[int, ...], action_width: int, width: int = 384, depth: int = 2) -> None:
+    def __init__(
+        self, latent_shape: tuple[int, ...], action_width: int, width: int = 384, depth: int = 2
+    ) -> None:
         super().__init__()
         self.latent_shape = tuple(latent_shape)
         flat = int(torch.Size(latent_shape).numel())

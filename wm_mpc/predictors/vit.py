@@ -17,14 +17,20 @@ class Block(nn.Module):
         self.qkv = nn.Linear(dim, 3 * heads * head_dim, bias=False)
         self.out = nn.Linear(heads * head_dim, dim)
         self.mlp = nn.Sequential(
-            nn.LayerNorm(dim), nn.Linear(dim, mlp_dim), nn.GELU(), nn.Dropout(dropout),
-            nn.Linear(mlp_dim, dim), nn.Dropout(dropout),
+            nn.LayerNorm(dim),
+            nn.Linear(dim, mlp_dim),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(mlp_dim, dim),
+            nn.Dropout(dropout),
         )
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Mix tokens ``(B, S, dim)`` under a boolean mask ``(S, S)`` (True: may attend)."""
         b, s, _ = x.shape
-        q, k, v = self.qkv(self.norm(x)).view(b, s, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            self.qkv(self.norm(x)).view(b, s, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        )
         drop = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop)
         x = x + self.out(y.transpose(1, 2).reshape(b, s, -1))
@@ -51,8 +57,17 @@ class VitPredictor(nn.Module):
     """
 
     def __init__(
-        self, latent_shape: tuple[int, ...], action_width: int, width: int = 2048, depth: int = 6, heads: int = 16,
-        head_dim: int = 64, history: int = 3, action_embed: int = 10, dropout: float = 0.1, residual: bool = False,
+        self,
+        latent_shape: tuple[int, ...],
+        action_width: int,
+        width: int = 2048,
+        depth: int = 6,
+        heads: int = 16,
+        head_dim: int = 64,
+        history: int = 3,
+        action_embed: int = 10,
+        dropout: float = 0.1,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         self.latent_shape = tuple(latent_shape)
@@ -62,7 +77,9 @@ class VitPredictor(nn.Module):
         dim = channels + action_embed
         self.action_embed = nn.Linear(action_width, action_embed)
         self.position = nn.Parameter(torch.randn(1, history, self.tokens, dim) * 0.02)
-        self.blocks = nn.ModuleList(Block(dim, heads, head_dim, width, dropout) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            Block(dim, heads, head_dim, width, dropout) for _ in range(depth)
+        )
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, channels)
         frame = torch.arange(history).repeat_interleave(self.tokens)

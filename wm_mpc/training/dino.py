@@ -77,7 +77,9 @@ class DinoConfig:
     def __post_init__(self) -> None:
         for name in ("image_size", "local_size"):
             if getattr(self, name) % self.patch_size:
-                raise UserError(f"{name}: {getattr(self, name)} px is no multiple of patch_size {self.patch_size} px")
+                raise UserError(
+                    f"{name}: {getattr(self, name)} px is no multiple of patch_size {self.patch_size} px"
+                )
         if self.batch < 2:
             raise UserError(f"batch: {self.batch}; at least 2 expected")
         if not 0 <= self.mask_ratio < 1:
@@ -106,8 +108,12 @@ class Network(nn.Module):
 
         self.backbone = Dinov2Model(
             Dinov2Config(
-                hidden_size=config.dim, num_hidden_layers=config.layers, num_attention_heads=config.heads,
-                mlp_ratio=config.mlp_ratio, image_size=config.image_size, patch_size=config.patch_size,
+                hidden_size=config.dim,
+                num_hidden_layers=config.layers,
+                num_attention_heads=config.heads,
+                mlp_ratio=config.mlp_ratio,
+                image_size=config.image_size,
+                patch_size=config.patch_size,
             )
         )
         self.image_head = DinoHead(config.dim, config.prototypes)
@@ -140,7 +146,9 @@ def koleo(features: Tensor) -> Tensor:
     return -((x - x[nearest]).norm(dim=-1) + 1e-4).log().mean()
 
 
-def random_views(images: Tensor, size: int, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
+def random_views(
+    images: Tensor, size: int, scale: tuple[float, float], generator: torch.Generator
+) -> Tensor:
     """Random resized, flipped, quarter-turned and recoloured views: uint8 ``(B, H, W, 3)`` -> ``(B, 3, size, size)`` in 0..1."""
     b = images.shape[0]
     x = images.permute(0, 3, 1, 2).float() / 255.0
@@ -207,7 +215,9 @@ def collapse_measure(tokens: Tensor) -> float:
     return float((-(p * (p + 1e-12).log()).sum()).exp())
 
 
-def train_dino(frames: Sequence[np.ndarray], out: str | Path, config: DinoConfig, progress: bool = True) -> dict:
+def train_dino(
+    frames: Sequence[np.ndarray], out: str | Path, config: DinoConfig, progress: bool = True
+) -> dict:
     """Train an encoder and write it as a ``transformers`` folder.
 
     Args:
@@ -238,7 +248,8 @@ def train_dino(frames: Sequence[np.ndarray], out: str | Path, config: DinoConfig
     decay = [p for p in student.parameters() if p.ndim > 1]
     rest = [p for p in student.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}], lr=config.lr
+        [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}],
+        lr=config.lr,
     )
     mean = torch.tensor(IMAGENET_MEAN, device=device).view(1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STD, device=device).view(1, 3, 1, 1)
@@ -265,26 +276,38 @@ def train_dino(frames: Sequence[np.ndarray], out: str | Path, config: DinoConfig
         salient = salient_patches(globals_, config.patch_size).cpu()
         mask = block_mask(salient, config.mask_ratio, generator)
         # Only a tenth of the plain patches is scored: equal use of the prototypes would else go to background.
-        scored = (mask & (salient | (torch.rand(mask.shape, generator=generator) < 0.1))).to(device)
+        scored = (mask & (salient | (torch.rand(mask.shape, generator=generator) < 0.1))).to(
+            device
+        )
         mask = mask.to(device)
         with torch.autocast(device.type, torch.bfloat16):
             with torch.no_grad():
                 told = teacher(globals_)
                 image_target = sinkhorn(teacher.image_head(told[:, 0]), config.teacher_temperature)
-                patch_target = sinkhorn(teacher.patch_head(told[:, 1:][scored]), config.teacher_temperature)
+                patch_target = sinkhorn(
+                    teacher.patch_head(told[:, 1:][scored]), config.teacher_temperature
+                )
             seen = student(globals_, mask)
             image_scores = student.image_head(seen[:, 0]).float() / config.student_temperature
-            patch_scores = student.patch_head(seen[:, 1:][scored]).float() / config.student_temperature
+            patch_scores = (
+                student.patch_head(seen[:, 1:][scored]).float() / config.student_temperature
+            )
             spread = sum(koleo(half) for half in seen[:, 0].chunk(2))
         crossed = torch.cat(image_target.chunk(2)[::-1])
         image_loss = -(crossed * image_scores.log_softmax(-1)).sum(-1).mean()
         patch_loss = -(patch_target * patch_scores.log_softmax(-1)).sum(-1).mean()
         if config.local_crops:
             local = torch.cat(
-                [random_views(images, config.local_size, (0.15, 0.5), generator) for _ in range(config.local_crops)]
+                [
+                    random_views(images, config.local_size, (0.15, 0.5), generator)
+                    for _ in range(config.local_crops)
+                ]
             )
             with torch.autocast(device.type, torch.bfloat16):
-                scores = student.image_head(student((local - mean) / std)[:, 0]).float() / config.student_temperature
+                scores = (
+                    student.image_head(student((local - mean) / std)[:, 0]).float()
+                    / config.student_temperature
+                )
             target = sum(image_target.chunk(2)).repeat(config.local_crops, 1) / 2
             image_loss = 0.5 * image_loss - 0.5 * (target * scores.log_softmax(-1)).sum(-1).mean()
         loss = image_loss + patch_loss + config.koleo * spread
@@ -296,17 +319,31 @@ def train_dino(frames: Sequence[np.ndarray], out: str | Path, config: DinoConfig
         optimizer.step()
         momentum = 1 - (1 - config.momentum) * (0.5 + 0.5 * math.cos(math.pi * share))
         with torch.no_grad():
-            torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - momentum)
+            torch._foreach_lerp_(
+                list(teacher.parameters()), list(student.parameters()), 1 - momentum
+            )
         if step % 25 == 0:
             rank = collapse_measure(told[:, 1:][scored])
-            entry = {"step": step, "image_loss": float(image_loss), "patch_loss": float(patch_loss), "rank": rank}
+            entry = {
+                "step": step,
+                "image_loss": float(image_loss),
+                "patch_loss": float(patch_loss),
+                "rank": rank,
+            }
             history.append(entry)
             bar.set_postfix({k: f"{v:.2f}" for k, v in entry.items() if k != "step"})
             if step > 100 and rank < 2:
-                raise UserError(f"rank: features collapsed to effective rank {rank:.2f} at step {step}; 2 or more expected")
+                raise UserError(
+                    f"rank: features collapsed to effective rank {rank:.2f} at step {step}; 2 or more expected"
+                )
     seconds = time.perf_counter() - started
     teacher.backbone.save_pretrained(out)
-    facts = {"config": asdict(config), "steps": step + 1, "seconds": round(seconds, 1), "history": history,
-             "frames": [len(f) for f in frames]}
+    facts = {
+        "config": asdict(config),
+        "steps": step + 1,
+        "seconds": round(seconds, 1),
+        "history": history,
+        "frames": [len(f) for f in frames],
+    }
     (out / "dino.json").write_text(json.dumps(facts, indent=1) + "\n")
     return facts

@@ -83,13 +83,17 @@ class LatentWindows:
         return torch.where(self.episode < limit)[0], torch.where(self.episode >= limit)[0]
 
 
-def project_frames(model: WorldModel, tokens: np.ndarray, proprio: np.ndarray, batch: int = 1024) -> Tensor:
+def project_frames(
+    model: WorldModel, tokens: np.ndarray, proprio: np.ndarray, batch: int = 1024
+) -> Tensor:
     """Latents of all frames, ``(F, *L)``: tokens float16 ``(F, N, C)``, raw proprioception ``(F, P)``."""
     parts = []
     device = model.action_mean.device
     with torch.no_grad():
         for start in range(0, len(tokens), batch):
-            part = torch.from_numpy(np.asarray(tokens[start : start + batch], np.float32)).to(device)
+            part = torch.from_numpy(np.asarray(tokens[start : start + batch], np.float32)).to(
+                device
+            )
             own = torch.from_numpy(proprio[start : start + batch]).to(device)
             parts.append(model.encode_tokens(part, own).cpu())
     return torch.cat(parts)
@@ -101,17 +105,27 @@ def frame_proprio(frames: Frames) -> np.ndarray:
     return frames.proprio[frames.row_start[episode] + frames.image_step]
 
 
-def latent_windows(model: WorldModel, latents: Tensor, frames: Frames, windows: Windows) -> LatentWindows:
+def latent_windows(
+    model: WorldModel, latents: Tensor, frames: Frames, windows: Windows
+) -> LatentWindows:
     """Pair latents with the normalised model actions of the windows."""
     raw = torch.from_numpy(frames.actions[windows.actions])  # (N, K, frameskip, action_dim)
     actions = model.normalize_actions(raw.flatten(1, 2))
-    return LatentWindows(latents, torch.from_numpy(windows.frames), actions, torch.from_numpy(windows.episode))
+    return LatentWindows(
+        latents, torch.from_numpy(windows.frames), actions, torch.from_numpy(windows.episode)
+    )
 
 
-def rollout_loss(model: WorldModel, start: Tensor, actions: Tensor, targets: Tensor, huber: float) -> Tensor:
+def rollout_loss(
+    model: WorldModel, start: Tensor, actions: Tensor, targets: Tensor, huber: float
+) -> Tensor:
     """Mean error of an open-loop rollout: ``(B, *L), (B, U, A), (B, U, *L) -> ()``."""
     predicted = model.rollout(start, actions)
-    return F.smooth_l1_loss(predicted, targets, beta=huber) / huber if huber else F.mse_loss(predicted, targets)
+    return (
+        F.smooth_l1_loss(predicted, targets, beta=huber) / huber
+        if huber
+        else F.mse_loss(predicted, targets)
+    )
 
 
 def open_loop_error(model: WorldModel, data: LatentWindows, ids: Tensor) -> list[float]:
@@ -123,7 +137,11 @@ def open_loop_error(model: WorldModel, data: LatentWindows, ids: Tensor) -> list
 
 
 def train_dynamics(
-    model: WorldModel, data: LatentWindows, config: DynamicsConfig, folder: str | Path | None = None, progress: bool = True
+    model: WorldModel,
+    data: LatentWindows,
+    config: DynamicsConfig,
+    folder: str | Path | None = None,
+    progress: bool = True,
 ) -> dict:
     """Train ``model.predictor`` in place; resumes from ``folder`` when it holds an unfinished run.
 
@@ -141,7 +159,9 @@ def train_dynamics(
         UserError: windows too short, or a loss that is not finite.
     """
     if data.actions.shape[1] < config.rollout:
-        raise UserError(f"rollout: {config.rollout} steps; the windows have {data.actions.shape[1]}")
+        raise UserError(
+            f"rollout: {config.rollout} steps; the windows have {data.actions.shape[1]}"
+        )
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -152,8 +172,14 @@ def train_dynamics(
     first, elapsed, curve = _resume(model, optimizer, generator, folder)
     started = time.perf_counter() - elapsed
     model.predictor.train()
-    bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc="dynamics",
-               disable=not progress, mininterval=2.0)
+    bar = tqdm(
+        range(first, config.steps),
+        initial=first,
+        total=config.steps,
+        desc="dynamics",
+        disable=not progress,
+        mininterval=2.0,
+    )
     step = first
     for step in bar:
         share = step / config.steps
@@ -162,14 +188,21 @@ def train_dynamics(
             if share >= 1:
                 break
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * min(1.0, share / 0.02 + 1e-2) * (0.5 + 0.5 * math.cos(math.pi * share)) + 1e-6
+            group["lr"] = (
+                config.lr * min(1.0, share / 0.02 + 1e-2) * (0.5 + 0.5 * math.cos(math.pi * share))
+                + 1e-6
+            )
         ids = train[torch.randint(len(train), (config.batch,), generator=generator)]
         frames = data.frames[ids, : config.rollout + 1]
         start = data.latents[frames[:, 0]]
         if config.noise:
             start = start + config.noise * torch.randn(start.shape, generator=generator)
         loss = rollout_loss(
-            model, start, data.actions[ids, : config.rollout], data.latents[frames[:, 1:]], config.huber
+            model,
+            start,
+            data.actions[ids, : config.rollout],
+            data.latents[frames[:, 1:]],
+            config.huber,
         )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -182,15 +215,26 @@ def train_dynamics(
             curve.append([step, value])
             bar.set_postfix(loss=f"{value:.4f}")
         if folder is not None and (step + 1) % config.save_every == 0:
-            _save(model, optimizer, generator, folder, step + 1, time.perf_counter() - started, curve)
+            _save(
+                model, optimizer, generator, folder, step + 1, time.perf_counter() - started, curve
+            )
     model.predictor.eval()
-    return {"steps": step + 1, "seconds": round(time.perf_counter() - started, 1), "curve": curve,
-            "open_loop_rmse": open_loop_error(model, data, held[:4000])}
+    return {
+        "steps": step + 1,
+        "seconds": round(time.perf_counter() - started, 1),
+        "curve": curve,
+        "open_loop_rmse": open_loop_error(model, data, held[:4000]),
+    }
 
 
 def _save(
-    model: WorldModel, optimizer: torch.optim.Optimizer, generator: torch.Generator, folder: str | Path, step: int,
-    elapsed: float, curve: list[list[float]],
+    model: WorldModel,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    folder: str | Path,
+    step: int,
+    elapsed: float,
+    curve: list[list[float]],
 ) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -207,7 +251,10 @@ def _save(
 
 
 def _resume(
-    model: WorldModel, optimizer: torch.optim.Optimizer, generator: torch.Generator, folder: str | Path | None
+    model: WorldModel,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    folder: str | Path | None,
 ) -> tuple[int, float, list[list[float]]]:
     file = None if folder is None else Path(folder) / "resume.safetensors"
     if file is None or not file.is_file():
@@ -219,7 +266,8 @@ def _resume(
     saved = optimizer.state_dict()
     count = len(list(model.predictor.parameters()))
     saved["state"] = {
-        i: {k.rsplit(".", 1)[1]: v for k, v in state.items() if k.startswith(f"optimizer.{i}.")} for i in range(count)
+        i: {k.rsplit(".", 1)[1]: v for k, v in state.items() if k.startswith(f"optimizer.{i}.")}
+        for i in range(count)
     }
     optimizer.load_state_dict(saved)
     generator.set_state(state["generator"])

@@ -103,7 +103,8 @@ class Reference:
 
     Attributes:
         background: uint8 ``(S, S, 3)``, median of many frames.
-        residual: float32 ``(S, S, 3)``, reference minus background inside the object's mask.
+        cutout: float32 ``(S, S, 3)``, the object's colour times its opacity.
+        opacity: float32 ``(S, S)``, 0 outside the object, 1 inside, in between along its edge.
         points: float64 ``(K, 2)`` landmark positions [px], pixel centres at .5.
         centre: float64 ``(2,)`` centroid of the object [px].
         index: which of the given frames was chosen.
@@ -111,7 +112,8 @@ class Reference:
     """
 
     background: np.ndarray
-    residual: np.ndarray
+    cutout: np.ndarray
+    opacity: np.ndarray
     points: np.ndarray
     centre: np.ndarray
     index: int
@@ -141,19 +143,31 @@ def find_reference(images: np.ndarray, proprio: np.ndarray, config: LandmarkConf
             if (mask & near).any():
                 continue
         ys, xs = np.nonzero(mask)
-        if not len(xs) or min(xs.min(), ys.min(), size - 1 - xs.max(), size - 1 - ys.max()) < border:
+        if (
+            not len(xs)
+            or min(xs.min(), ys.min(), size - 1 - xs.max(), size - 1 - ys.max()) < border
+        ):
             continue
         if best is None or len(xs) > best[0]:
             best = (len(xs), i, mask)
     if best is None:
-        raise UserError(f"images: no object stands clear of border and robot in {len(images)} frames (contrast {config.contrast})")
+        raise UserError(
+            f"images: no object stands clear of border and robot in {len(images)} frames (contrast {config.contrast})"
+        )
     area, index, mask = best
     ys, xs = np.nonzero(mask)
     pixels = np.stack([xs + 0.5, ys + 0.5], 1)
     centre = pixels.mean(0)
     grown = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     residual = (images[index].astype(np.float32) - background) * grown[..., None]
-    return Reference(background, residual, farthest_points(pixels, centre, config.landmarks), centre, index, area)
+    return Reference(
+        background,
+        residual,
+        farthest_points(pixels, centre, config.landmarks),
+        centre,
+        index,
+        area,
+    )
 
 
 def farthest_points(pixels: np.ndarray, centre: np.ndarray, count: int) -> np.ndarray:
@@ -169,7 +183,11 @@ def farthest_points(pixels: np.ndarray, centre: np.ndarray, count: int) -> np.nd
 
 
 def compose(
-    reference: Reference, images: np.ndarray, proprio: np.ndarray, config: LandmarkConfig, rng: np.random.Generator
+    reference: Reference,
+    images: np.ndarray,
+    proprio: np.ndarray,
+    config: LandmarkConfig,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One synthetic picture and where the landmarks are in it.
 
@@ -185,12 +203,18 @@ def compose(
     # OpenCV counts from pixel centres at 0, our coordinates from pixel centres at .5.
     warp = np.concatenate([rotation, (shift + rotation @ [0.5, 0.5] - 0.5)[:, None]], 1)
     how = (cv2.INTER_LINEAR, cv2.INTER_CUBIC)[int(rng.integers(2))]
-    picture = reference.background + cv2.warpAffine(reference.residual, warp, (size, size), flags=how)
+    picture = reference.background + cv2.warpAffine(
+        reference.residual, warp, (size, size), flags=how
+    )
     if config.robot is not None and rng.random() < 0.95:
         # The robot from another frame, often beside the object, where it matters most.
         j = int(rng.integers(len(images)))
         here = config.robot.centre(proprio[j], size)
-        there = target + rng.normal(0, 0.15 * size, 2) if rng.random() < 0.6 else rng.uniform(0.04, 0.96, 2) * size
+        there = (
+            target + rng.normal(0, 0.15 * size, 2)
+            if rng.random() < 0.6
+            else rng.uniform(0.04, 0.96, 2) * size
+        )
         move = np.array([[1.0, 0.0, there[0] - here[0]], [0.0, 1.0, there[1] - here[1]]])
         disc = config.robot.mask(proprio[j], size).astype(np.float32)
         pasted = cv2.warpAffine(images[j] * disc[..., None], move, (size, size))
@@ -200,7 +224,11 @@ def compose(
 
 
 def compose_tokens(
-    encoder: DinoEncoder, reference: Reference, images: np.ndarray, proprio: np.ndarray, config: LandmarkConfig,
+    encoder: DinoEncoder,
+    reference: Reference,
+    images: np.ndarray,
+    proprio: np.ndarray,
+    config: LandmarkConfig,
     progress: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Tokens float16 ``(M, N, C)`` and landmark targets float32 ``(M, K, 2)`` of ``config.compositions`` pictures."""
@@ -208,7 +236,9 @@ def compose_tokens(
     total, batch = config.compositions, 128
     tokens = np.empty((total, encoder.num_tokens, encoder.dim), np.float16)
     targets = np.empty((total, config.landmarks, 2), np.float32)
-    for start in tqdm(range(0, total, batch), desc="compositions", disable=not progress, mininterval=2.0):
+    for start in tqdm(
+        range(0, total, batch), desc="compositions", disable=not progress, mininterval=2.0
+    ):
         stop = min(start + batch, total)
         pairs = [compose(reference, images, proprio, config, rng) for _ in range(start, stop)]
         tokens[start:stop] = encode_images(encoder, np.stack([picture for picture, _ in pairs]))
@@ -217,7 +247,11 @@ def compose_tokens(
 
 
 def train_landmarks(
-    projector: nn.Module, tokens: Tensor, targets: Tensor, config: LandmarkConfig, progress: bool = True
+    projector: nn.Module,
+    tokens: Tensor,
+    targets: Tensor,
+    config: LandmarkConfig,
+    progress: bool = True,
 ) -> dict:
     """Regress the landmarks from the tokens of the compositions.
 
@@ -238,7 +272,11 @@ def train_landmarks(
     started = time.perf_counter()
     bar = tqdm(range(config.steps), desc="landmarks", disable=not progress, mininterval=2.0)
     for step in bar:
-        rate = config.lr * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / config.steps))
+        rate = (
+            config.lr
+            * min(1.0, (step + 1) / 50)
+            * (0.5 + 0.5 * math.cos(math.pi * step / config.steps))
+        )
         optimizer.param_groups[0]["lr"] = rate
         ids = torch.randint(train, (config.batch,), generator=generator)
         with torch.autocast(device.type, torch.bfloat16):
@@ -251,7 +289,13 @@ def train_landmarks(
         if step % 50 == 0:
             bar.set_postfix(loss=f"{float(loss):.5f}")
     with torch.no_grad():
-        found = torch.cat([projector(part.to(device).float()).cpu() for part in tokens[train:].split(256)])
+        found = torch.cat(
+            [projector(part.to(device).float()).cpu() for part in tokens[train:].split(256)]
+        )
     error = (found.unflatten(-1, (-1, 2)) - targets[train:]).norm(dim=-1) / 2
-    return {"steps": config.steps, "seconds": round(time.perf_counter() - started, 1),
-            "median_error": float(error.median()), "p90_error": float(error.quantile(0.9))}
+    return {
+        "steps": config.steps,
+        "seconds": round(time.perf_counter() - started, 1),
+        "median_error": float(error.median()),
+        "p90_error": float(error.quantile(0.9)),
+    }

@@ -38,8 +38,16 @@ class TaskPreset:
 PRESETS: dict[str, TaskPreset] = {
     # The camera shows the 512 px arena; the agent is a disc of radius 15 px at proprio[0:2].
     "pusht": TaskPreset(
-        4, (-1.0, -1.0), (1.0, 1.0), 5, 0.1, (1.0, 1.0, 0.0, 0.0), 6, True,
-        RobotDisc(0, 1, 1 / 512, 0.0, 1 / 512, 0.0, 15 / 512), 384,
+        4,
+        (-1.0, -1.0),
+        (1.0, 1.0),
+        5,
+        0.1,
+        (1.0, 1.0, 0.0, 0.0),
+        6,
+        True,
+        RobotDisc(0, 1, 1 / 512, 0.0, 1 / 512, 0.0, 15 / 512),
+        384,
     ),
     "wall": TaskPreset(2, (-1.8, -1.8), (1.8, 1.8), 5, 0.1, (1.0, 1.0), 1, False, None, 256),
     "point_maze": TaskPreset(

@@ -128,8 +128,10 @@ def run(config: EncoderTraining | WorldModelTraining) -> int:
         views = [FrameView(Store.open(path).frames()) for path in config.data]
         facts = train_dino(views, config.out, config.dino)
         last = facts["history"][-1]
-        print(f"encoder: {config.out} ({facts['steps']} steps, {facts['seconds']:.0f} s, "
-              f"patch loss {last['patch_loss']:.2f}, effective rank {last['rank']:.1f})")
+        print(
+            f"encoder: {config.out} ({facts['steps']} steps, {facts['seconds']:.0f} s, "
+            f"patch loss {last['patch_loss']:.2f}, effective rank {last['rank']:.1f})"
+        )
         return 0
     train_world_model(config)
     return 0
@@ -155,7 +157,11 @@ def train_world_model(config: WorldModelTraining) -> WorldModel:
     own = frame_proprio(frames)
     torch.manual_seed(config.seed)
     marks = dataclasses.replace(
-        config.landmarks, landmarks=preset.landmarks, rotate=preset.rotate, robot=preset.robot, seed=config.seed
+        config.landmarks,
+        landmarks=preset.landmarks,
+        rotate=preset.rotate,
+        robot=preset.robot,
+        seed=config.seed,
     )
     model = WorldModel(model_config(config.task, preset, marks.landmarks), encoder)
     set_normalisation(model, frames, own)
@@ -167,15 +173,21 @@ def train_world_model(config: WorldModelTraining) -> WorldModel:
     dynamics_facts = train_dynamics(model, data, dynamics, work)
     facts = {
         "data": {"episodes": len(store), "frames": len(own), "steps": int(frames.length.sum())},
-        "seed": config.seed, "seconds": round(time.perf_counter() - started, 1),
-        "landmarks": landmark_facts, "dynamics": {k: v for k, v in dynamics_facts.items() if k != "curve"},
+        "seed": config.seed,
+        "seconds": round(time.perf_counter() - started, 1),
+        "landmarks": landmark_facts,
+        "dynamics": {k: v for k, v in dynamics_facts.items() if k != "curve"},
     }
     relative = config.encoder
     if Path(config.encoder).is_dir():
         relative = os.path.relpath(Path(config.encoder).resolve(), config.out.resolve())
     model.save(config.out, encoder=relative, extra=facts)
-    draw_curves(config.out / "training.png", dynamics_facts["curve"], dynamics_facts["open_loop_rmse"])
-    write_report(config.report or config.out / "training.json", f"train {config.task}", config.seed, [facts])
+    draw_curves(
+        config.out / "training.png", dynamics_facts["curve"], dynamics_facts["open_loop_rmse"]
+    )
+    write_report(
+        config.report or config.out / "training.json", f"train {config.task}", config.seed, [facts]
+    )
     print(json.dumps(facts))
     return model
 
@@ -183,9 +195,17 @@ def train_world_model(config: WorldModelTraining) -> WorldModel:
 def model_config(task: str, preset: TaskPreset, landmarks: int) -> WorldModelConfig:
     """Architecture of a task's compact model."""
     return WorldModelConfig(
-        task=task, action_dim=len(preset.action_low), proprio_dim=preset.proprio_dim, frameskip=preset.frameskip,
-        control_period=preset.control_period, action_low=preset.action_low, action_high=preset.action_high,
-        projector="keypoint_pool", visual_dim=2 * landmarks, predictor="mlp", goal_weights=preset.goal_weights,
+        task=task,
+        action_dim=len(preset.action_low),
+        proprio_dim=preset.proprio_dim,
+        frameskip=preset.frameskip,
+        control_period=preset.control_period,
+        action_low=preset.action_low,
+        action_high=preset.action_high,
+        projector="keypoint_pool",
+        visual_dim=2 * landmarks,
+        predictor="mlp",
+        goal_weights=preset.goal_weights,
         predictor_args={"width": preset.width, "depth": 2},
     )
 
@@ -199,7 +219,12 @@ def set_normalisation(model: WorldModel, frames: Frames, own: np.ndarray) -> Non
 
 
 def teach_landmarks(
-    model: WorldModel, frames: Frames, own: np.ndarray, config: LandmarkConfig, seed: int, candidates: int = 4000
+    model: WorldModel,
+    frames: Frames,
+    own: np.ndarray,
+    config: LandmarkConfig,
+    seed: int,
+    candidates: int = 4000,
 ) -> dict:
     """Train the projector on compositions of one reference frame; returns the facts of the stage."""
     assert model.encoder is not None
@@ -209,15 +234,22 @@ def teach_landmarks(
     reference = find_reference(images, own[ids], config)
     tokens, targets = compose_tokens(model.encoder, reference, images, own[ids], config)
     facts = train_landmarks(model.projector, tokens, targets, config)
-    return facts | {"reference_frame": int(ids[reference.index]), "reference_pixels": reference.area}
+    return facts | {
+        "reference_frame": int(ids[reference.index]),
+        "reference_pixels": reference.area,
+    }
 
 
 def set_visual_scale(model: WorldModel, tokens: np.ndarray, seed: int, sample: int = 8000) -> None:
     """Centre the visual latent and give it unit variance with *one* scale, so that image distances stay comparable."""
-    ids = np.sort(np.random.default_rng(seed).choice(len(tokens), min(sample, len(tokens)), replace=False))
+    ids = np.sort(
+        np.random.default_rng(seed).choice(len(tokens), min(sample, len(tokens)), replace=False)
+    )
     with torch.no_grad():
-        parts = [model.projector(torch.from_numpy(np.asarray(tokens[part], np.float32)))
-                 for part in np.array_split(ids, max(1, len(ids) // 500))]
+        parts = [
+            model.projector(torch.from_numpy(np.asarray(tokens[part], np.float32)))
+            for part in np.array_split(ids, max(1, len(ids) // 500))
+        ]
     visual = torch.cat(parts)
     model.visual_mean.copy_(visual.mean(0))
     model.visual_std.fill_(float((visual - visual.mean(0)).square().mean().sqrt()))

@@ -34,7 +34,11 @@ def fingerprint(encoder: DinoEncoder) -> str:
 
 
 def cache_tokens(
-    encoder: DinoEncoder, frames: Frames, folder: str | Path, batch: int = 256, progress: bool = True
+    encoder: DinoEncoder,
+    frames: Frames,
+    folder: str | Path,
+    batch: int = 256,
+    progress: bool = True,
 ) -> np.ndarray:
     """Encode every frame of a store, resuming where an interrupted call stopped.
 
@@ -61,7 +65,14 @@ def cache_tokens(
         done = known["done"] if {k: known.get(k) for k in key} == key else 0
     mode = "r+" if done else "w+"
     tokens = np.lib.format.open_memmap(folder / TOKENS, mode, np.float16, shape)
-    bar = tqdm(total=total, initial=done, desc="tokens", unit="frame", disable=not progress, mininterval=2.0)
+    bar = tqdm(
+        total=total,
+        initial=done,
+        desc="tokens",
+        unit="frame",
+        disable=not progress,
+        mininterval=2.0,
+    )
     with bar:
         for start in range(done, total, batch):
             ids = np.arange(start, min(start + batch, total))
