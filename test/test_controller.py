@@ -194,6 +194,22 @@ def fail(_: PlanRequest) -> Plan:
     raise RuntimeError("the device is gone\nand more")
 
 
+def test_a_budget_too_short_for_anything_is_overdrawn_and_told(rig: Rig) -> None:
+    def hurried(request: PlanRequest) -> Plan:
+        left = request.deadline - rig.clock()
+        if left < 0.045:
+            nothing = rig.planner.made(torch.zeros(HORIZON, 10), math.inf, "deadline")
+            return dataclasses.replace(nothing, iterations=0)
+        rig.clock.advance(0.045)
+        return rig.planner.ramp(request)
+
+    rig.planner.answer = hurried
+    results = [rig.tick() for _ in range(6)]
+    assert results[0].state is State.SAFE_STOP and "nothing evaluated" in results[0].reason
+    assert [result.state for result in results[1:]] == [State.RUNNING] * 5
+    assert [result.deadline_missed for result in results] == [False, True] * 3
+
+
 def test_posture_weights_come_back_as_they_were(encoder: object) -> None:
     relative = torch.tensor([2.0, 1.0, 0.0, 1.0])
     objective = GoalObjective(ObjectiveConfig(), HORIZON, 6, 4, proprio_weights=relative)

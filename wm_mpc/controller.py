@@ -208,17 +208,21 @@ class Controller:
         encoded = self.clock()
         warm, states = self._warm_start(now)
         deadline = min(engine.budget.deadline(encoded), started + self._latest())
+        # After a tick too short to evaluate anything the whole period is granted: a late plan is
+        # counted as late, no plan at all would leave the robot standing for good.
+        asked = started + self._latest() if self._starved else deadline - self._reserve
         request = PlanRequest(
             latent=latent,
             goal=self._goal_latent,
             warm_start=warm,
             warm_states=states,
-            deadline=deadline - self._reserve,
+            deadline=asked,
             seed=self.config.seed + self.ticks,
         )
         plan = engine.planner.plan(request)
         planned = self.clock()
-        self._keep_reserve(planned - request.deadline)
+        if not self._starved:
+            self._keep_reserve(planned - asked)
         distance = engine.distance(latent, self._goal_latent)
         raw = engine.model.denormalize_actions(plan.actions)
         numbers = torch.cat([raw.flatten(), distance[None]]).cpu().double().numpy()
@@ -233,6 +237,7 @@ class Controller:
         )
         if not np.isfinite(numbers).all():
             return self._play_on(timed, now, "planner: a plan that is not finite")
+        self._starved = plan.iterations == 0
         if not math.isfinite(plan.cost):
             why = f"planner: nothing evaluated ({plan.stopped})"
             if warm is None:
@@ -350,6 +355,7 @@ class Controller:
         self._planned_at = -math.inf
         self._improved_at = -math.inf
         self._reached = False
+        self._starved = False
 
     def _explain(self, reason: str) -> str:
         """Reason with what is known about bad inputs."""
