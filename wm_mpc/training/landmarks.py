@@ -1,14 +1,19 @@
-"""Label-free landmarks: teach a projector where an object is *and how it is turned*, from one reference picture.
+"""Label-free landmarks.
 
-Reconstruction, slowness, contrastive and equivariance losses all leave the orientation of an object out of the latent for
-thousands of steps, although the frozen tokens hold it (docs/world_model.md has the experiments). So the pose is made the
-training signal itself: the foreground of one reference frame is cut out against the static background, pasted at random
-poses, and the projector regresses where fixed points of the cut-out went. The targets are known because the warp was
-ours; no human and no simulator labels anything. The latent is then a set of image points that move rigidly with the
-object: its Euclidean distance grows with both displacement and rotation, which is what a goal cost needs.
+Teach a projector where an object is *and how it is turned*, from one reference picture.
 
-The robot's own body is told apart by proprioception (``RobotDisc``): it is cut away from the reference and pasted at random,
-so that the landmarks ignore it.
+Reconstruction, slowness, contrastive and equivariance losses all leave the orientation of an
+object out of the latent for thousands of steps, although the frozen tokens hold it
+(docs/world_model.md has the experiments). So the pose is made the
+training signal itself: the foreground of one reference frame is cut out against the static
+background, pasted at random poses, and the projector regresses where fixed points of the cut-out
+went. The targets are known because the warp was ours; no human and no simulator labels anything.
+The latent is then a set of image points that move rigidly with the
+object: its Euclidean distance grows with both displacement and rotation, which is what a goal cost
+needs.
+
+The robot's own body is told apart by proprioception (``RobotDisc``): it is cut away from the
+reference and pasted at random, so that the landmarks ignore it.
 """
 
 from __future__ import annotations
@@ -31,10 +36,13 @@ from wm_mpc.training.tokens import encode_images
 
 @dataclass(frozen=True)
 class RobotDisc:
-    """Where a round robot appears in the picture: centre = offset + scale * proprioception, in fractions of the image side.
+    """Where a round robot appears in the picture.
+
+    Centre = offset + scale * proprioception, in fractions of the image side.
 
     Attributes:
-        x_index, y_index: entries of the raw proprioception that move the robot along the picture's x and y.
+        x_index, y_index: entries of the raw proprioception that move the robot along the picture's
+            x and y.
         x_scale, x_offset, y_scale, y_offset: affine map to fractions of the image side.
         radius: radius as a fraction of the image side, > 0.
     """
@@ -76,7 +84,8 @@ class LandmarkConfig:
         steps: optimiser steps.
         batch: pictures per step.
         lr: peak learning rate (cosine, 50 steps warm-up).
-        contrast: foreground threshold, summed absolute difference of the channels to the background, 0 to 765.
+        contrast: foreground threshold, summed absolute difference of the channels to the
+            background, 0 to 765.
         robot: the robot's silhouette when it is not the object itself; None otherwise.
         seed: seed of everything.
     """
@@ -160,18 +169,18 @@ def find_reference(images: np.ndarray, proprio: np.ndarray, config: LandmarkConf
     centre = pixels.mean(0)
     grown = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     residual = (images[index].astype(np.float32) - background) * grown[..., None]
-    return Reference(
-        background,
-        residual,
-        farthest_points(pixels, centre, config.landmarks),
-        centre,
-        index,
-        area,
-    )
+    strength = np.abs(residual).sum(-1)
+    opacity = np.minimum(strength / np.quantile(strength[mask], 0.9), 1.0).astype(np.float32)
+    cutout = opacity[..., None] * background + residual
+    points = farthest_points(pixels, centre, config.landmarks)
+    return Reference(background, cutout, opacity, points, centre, index, area)
 
 
 def farthest_points(pixels: np.ndarray, centre: np.ndarray, count: int) -> np.ndarray:
-    """Spread ``count`` points over ``pixels`` ``(M, 2)``, farthest first; a single point is the centre itself."""
+    """Spread ``count`` points over ``pixels`` ``(M, 2)``, farthest first.
+
+    A single point is the centre itself.
+    """
     if count == 1:
         return centre[None].copy()
     chosen = [int(((pixels - centre) ** 2).sum(1).argmax())]
@@ -192,7 +201,8 @@ def compose(
     """One synthetic picture and where the landmarks are in it.
 
     Returns:
-        uint8 ``(S, S, 3)`` and float32 ``(K, 2)`` in [-1, 1] across the picture (outside for points beyond the border).
+        uint8 ``(S, S, 3)`` and float32 ``(K, 2)`` in [-1, 1] across the picture (outside for
+        points beyond the border).
     """
     size = reference.background.shape[0]
     turn = rng.uniform(0, 2 * math.pi) if config.rotate else 0.0
@@ -203,9 +213,9 @@ def compose(
     # OpenCV counts from pixel centres at 0, our coordinates from pixel centres at .5.
     warp = np.concatenate([rotation, (shift + rotation @ [0.5, 0.5] - 0.5)[:, None]], 1)
     how = (cv2.INTER_LINEAR, cv2.INTER_CUBIC)[int(rng.integers(2))]
-    picture = reference.background + cv2.warpAffine(
-        reference.residual, warp, (size, size), flags=how
-    )
+    opacity = cv2.warpAffine(reference.opacity, warp, (size, size), flags=how)[..., None]
+    picture = reference.background * (1 - opacity)
+    picture += cv2.warpAffine(reference.cutout, warp, (size, size), flags=how)
     if config.robot is not None and rng.random() < 0.95:
         # The robot from another frame, often beside the object, where it matters most.
         j = int(rng.integers(len(images)))
@@ -231,7 +241,10 @@ def compose_tokens(
     config: LandmarkConfig,
     progress: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Tokens float16 ``(M, N, C)`` and landmark targets float32 ``(M, K, 2)`` of ``config.compositions`` pictures."""
+    """Tokens float16 ``(M, N, C)`` and landmark targets float32 ``(M, K.
+
+    2)`` of ``config.compositions`` pictures.
+    """
     rng = np.random.default_rng(config.seed)
     total, batch = config.compositions, 128
     tokens = np.empty((total, encoder.num_tokens, encoder.dim), np.float16)
