@@ -1,7 +1,7 @@
 """The frozen DINO encoder: camera image in, patch latents out.
 
-Any ``transformers`` DINOv2 or DINOv3 folder (or hub id) works; the bundled one is small and was trained by
-``wm-mpc train dino`` on simulator frames.
+Any ``transformers`` DINOv2 or DINOv3 folder (or hub id) works; the bundled one is small and was
+trained by ``wm-mpc train dino`` on simulator frames.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class DinoEncoder(nn.Module):
     """Patch tokens of a frozen DINO-family vision transformer.
 
     Args:
-        backbone: a ``transformers`` model whose output has ``last_hidden_state`` with the patch tokens last.
+        backbone: a ``transformers`` model whose output has ``last_hidden_state`` with the patch
+            tokens last.
         image_size: side [px] that images are resized to before patching.
         source: folder or hub id the backbone came from, kept for checkpoints and status messages.
     """
@@ -90,7 +91,10 @@ class DinoEncoder(nn.Module):
         return cls(backbone, size, str(source))
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """Normalise pictures: uint8 ``(B, H, W, 3)`` RGB -> float ``(B, 3, S, S)`` with ImageNet statistics."""
+        """Normalise pictures with ImageNet statistics.
+
+        uint8 ``(B, H, W, 3)`` RGB -> float ``(B, 3, S, S)``.
+        """
         x = images.permute(0, 3, 1, 2).to(self.mean.dtype)
         if x.shape[-2:] != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
@@ -99,11 +103,14 @@ class DinoEncoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Encode uint8 RGB pictures ``(B, H, W, 3)`` to patch tokens ``(B, N, dim)``, row by row from the top left."""
+        """Encode uint8 RGB pictures ``(B, H, W, 3)`` to patch tokens ``(B, N, dim)``.
+
+        The tokens come row by row from the top left.
+        """
         return self.tokens(self.preprocess(images))
 
     def tokens(self, pixels: Tensor) -> Tensor:
-        """Encode normalised pixels ``(B, 3, S, S)`` to patch tokens ``(B, N, dim)`` (differentiable)."""
+        """Differentiable: normalised pixels ``(B, 3, S, S)`` -> tokens ``(B, N, dim)``."""
         hidden = self.backbone(pixel_values=pixels).last_hidden_state
-        # DINOv2 puts one class token first, DINOv3 also register tokens: the patches are always last.
+        # DINOv2 puts one class token first, DINOv3 also register tokens: patches are always last.
         return hidden[:, -self.num_tokens :]

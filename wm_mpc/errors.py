@@ -4,11 +4,17 @@ from __future__ import annotations
 
 
 class UserError(ValueError):
-    """A mistake in what the user handed in; command lines print it as one line and exit with code 2."""
+    """A mistake in what the user handed in.
+
+    Command lines print it as one line and exit with code 2.
+    """
 
 
 class CheckpointError(UserError):
-    """A model folder that cannot be trusted: missing, truncated, altered, or of another version."""
+    """A model folder that cannot be trusted.
+
+    It is missing, truncated, altered, or of another version.
+    """
 
 
 class DataError(UserError):

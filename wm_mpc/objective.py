@@ -1,11 +1,15 @@
-"""Goal costs: how far an imagined trajectory is from the goal.
+r"""Goal costs: how far an imagined trajectory is from the goal.
 
 One weighted sum covers all of the published objectives:
 
-.. math:: J = \\sum_t w_t \\sum_d c_d (z_{t,d} - g_d)^2 + \\lambda_a \\|a\\|^2 + \\lambda_s \\|\\Delta a\\|^2
+.. math::
 
-with time weights ``w`` (terminal; or geometric, ``w_t ~ base**t``, arXiv 2512.09929) and channel weights ``c``
-(mean over the visual channels plus ``proprio_weight`` times the mean over the proprioception channels).
+    J = \sum_t w_t \sum_d c_d (z_{t,d} - g_d)^2 + \lambda_a \|a\|^2
+        + \lambda_s \|\Delta a\|^2
+
+with time weights ``w`` (terminal; or geometric, ``w_t ~ base**t``, arXiv 2512.09929) and channel
+weights ``c`` (mean over the visual channels plus ``proprio_weight`` times the mean over the
+proprioception channels).
 """
 
 from __future__ import annotations
@@ -22,13 +26,15 @@ class ObjectiveConfig:
     """Weights of the goal cost.
 
     Attributes:
-        mode: ``terminal`` (last step only), ``running`` (last step + ``running_weight`` times every earlier one) or
-            ``geometric`` (``base**t``, normalised to sum 1; base < 1 stresses early, > 1 late predictions).
+        mode: ``terminal`` (last step only), ``running`` (last step + ``running_weight`` times
+            every earlier one) or ``geometric`` (``base**t``, normalised to sum 1; base < 1
+            stresses early, > 1 late predictions).
         base: base of the geometric weights, > 0.
         running_weight: weight of the non-terminal steps in ``running`` mode, >= 0.
         proprio_weight: weight of the proprioception channels, >= 0.
         action_weight: weight of the mean squared normalised action, >= 0.
-        smoothness_weight: weight of the mean squared difference of consecutive model actions, >= 0.
+        smoothness_weight: weight of the mean squared difference of consecutive model actions,
+            >= 0.
     """
 
     mode: str = "running"
@@ -65,9 +71,11 @@ class ObjectiveConfig:
 
         Args:
             visual_dim: number of visual channels; their weights sum to 1.
-            proprio_width: number of proprioception channels; their weights sum to ``proprio_weight``.
-            proprio_weights: relative weight per proprioception channel, ``(proprio_width,)``, >= 0; default: all equal.
-                Velocities usually get 0: a goal is a place to be, not a speed to pass through it with.
+            proprio_width: number of proprioception channels; their weights sum to
+                ``proprio_weight``.
+            proprio_weights: relative weight per proprioception channel, ``(proprio_width,)``,
+                >= 0; default: all equal. Velocities usually get 0: a goal is a place to be, not a
+                speed to pass through it with.
         """
         visual = torch.full((visual_dim,), 1.0 / visual_dim)
         proprio = (
@@ -85,7 +93,8 @@ class GoalObjective:
         horizon: ``T``.
         visual_dim, proprio_width: layout of the latent's last axis.
         device: torch device.
-        proprio_weights: relative weight per proprioception channel, see ``ObjectiveConfig.channel_weights``.
+        proprio_weights: relative weight per proprioception channel, see
+            ``ObjectiveConfig.channel_weights``.
     """
 
     def __init__(
@@ -116,13 +125,17 @@ class GoalObjective:
     def use_proprio(self, used: bool) -> None:
         """Give the proprioception channels their weight, or none where the goal's is unknown.
 
-        The weights change in place, so that every planner and compiled kernel that holds them follows.
+        The weights change in place, so that every planner and compiled kernel that holds them
+        follows.
         """
         self.channel_weights.copy_(self._all_weights)
         self.channel_weights[self.visual_dim :] *= float(used)
 
     def distance(self, latents: Tensor, goal: Tensor) -> Tensor:
-        """Weighted squared distance per frame: ``(..., *L)`` and ``L`` -> ``(...)`` (mean over tokens)."""
+        """Weighted squared distance per frame, averaged over tokens.
+
+        ``(..., *L)`` and ``L`` -> ``(...)``.
+        """
         error = (latents - goal).square() @ self.channel_weights
         return error.mean(-1) if goal.ndim == 2 else error
 

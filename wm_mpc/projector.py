@@ -26,9 +26,10 @@ class Identity(nn.Module):
 class KeypointPool(nn.Module):
     """Attention pool that reads *where* things are: ``(B, N, C) -> (B, D)``.
 
-    Each head turns one learned score per token into a softmax over the grid and returns the expected (x, y)
-    position in [-1, 1] and a few pooled features. A plain flatten + MLP cannot read the orientation of an object from
-    the same tokens (20 degrees median error against 5 degrees for this pool with equal training, see docs/world_model.md).
+    Each head turns one learned score per token into a softmax over the grid and returns the
+    expected (x, y) position in [-1, 1] and a few pooled features. A plain flatten + MLP cannot
+    read the orientation of an object from the same tokens (20 degrees median error against 5
+    degrees for this pool with equal training, see docs/world_model.md).
 
     Args:
         num_tokens: ``N``, a square grid.

@@ -1,9 +1,11 @@
-"""The latent world model: encoder, projector, proprioception, predictor, and the file format they travel in.
+"""The latent world model: encoder, projector, predictor, and the files they travel in.
 
 A *latent* is one tensor per frame whose last axis is ``[visual | proprioception]``:
 
-- compact layout, ``(D,)``: a trained projector's ``visual_dim`` numbers and the normalised proprioception;
-- patch layout, ``(N, D)``: DINO-WM's patch tokens, the proprioception embedding tiled to every token.
+- compact layout, ``(D,)``: a trained projector's ``visual_dim`` numbers and the
+  normalised proprioception;
+- patch layout, ``(N, D)``: DINO-WM's patch tokens, the proprioception embedding tiled to
+  every token.
 
 Actions are *model actions*: ``frameskip`` raw actions stacked to width ``A`` and normalised.
 """
@@ -46,10 +48,11 @@ class WorldModelConfig:
         action_low, action_high: raw action bounds, ``action_dim`` values each.
         projector: ``identity`` (patch layout) or ``keypoint_pool`` (compact layout).
         visual_dim: visual latent width; the encoder's for ``identity``.
-        proprio_embed: width of a learned proprioception embedding; 0 uses the normalised values themselves.
+        proprio_embed: width of a learned proprioception embedding; 0 uses the normalised values
+            themselves.
         predictor: ``mlp``, ``gru`` or ``vit``.
-        goal_weights: relative weight of each raw proprioception channel in goal costs, >= 0; empty: all equal.
-            Only meaningful without a learned proprioception embedding.
+        goal_weights: relative weight of each raw proprioception channel in goal costs, >= 0;
+            empty: all equal. Only meaningful without a learned proprioception embedding.
         projector_args, predictor_args: further arguments of the two, see their classes.
     """
 
@@ -81,14 +84,16 @@ class WorldModelConfig:
             object.__setattr__(self, name, tuple(float(v) for v in getattr(self, name)))
             if len(getattr(self, name)) != self.action_dim:
                 raise ValueError(
-                    f"{name}: {len(getattr(self, name))} values for {self.action_dim} action dimensions"
+                    f"{name}: {len(getattr(self, name))} values for "
+                    f"{self.action_dim} action dimensions"
                 )
         object.__setattr__(self, "goal_weights", tuple(float(v) for v in self.goal_weights))
         if self.goal_weights and (
             len(self.goal_weights) != self.proprio_dim or min(self.goal_weights) < 0
         ):
             raise ValueError(
-                f"goal_weights: {self.goal_weights}; {self.proprio_dim} values of at least 0 expected"
+                f"goal_weights: {self.goal_weights}; "
+                f"{self.proprio_dim} values of at least 0 expected"
             )
         if any(lo >= hi for lo, hi in zip(self.action_low, self.action_high, strict=True)):
             raise ValueError(
@@ -152,15 +157,23 @@ class WorldModel(nn.Module):
         self.hash = ""
         self.path: Path | None = None
 
-    # ---- units -------------------------------------------------------------------------------------------------
+    # ---- units ----------------------------------------------------------------------------------
 
     def normalize_actions(self, raw: Tensor) -> Tensor:
-        """Raw control-step actions ``(..., K * frameskip, action_dim)`` -> model actions ``(..., K, A)``."""
+        """Stack and normalise actions.
+
+        Raw control-step actions ``(..., K * frameskip, action_dim)`` -> model actions
+        ``(..., K, A)``.
+        """
         x = (raw - self.action_mean) / self.action_std
         return x.unflatten(-2, (-1, self.config.frameskip)).flatten(-2)
 
     def denormalize_actions(self, actions: Tensor) -> Tensor:
-        """Model actions ``(..., K, A)`` -> raw control-step actions ``(..., K * frameskip, action_dim)``."""
+        """Invert ``normalize_actions``.
+
+        Model actions ``(..., K, A)`` -> raw control-step actions
+        ``(..., K * frameskip, action_dim)``.
+        """
         x = actions.unflatten(-1, (self.config.frameskip, self.config.action_dim)).flatten(-3, -2)
         return x * self.action_std + self.action_mean
 
@@ -173,14 +186,19 @@ class WorldModel(nn.Module):
 
     @property
     def goal_weights(self) -> Tensor | None:
-        """Relative goal-cost weight of each proprioception channel ``(proprio_width,)``; None: all equal."""
+        """Relative goal-cost weight of each proprioception channel, ``(proprio_width,)``.
+
+        None: all equal.
+        """
         weights = self.config.goal_weights
         return torch.tensor(weights) if weights and not self.config.proprio_embed else None
 
-    # ---- perception ---------------------------------------------------------------------------------------------
+    # ---- perception -----------------------------------------------------------------------------
 
     def encode(self, images: Tensor, proprio: Tensor) -> Tensor:
-        """Latents of pictures and raw proprioception: uint8 ``(B, H, W, 3)``, ``(B, P)`` -> ``(B, *L)``.
+        """Latents of pictures and raw proprioception.
+
+        uint8 ``(B, H, W, 3)``, ``(B, P)`` -> ``(B, *L)``.
 
         Raises:
             RuntimeError: the model was built without an encoder.
@@ -192,21 +210,24 @@ class WorldModel(nn.Module):
         return self.encode_tokens(self.encoder(images), proprio)
 
     def encode_tokens(self, tokens: Tensor, proprio: Tensor) -> Tensor:
-        """Latents of encoder tokens ``(B, N, C)`` and raw proprioception ``(B, P)`` -> ``(B, *L)``."""
+        """Latents ``(B, *L)`` of tokens ``(B, N, C)`` and raw proprioception ``(B, P)``."""
         return self.join(self.project(tokens), proprio)
 
     def project(self, tokens: Tensor) -> Tensor:
-        """Visual part only: tokens ``(B, N, C)`` -> ``(B, [N,] visual_dim)``, unit variance on training data."""
+        """Visual part only: tokens ``(B, N, C)`` -> ``(B, [N,] visual_dim)``.
+
+        It has zero mean and unit variance on training data.
+        """
         return (self.projector(tokens) - self.visual_mean) / self.visual_std
 
     def join(self, visual: Tensor, proprio: Tensor) -> Tensor:
-        """Append embedded raw proprioception ``(B, P)`` to a visual latent ``(B, [N,] visual_dim)``."""
+        """Append embedded raw proprioception ``(B, P)`` to visual ``(B, [N,] visual_dim)``."""
         embedded = self.proprio_encoder((proprio - self.proprio_mean) / self.proprio_std)
         if visual.ndim == 3:
             embedded = embedded[:, None].expand(-1, visual.shape[1], -1)
         return torch.cat([visual, embedded], -1)
 
-    # ---- dynamics -----------------------------------------------------------------------------------------------
+    # ---- dynamics -------------------------------------------------------------------------------
 
     def step(self, latent: Tensor, action: Tensor) -> Tensor:
         """Predict one model step from one frame: ``(B, *L), (B, A) -> (B, *L)``.
@@ -226,7 +247,7 @@ class WorldModel(nn.Module):
     def rollout_history(
         self, latents: Tensor, past: Tensor, actions: Tensor, history: int = 3
     ) -> Tensor:
-        """Open-loop rollout that conditions on up to ``history`` frames (DINO-WM's "regular" rollout).
+        """Open-loop rollout on up to ``history`` frames (DINO-WM's "regular" rollout).
 
         Args:
             latents: known frames, ``(B, H, *L)``, the last one being now.
@@ -245,16 +266,18 @@ class WorldModel(nn.Module):
             frames.append(self.predictor(window, torch.stack(taken[-window.shape[1] :], 1))[:, -1])
         return torch.stack(frames[latents.shape[1] :], 1)
 
-    # ---- files --------------------------------------------------------------------------------------------------
+    # ---- files ----------------------------------------------------------------------------------
 
     def save(
         self, path: str | Path, encoder: str | None = None, extra: dict[str, Any] | None = None
     ) -> str:
-        """Write ``world_model.safetensors`` and ``world_model.json`` (the encoder itself is not copied).
+        """Write ``world_model.safetensors`` and ``world_model.json``, not the encoder itself.
 
         Args:
-            path: folder, created if needed. Files are replaced atomically, weights before the JSON that vouches for them.
-            encoder: where to find the encoder: a path relative to ``path``, an absolute path or a hub id.
+            path: folder, created if needed. Files are replaced atomically, weights before the JSON
+                that vouches for them.
+            encoder: where to find the encoder: a path relative to ``path``, an absolute path or a
+                hub id.
             extra: JSON-able facts stored under ``"extra"`` (training command, metrics, seeds).
 
         Returns:
@@ -309,7 +332,8 @@ class WorldModel(nn.Module):
             with_encoder: False skips the encoder (training on cached latents).
 
         Raises:
-            CheckpointError: a file is missing, truncated or altered, or of another format, version or shape.
+            CheckpointError: a file is missing, truncated or altered, or of another format, version
+            or shape.
         """
         path = Path(path)
         record = read_record(path)
@@ -336,8 +360,8 @@ class WorldModel(nn.Module):
             about["channels"],
         ):
             raise CheckpointError(
-                f"{path}: encoder gives {encoder.num_tokens} x {encoder.dim} tokens, the model was trained on "
-                f"{about['num_tokens']} x {about['channels']}"
+                f"{path}: encoder gives {encoder.num_tokens} x {encoder.dim} tokens, "
+                f"the model was trained on {about['num_tokens']} x {about['channels']}"
             )
         model._load_state(load_safetensors(data), weights)
         model.generation, model.hash, model.path = (
@@ -393,7 +417,10 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def load_encoder(path: Path, about: dict[str, Any]) -> DinoEncoder:
-    """Load the encoder a record names: a folder relative to the model's, an absolute folder, or a hub id."""
+    """Load the encoder a record names.
+
+    This is a folder relative to the model's, an absolute folder, or a hub id.
+    """
     source = about.get("source", "")
     if not source:
         raise CheckpointError(f"{path}: encoder: no source recorded")

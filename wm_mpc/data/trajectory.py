@@ -13,11 +13,14 @@ class Trajectory:
 
     Attributes:
         images: uint8 ``(F, H, W, 3)`` RGB; image ``j`` shows the world at step ``image_steps[j]``.
-        image_steps: int64 ``(F,)``, strictly increasing in ``[0, T]``; ``arange(T + 1)`` when every step has a frame.
-        actions: float32 ``(T, action_dim)``, raw units of the task, applied from step ``t`` to ``t + 1``.
+        image_steps: int64 ``(F,)``, strictly increasing in ``[0, T]``; ``arange(T + 1)`` when
+            every step has a frame.
+        actions: float32 ``(T, action_dim)``, raw units of the task, applied from step ``t`` to
+            ``t + 1``.
         proprio: float32 ``(T + 1, proprio_dim)``, raw units of the task.
         stamps: float64 ``(T + 1,)`` [s], strictly increasing.
-        state: float64 ``(T + 1, state_dim)`` true simulator snapshots, or None (robots have none). Never a training input.
+        state: float64 ``(T + 1, state_dim)`` true simulator snapshots, or None (robots have none).
+            Never a training input.
         meta: JSON-able facts: ``task``, ``seed``, ``policy``, ``source``.
     """
 
@@ -54,7 +57,8 @@ class Trajectory:
             raise ValueError(f"image_steps: {len(steps)} entries for {len(self.images)} images")
         if len(steps) and (steps[0] < 0 or steps[-1] > t or np.any(np.diff(steps) <= 0)):
             raise ValueError(
-                f"image_steps: must increase strictly within [0, {t}], got {steps[:5]}...{steps[-1]}"
+                f"image_steps: must increase strictly within [0, {t}], "
+                f"got {steps[:5]}...{steps[-1]}"
             )
         for name, rows in (("proprio", t + 1), ("stamps", t + 1), ("state", t + 1)):
             value = getattr(self, name)

@@ -1,4 +1,4 @@
-"""Frame-causal vision-transformer predictor over patch tokens, DINO-WM's (arXiv 2411.04983, app. A.9)."""
+"""Frame-causal vision-transformer predictor over patch tokens (arXiv 2411.04983, app. A.9)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ class VitPredictor(nn.Module):
     """Predict next patch tokens; every token sees all tokens of its own and earlier frames.
 
     The action is embedded and concatenated to every token's channels, as DINO-WM does
-    (384 + 10 proprioception + 10 action = 404 channels, depth 6, 16 heads x 64, MLP 2048, history 3).
+    (384 + 10 proprioception + 10 action = 404 channels, depth 6, 16 heads x 64, MLP 2048,
+    history 3).
 
     Args:
         latent_shape: ``(N, D)`` or ``(D,)`` (treated as one token).
@@ -53,7 +54,8 @@ class VitPredictor(nn.Module):
         history: longest history in frames.
         action_embed: width of the action embedding.
         dropout: dropout rate during training.
-        residual: predict the change instead of the next latent itself (DINO-WM predicts the latent itself).
+        residual: predict the change instead of the next latent itself (DINO-WM predicts the latent
+            itself).
     """
 
     def __init__(
@@ -92,7 +94,8 @@ class VitPredictor(nn.Module):
     def predict_from_embedded(self, latents: Tensor, embedded: Tensor) -> Tensor:
         """Like ``forward`` with actions already embedded, ``(B, H, E)`` or ``(B, H, N, E)``.
 
-        Adversarial World Modeling (arXiv 2512.09929) perturbs the embedding per token, hence the second shape.
+        Adversarial World Modeling (arXiv 2512.09929) perturbs the embedding per token, hence the
+        second shape.
         """
         b, h = latents.shape[:2]
         x = latents.reshape(b, h, self.tokens, -1)

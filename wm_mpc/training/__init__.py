@@ -1,0 +1,1 @@
+"""Training: encoder, projectors, dynamics, and what tells whether they are fit to plan with."""

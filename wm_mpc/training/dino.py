@@ -1,9 +1,10 @@
 """DINO pre-training of a small DINOv2-style vision transformer on recorded frames.
 
-Self-distillation without labels (DINO, arXiv 2104.14294; iBOT, 2111.07832; DINOv2, 2304.07193): a student sees masked and
-cropped views and must reproduce, over learned prototypes, what a slowly following teacher says of the whole view, both
-for the image (class token) and for every masked patch. Sinkhorn centering of the teacher and the KoLeo regulariser keep
-the features from collapsing; a guard stops the run when they do anyway.
+Self-distillation without labels (DINO, arXiv 2104.14294; iBOT, 2111.07832; DINOv2, 2304.07193): a
+student sees masked and cropped views and must reproduce, over learned prototypes, what a slowly
+following teacher says of the whole view, both for the image (class token) and for every masked
+patch. Sinkhorn centering of the teacher and the KoLeo regulariser keep the features from
+collapsing; a guard stops the run when they do anyway.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class DinoConfig:
         for name in ("image_size", "local_size"):
             if getattr(self, name) % self.patch_size:
                 raise UserError(
-                    f"{name}: {getattr(self, name)} px is no multiple of patch_size {self.patch_size} px"
+                    f"{name}: {getattr(self, name)} px is no multiple of "
+                    f"patch_size {self.patch_size} px"
                 )
         if self.batch < 2:
             raise UserError(f"batch: {self.batch}; at least 2 expected")
@@ -126,7 +128,10 @@ class Network(nn.Module):
 
 @torch.no_grad()
 def sinkhorn(scores: Tensor, temperature: float, iterations: int = 3) -> Tensor:
-    """Teacher targets whose prototypes are used equally often: ``(B, K)`` scores -> ``(B, K)`` probabilities."""
+    """Teacher targets whose prototypes are used equally often.
+
+    ``(B, K)`` scores -> ``(B, K)`` probabilities.
+    """
     q = (scores.float() / temperature).exp().T
     q /= q.sum()
     k, b = q.shape
@@ -137,7 +142,10 @@ def sinkhorn(scores: Tensor, temperature: float, iterations: int = 3) -> Tensor:
 
 
 def koleo(features: Tensor) -> Tensor:
-    """KoLeo regulariser: minus the mean log distance to the nearest neighbour in the batch, ``(B, dim) -> ()``."""
+    """KoLeo regulariser: minus the mean log distance to the nearest neighbour.
+
+    The neighbours are those of the batch, ``(B, dim) -> ()``.
+    """
     x = F.normalize(features.float(), dim=-1)
     with torch.no_grad():
         similarity = x @ x.T
@@ -149,7 +157,10 @@ def koleo(features: Tensor) -> Tensor:
 def random_views(
     images: Tensor, size: int, scale: tuple[float, float], generator: torch.Generator
 ) -> Tensor:
-    """Random resized, flipped, quarter-turned and recoloured views: uint8 ``(B, H, W, 3)`` -> ``(B, 3, size, size)`` in 0..1."""
+    """Random resized, flipped, quarter-turned and recoloured views.
+
+    uint8 ``(B, H, W, 3)`` -> ``(B, 3, size, size)`` in 0..1.
+    """
     b = images.shape[0]
     x = images.permute(0, 3, 1, 2).float() / 255.0
 
@@ -179,15 +190,21 @@ def random_views(
 
 
 def salient_patches(pixels: Tensor, patch: int) -> Tensor:
-    """Patches with structure: pixel spread at least a fifth of the picture's largest, ``(B, 3, S, S) -> (B, N)`` bool."""
+    """Patches with structure, ``(B, 3, S, S) -> (B, N)`` bool.
+
+    Their pixel spread is at least a fifth of the picture's largest.
+    """
     spread = F.unfold(pixels.mean(1, keepdim=True), patch, stride=patch).std(1)
     return spread > 0.2 * spread.amax(1, keepdim=True)
 
 
 def block_mask(salient: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
-    """Masked patches in rectangles, bool ``(B, N)``; every second picture stays unmasked, as in iBOT.
+    """Masked patches in rectangles, bool ``(B, N)``.
 
-    Rectangles are centred on salient patches: robot pictures are mostly background, and guessing background teaches nothing.
+    Every second picture stays unmasked, as in iBOT.
+
+    Rectangles are centred on salient patches: robot pictures are mostly background, and guessing
+    background teaches nothing.
     """
     batch, tokens = salient.shape
     grid = round(tokens**0.5)
@@ -208,7 +225,10 @@ def block_mask(salient: Tensor, ratio: float, generator: torch.Generator) -> Ten
 
 
 def collapse_measure(tokens: Tensor) -> float:
-    """Effective rank (exponential of the spectral entropy) of centred features ``(M, dim)``; 1 means collapsed."""
+    """Effective rank (exponential of the spectral entropy) of centred features ``(M, dim)``.
+
+    A rank of 1 means collapsed.
+    """
     x = tokens.float() - tokens.float().mean(0)
     spectrum = torch.linalg.svdvals(x).square()
     p = spectrum / spectrum.sum().clamp(min=1e-12)
@@ -221,8 +241,10 @@ def train_dino(
     """Train an encoder and write it as a ``transformers`` folder.
 
     Args:
-        frames: one uint8 ``(F_i, H, W, 3)`` array (memory maps welcome) per source; sources are drawn equally often.
-        out: folder for ``config.json``, ``model.safetensors`` and ``dino.json`` (settings and curves).
+        frames: one uint8 ``(F_i, H, W, 3)`` array (memory maps welcome) per source; sources are
+            drawn equally often.
+        out: folder for ``config.json``, ``model.safetensors`` and ``dino.json`` (settings and
+            curves).
         config: sizes and schedule.
         progress: show a progress bar.
 
@@ -275,7 +297,8 @@ def train_dino(
         globals_ = (torch.cat(views) - mean) / std
         salient = salient_patches(globals_, config.patch_size).cpu()
         mask = block_mask(salient, config.mask_ratio, generator)
-        # Only a tenth of the plain patches is scored: equal use of the prototypes would else go to background.
+        # Only a tenth of the plain patches is scored: equal use of the prototypes would else go
+        # to background.
         scored = (mask & (salient | (torch.rand(mask.shape, generator=generator) < 0.1))).to(
             device
         )
@@ -334,7 +357,8 @@ def train_dino(
             bar.set_postfix({k: f"{v:.2f}" for k, v in entry.items() if k != "step"})
             if step > 100 and rank < 2:
                 raise UserError(
-                    f"rank: features collapsed to effective rank {rank:.2f} at step {step}; 2 or more expected"
+                    f"rank: features collapsed to effective rank {rank:.2f} at step {step}; "
+                    "2 or more expected"
                 )
     seconds = time.perf_counter() - started
     teacher.backbone.save_pretrained(out)

@@ -1,4 +1,4 @@
-"""Predictor training on cached latents: teacher forcing, multi-step rollouts, straight and reversible latents."""
+"""Predictor training on cached latents: teacher forcing and multi-step rollouts."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ class DynamicsConfig:
     """Losses and schedule of the predictor.
 
     Attributes:
-        rollout: model steps predicted open loop in the loss, 1 (teacher forcing) to the window length; the model sees its
-            own predictions from the second step on.
+        rollout: model steps predicted open loop in the loss, 1 (teacher forcing) to the window
+            length; the model sees its own predictions from the second step on.
         steps: optimiser steps.
         batch: windows per step.
         lr: peak learning rate (cosine, 2 % warm-up).
         weight_decay: AdamW's.
         huber: errors above this many latent standard deviations count linearly; 0: plain squares.
-        noise: standard deviation of noise added to the start latent, a smoothing of the learned map.
+        noise: standard deviation of noise added to the start latent, a smoothing of the learned
+            map.
         held_out: share of the episodes kept for validation, in (0, 0.5].
         seed: seed of weights and batches.
         threads: CPU threads; 0 leaves torch's choice.
-        max_seconds: stop after this much training time, the schedule following the clock; 0: no limit.
+        max_seconds: stop after this much training time, the schedule following the clock; 0: no
+            limit.
         save_every: optimiser steps between checkpoints.
     """
 
@@ -86,7 +88,14 @@ class LatentWindows:
 def project_frames(
     model: WorldModel, tokens: np.ndarray, proprio: np.ndarray, batch: int = 1024
 ) -> Tensor:
-    """Latents of all frames, ``(F, *L)``: tokens float16 ``(F, N, C)``, raw proprioception ``(F, P)``."""
+    """Latents of all frames, ``(F, *L)``.
+
+    Args:
+        model: world model; its projector and proprioception encoder are used.
+        tokens: float16 ``(F, N, C)``.
+        proprio: raw proprioception, float32 ``(F, P)``.
+        batch: frames per forward pass.
+    """
     parts = []
     device = model.action_mean.device
     with torch.no_grad():

@@ -1,16 +1,13 @@
-"""Label-free landmarks.
-
-Teach a projector where an object is *and how it is turned*, from one reference picture.
+"""Label-free landmarks: where an object is *and how it is turned*, from one reference picture.
 
 Reconstruction, slowness, contrastive and equivariance losses all leave the orientation of an
 object out of the latent for thousands of steps, although the frozen tokens hold it
-(docs/world_model.md has the experiments). So the pose is made the
-training signal itself: the foreground of one reference frame is cut out against the static
-background, pasted at random poses, and the projector regresses where fixed points of the cut-out
-went. The targets are known because the warp was ours; no human and no simulator labels anything.
-The latent is then a set of image points that move rigidly with the
-object: its Euclidean distance grows with both displacement and rotation, which is what a goal cost
-needs.
+(docs/world_model.md has the experiments). So the pose is made the training signal itself: the
+foreground of one reference frame is cut out against the static background, pasted at random poses,
+and the projector regresses where fixed points of the cut-out went. The targets are known because
+the warp was ours; no human and no simulator labels anything. The latent is then a set of image
+points that move rigidly with the object: its Euclidean distance grows with both displacement and
+rotation, which is what a goal cost needs.
 
 The robot's own body is told apart by proprioception (``RobotDisc``): it is cut away from the
 reference and pasted at random, so that the landmarks ignore it.
@@ -38,7 +35,7 @@ from wm_mpc.training.tokens import encode_images
 class RobotDisc:
     """Where a round robot appears in the picture.
 
-    Centre = offset + scale * proprioception, in fractions of the image side.
+    The centre is offset + scale * proprioception, in fractions of the image side.
 
     Attributes:
         x_index, y_index: entries of the raw proprioception that move the robot along the picture's
@@ -161,7 +158,8 @@ def find_reference(images: np.ndarray, proprio: np.ndarray, config: LandmarkConf
             best = (len(xs), i, mask)
     if best is None:
         raise UserError(
-            f"images: no object stands clear of border and robot in {len(images)} frames (contrast {config.contrast})"
+            f"images: no object stands clear of border and robot in {len(images)} frames "
+            f"(contrast {config.contrast})"
         )
     area, index, mask = best
     ys, xs = np.nonzero(mask)
@@ -241,9 +239,10 @@ def compose_tokens(
     config: LandmarkConfig,
     progress: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Tokens float16 ``(M, N, C)`` and landmark targets float32 ``(M, K.
+    """Encode ``config.compositions`` pictures ``M``.
 
-    2)`` of ``config.compositions`` pictures.
+    Returns:
+        Tokens float16 ``(M, N, C)`` and landmark targets float32 ``(M, K, 2)``.
     """
     rng = np.random.default_rng(config.seed)
     total, batch = config.compositions, 128
@@ -270,7 +269,8 @@ def train_landmarks(
 
     Args:
         projector: ``(B, N, C) -> (B, 2 K)``, trained in place.
-        tokens, targets: from ``compose_tokens``; the last twentieth is held out.
+        tokens: from ``compose_tokens``; the last twentieth is held out.
+        targets: where the landmarks are, from ``compose_tokens``.
         config: schedule.
         progress: show a progress bar.
 

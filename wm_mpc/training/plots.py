@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def draw_curves(path: Path, curve: list[list[float]], open_loop_rmse: list[float]) -> None:
-    """Write a PNG with the loss over optimiser steps and the held-out open-loop error over model steps.
+    """Write a PNG: loss over optimiser steps, held-out open-loop error over model steps.
 
     Args:
         path: PNG file.

@@ -1,4 +1,7 @@
-"""What training must know of a task beyond its data: camera calibration, bounds and sizes of the simulated tasks."""
+"""What training must know of a task beyond its data.
+
+Camera calibration, bounds and sizes of the simulated tasks.
+"""
 
 from __future__ import annotations
 

@@ -59,7 +59,8 @@ class WorldModelTraining:
     Attributes:
         data: store folder.
         encoder: encoder folder or hub id.
-        out: model folder; the work (token cache, resumable state) is kept in its subfolder ``work``.
+        out: model folder; the work (token cache, resumable state) is kept in its subfolder
+            ``work``.
         window: longest model steps per training window.
         seed: seed of every stage.
         landmarks: the projector's schedule; sizes and robot silhouette come from the task.
@@ -226,7 +227,10 @@ def teach_landmarks(
     seed: int,
     candidates: int = 4000,
 ) -> dict:
-    """Train the projector on compositions of one reference frame; returns the facts of the stage."""
+    """Train the projector on compositions of one reference frame.
+
+    Returns the facts of the stage.
+    """
     assert model.encoder is not None
     rng = np.random.default_rng(seed)
     ids = np.sort(rng.choice(len(own), min(candidates, len(own)), replace=False))
@@ -241,7 +245,10 @@ def teach_landmarks(
 
 
 def set_visual_scale(model: WorldModel, tokens: np.ndarray, seed: int, sample: int = 8000) -> None:
-    """Centre the visual latent and give it unit variance with *one* scale, so that image distances stay comparable."""
+    """Centre the visual latent and give it unit variance.
+
+    One scale serves all channels, so that image distances stay comparable.
+    """
     ids = np.sort(
         np.random.default_rng(seed).choice(len(tokens), min(sample, len(tokens)), replace=False)
     )

@@ -1,4 +1,7 @@
-"""Encoder tokens of a whole store, computed once and kept on disk: training then never touches pixels again."""
+"""Encoder tokens of a whole store, computed once and kept on disk.
+
+Training then never touches pixels again.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ TOKENS, PROGRESS = "tokens.npy", "tokens.json"
 
 
 def encode_images(encoder: DinoEncoder, images: np.ndarray) -> np.ndarray:
-    """Tokens of pictures: uint8 ``(B, H, W, 3)`` -> float16 ``(B, N, C)``; bfloat16 arithmetic, twice as fast on CPUs that have it."""
+    """Tokens of pictures: uint8 ``(B, H, W, 3)`` -> float16 ``(B, N, C)``.
+
+    The arithmetic is bfloat16, twice as fast on CPUs that have it.
+    """
     device = encoder.mean.device
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
         tokens = encoder(torch.from_numpy(images).to(device))
@@ -45,8 +51,8 @@ def cache_tokens(
     Args:
         encoder: frozen encoder.
         frames: frames of the store, ``Store.frames()``.
-        folder: where ``tokens.npy`` (float16 ``(F, N, C)``) and ``tokens.json`` are kept; a cache of another encoder or
-            another number of frames is made anew.
+        folder: where ``tokens.npy`` (float16 ``(F, N, C)``) and ``tokens.json`` are kept; a cache
+            of another encoder or another number of frames is made anew.
         batch: pictures per forward pass.
         progress: show a progress bar.
 
