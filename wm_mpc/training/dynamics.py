@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from tqdm import tqdm
 from wm_mpc.data.windows import Frames, Windows
 from wm_mpc.errors import UserError
 from wm_mpc.world_model import WorldModel
+
+
+Augmentation = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,7 @@ def train_dynamics(
     config: DynamicsConfig,
     folder: str | Path | None = None,
     progress: bool = True,
+    augment: Augmentation | None = None,
 ) -> dict:
     """Train ``model.predictor`` in place; resumes from ``folder`` when it holds an unfinished run.
 
@@ -160,6 +165,7 @@ def train_dynamics(
         config: losses and schedule.
         folder: where the resumable state is kept; None: nowhere.
         progress: show a progress bar.
+        augment: maps latents ``(B, U + 1, *L)`` and actions ``(B, U, A)`` to equally valid ones.
 
     Returns:
         Facts: steps, seconds, loss curve, held-out open-loop error per model step.
@@ -202,17 +208,14 @@ def train_dynamics(
                 + 1e-6
             )
         ids = train[torch.randint(len(train), (config.batch,), generator=generator)]
-        frames = data.frames[ids, : config.rollout + 1]
-        start = data.latents[frames[:, 0]]
+        latents = data.latents[data.frames[ids, : config.rollout + 1]]
+        actions = data.actions[ids, : config.rollout]
+        if augment is not None:
+            latents, actions = augment(latents, actions)
+        start = latents[:, 0]
         if config.noise:
             start = start + config.noise * torch.randn(start.shape, generator=generator)
-        loss = rollout_loss(
-            model,
-            start,
-            data.actions[ids, : config.rollout],
-            data.latents[frames[:, 1:]],
-            config.huber,
-        )
+        loss = rollout_loss(model, start, actions, latents[:, 1:], config.huber)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)

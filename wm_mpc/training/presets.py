@@ -24,6 +24,8 @@ class TaskPreset:
         rotate: whether the object's orientation can be seen.
         robot: the robot's silhouette where it is not the object itself.
         width: predictor width.
+        turn_centre: raw position (x, y) about which the workspace may be turned by quarters without a
+            difference; None where it may not. Positions are proprio[0:2], velocities the rest.
     """
 
     proprio_dim: int
@@ -36,6 +38,7 @@ class TaskPreset:
     rotate: bool
     robot: RobotDisc | None
     width: int
+    turn_centre: tuple[float, float] | None = None
 
 
 PRESETS: dict[str, TaskPreset] = {
@@ -51,6 +54,7 @@ PRESETS: dict[str, TaskPreset] = {
         True,
         RobotDisc(0, 1, 1 / 512, 0.0, 1 / 512, 0.0, 15 / 512),
         384,
+        (256.0, 256.0),
     ),
     "wall": TaskPreset(2, (-1.8, -1.8), (1.8, 1.8), 5, 0.1, (1.0, 1.0), 1, False, None, 256),
     "point_maze": TaskPreset(

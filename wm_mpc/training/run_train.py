@@ -33,6 +33,7 @@ from wm_mpc.training.landmarks import (
 )
 from wm_mpc.training.plots import draw_curves
 from wm_mpc.training.presets import PRESETS, TaskPreset
+from wm_mpc.training.symmetry import QuarterTurns
 from wm_mpc.training.tokens import cache_tokens
 from wm_mpc.world_model import WorldModel, WorldModelConfig
 
@@ -171,7 +172,7 @@ def train_world_model(config: WorldModelTraining) -> WorldModel:
     latents = project_frames(model, tokens, own)
     data = latent_windows(model, latents, frames, store.windows(config.window, preset.frameskip))
     dynamics = dataclasses.replace(config.dynamics, seed=config.seed)
-    dynamics_facts = train_dynamics(model, data, dynamics, work)
+    dynamics_facts = train_dynamics(model, data, dynamics, work, augment=symmetry(model, preset))
     facts = {
         "data": {"episodes": len(store), "frames": len(own), "steps": int(frames.length.sum())},
         "seed": config.seed,
@@ -209,6 +210,14 @@ def model_config(task: str, preset: TaskPreset, landmarks: int) -> WorldModelCon
         goal_weights=preset.goal_weights,
         predictor_args={"width": preset.width, "depth": 2},
     )
+
+
+def symmetry(model: WorldModel, preset: TaskPreset) -> QuarterTurns | None:
+    """Quarter turns of the task's workspace, where it has them."""
+    if preset.turn_centre is None:
+        return None
+    velocities = [(2, 3)] if preset.proprio_dim == 4 else []
+    return QuarterTurns(model, [(0, 1)], velocities, preset.turn_centre, [(0, 1)])
 
 
 def set_normalisation(model: WorldModel, frames: Frames, own: np.ndarray) -> None:
