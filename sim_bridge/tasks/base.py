@@ -60,7 +60,7 @@ class TaskEnv(gym.Env):
     bit-equal states.
 
     A task implements ``snapshot``, ``restore``, ``advance``, ``proprio``, ``render_state``,
-    ``errors``, ``success`` and ``_draw_problem``.
+    ``in_picture``, ``errors``, ``success`` and ``_draw_problem``.
 
     Attributes:
         spec_task: constants of the task.
@@ -136,6 +136,10 @@ class TaskEnv(gym.Env):
 
     def render_state(self, state: np.ndarray, size: int | None = None) -> np.ndarray:
         """Picture of ``state``, uint8 ``(size, size, 3)`` RGB, without touching the simulation."""
+        raise NotImplementedError
+
+    def in_picture(self, state: np.ndarray) -> np.ndarray:
+        """Where the picture of ``state`` shows the robot: x, y as fractions of its side, (2,)."""
         raise NotImplementedError
 
     def errors(self, state: np.ndarray, goal: np.ndarray) -> dict[str, float]:

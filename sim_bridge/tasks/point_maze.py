@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from sim_bridge.tasks.base import TaskEnv
-from sim_bridge.tasks.maze_model import CELLS, build_model
+from sim_bridge.tasks.maze_model import CELLS, VIEW, build_model
 from sim_bridge.tasks.specs import POINT_MAZE
 
 SUBSTEPS = 5
@@ -86,6 +86,11 @@ class PointMazeEnv(TaskEnv):
         from sim_bridge.tasks.maze_render import render_maze
 
         return render_maze(np.asarray(state, np.float64)[:2], size or self.image_size)
+
+    def in_picture(self, state: np.ndarray) -> np.ndarray:
+        """Centre of the ball; see ``TaskEnv``."""
+        x, y = np.asarray(state, np.float64)[:2]
+        return np.array([0.5 + x / VIEW, 0.5 - y / VIEW])
 
     def errors(self, state: np.ndarray, goal: np.ndarray) -> dict[str, float]:
         """Distance of the positions [m]."""

@@ -162,6 +162,10 @@ class PushTEnv(TaskEnv):
         """Picture of ``state``; ``goal`` also draws that state's block in green underneath."""
         return render_pusht(state, size or self.image_size, goal)
 
+    def in_picture(self, state: np.ndarray) -> np.ndarray:
+        """Centre of the agent; see ``TaskEnv``."""
+        return (np.asarray(state, np.float64)[:2] + 0.5) / ARENA
+
     def errors(self, state: np.ndarray, goal: np.ndarray) -> dict[str, float]:
         """Position distances [px], wrapped angle distance [rad] and block-only success."""
         diff = np.asarray(state, np.float64) - np.asarray(goal, np.float64)

@@ -135,6 +135,10 @@ class WallEnv(TaskEnv):
         picture[..., 1] = picture[..., 2] = cover * (1.0 - np.outer(down, along))
         return (255.0 * picture + 0.5).astype(np.uint8)
 
+    def in_picture(self, state: np.ndarray) -> np.ndarray:
+        """Centre of the dot; see ``TaskEnv``."""
+        return (np.asarray(state, np.float64)[:2] + 0.5) / WORLD
+
     def errors(self, state: np.ndarray, goal: np.ndarray) -> dict[str, float]:
         """Distance [px]."""
         diff = np.asarray(state, np.float64) - np.asarray(goal, np.float64)
