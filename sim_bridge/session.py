@@ -73,8 +73,8 @@ class Session:
         Raises:
             ValueError: a state of a wrong shape or not finite; the running episode goes on.
         """
-        if not -(2**31) < seed < 2**31:
-            raise ValueError(f"seed: {seed}; at most {2**31 - 1} expected")
+        if not -(2**31) < seed < 2**32:
+            raise ValueError(f"seed: {seed}; at most {2**32 - 1} expected")
         chosen = self._next_seed if seed < 0 else seed
         options = {"start": start, "goal": goal}
         given = {name: value for name, value in options.items() if value is not None}
