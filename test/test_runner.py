@@ -79,6 +79,12 @@ def test_a_required_node_that_dies_ends_the_rest_with_its_code() -> None:
     assert "[launch] a required node ended" in rest
 
 
+def test_overrides_reach_their_node_only() -> None:
+    sim, mpc = runner.processes("pusht_sim", {}, {"sim_bridge": {"auto_reset": False}})
+    assert "auto_reset:=false" in sim.command
+    assert not any(word.startswith("auto_reset") for word in mpc.command)
+
+
 def test_command_line_carries_the_whole_description() -> None:
     given = {"namespace": "left", "seed": "3", "model": "12", "log_level": "debug"}
     given |= {"image_topic": "/cam"}

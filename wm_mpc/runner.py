@@ -11,10 +11,10 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import tyro
 
@@ -82,21 +82,28 @@ def command_line(node: ResolvedNode) -> tuple[str, ...]:
     return (*words, "--log-level", node.log_level)
 
 
-def processes(name: str, arguments: dict[str, str] | None = None) -> list[Process]:
+def processes(
+    name: str,
+    arguments: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Process]:
     """Processes of a bringup, ready for a :class:`~wm_mpc.processes.Supervisor`.
 
     Args:
         name: bringup, e.g. ``pusht_sim``.
         arguments: launch argument -> text.
+        overrides: node -> parameter -> value, for parameters that no launch argument sets.
 
     Raises:
         UserError: unknown bringup, bad argument, or a node that is not installed.
     """
     env = dict(ros_env.prepare(dict(os.environ)))
-    return [
-        Process(node.name, command_line(node), node.required, env)
+    more = overrides or {}
+    nodes = [
+        replace(node, overrides={**node.overrides, **more.get(node.name, {})})
         for node in resolve(find(name), arguments or {})
     ]
+    return [Process(node.name, command_line(node), node.required, env) for node in nodes]
 
 
 @contextmanager
