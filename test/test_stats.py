@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from wm_mpc.stats import percentile, summary_ms, wilson
+from wm_mpc.stats import median_interval, percentile, summary_ms, wilson
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 50, 1000])
@@ -63,3 +63,20 @@ def test_summary_has_the_keys_of_a_report() -> None:
     assert set(row) == {"p50", "p95", "p99", "max", "n"}
     assert (row["p50"], row["max"], row["n"]) == (2.0, 3.0, 3)
     assert math.isnan(summary_ms([])["max"]) and summary_ms([])["n"] == 0
+
+
+@pytest.mark.parametrize("n", [6, 11, 50, 3000])
+def test_the_interval_of_the_median_holds_it_as_often_as_promised(n: int) -> None:
+    low, high = median_interval([float(k) for k in range(1, n + 1)])
+    assert low + high == n + 1
+    # exact coverage: fewer than `low` or at least `high` of n fair coins fall under the median
+    ways = [math.comb(n, k) for k in range(n + 1)]
+    outside = sum(ways[: int(low)])
+    assert 1 - 2 * outside / 2**n >= 0.95
+    assert 1 - 2 * (outside + ways[int(low)]) / 2**n < 0.95
+
+
+def test_the_interval_of_the_median_needs_a_value() -> None:
+    assert median_interval([2.0]) == (2.0, 2.0)
+    with pytest.raises(ValueError, match="values: 0"):
+        median_interval([])
