@@ -19,6 +19,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
 ROOT = Path(__file__).parents[2]
+START_S = 120.0
+"""Loading torch and transformers alone takes long on a busy machine."""
 
 
 class NodeProcess:

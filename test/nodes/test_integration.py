@@ -18,7 +18,7 @@ from helpers import tiny_checkpoint
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.action import ActionClient
-from ros import NodeProcess, Probe
+from ros import START_S, NodeProcess, Probe
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool, Float64MultiArray, Header
 
@@ -29,9 +29,7 @@ from wm_mpc.nodes.messages import message_to_trajectory, rgb_to_image, to_stamp
 from wm_mpc.srv import LoadModel, Reset, Rollout, SetGoal
 from wm_mpc.tick import State
 
-START_S = 60.0
-"""Loading torch and transformers takes long on a busy machine."""
-SOON_S = 10.0
+SOON_S = 15.0
 MPC, SIM = "wm_mpc.nodes.mpc_node", "sim_bridge.node"
 JOINTS = ["agent_x", "agent_y"]
 # An untrained model is tiny, and so is a tenth of its reference's time.

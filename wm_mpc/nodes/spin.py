@@ -21,7 +21,8 @@ from rclpy.signals import SignalHandlerOptions
 
 from wm_mpc.errors import UserError, one_line
 
-JOIN_S = 3.0
+JOIN_S = 1.0
+"""A callback that runs longer than this after the signal [s] is not waited for."""
 
 
 class ServedNode(Protocol):
@@ -44,8 +45,7 @@ def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
         args: command line; default: the process's.
 
     Returns:
-        Exit code: 0 after a signal, 2 when the node cannot be built from its parameters, 1 when
-        its executor failed.
+        Exit code: 0 after a signal, 2 when the node cannot be built from its parameters.
     """
     done = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -72,7 +72,7 @@ def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
     node.stop()
     node.destroy_node()
     rclpy.try_shutdown()
-    return getattr(done, "code", 0)
+    return 0
 
 
 def _spin(executor: SingleThreadedExecutor, node: Node, done: threading.Event) -> None:

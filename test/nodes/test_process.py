@@ -1,0 +1,79 @@
+"""How node processes begin and end."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import tiny_checkpoint
+from ros import START_S, NodeProcess, Probe
+
+from wm_mpc.msg import PlannerStatus, TaskState
+from wm_mpc.tick import State
+
+MPC, SIM = "wm_mpc.nodes.mpc_node", "sim_bridge.node"
+
+
+@pytest.fixture
+def start(ros_domain: int, tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
+    running: list[NodeProcess] = []
+
+    def begin(module: str, **parameters: Any) -> NodeProcess:
+        running.append(NodeProcess(module, tmp_path / f"{len(running)}.log", **parameters))
+        return running[-1]
+
+    yield begin
+    for process in running:
+        if process.alive:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [({"imagesize": 64}, "error: parameter imagesize: unknown; image_size"),
+     ({"image_size": 7}, "error: parameter image_size: 7; 16 to 2048 expected"),
+     ({"task": "chess"}, "error: parameter task: 'chess' is unknown; one of pusht")],
+)  # fmt: skip
+def test_bad_parameters_end_with_code_2_and_one_line(
+    start: Callable[..., NodeProcess], parameters: dict[str, Any], words: str
+) -> None:
+    process = start(SIM, **parameters)
+    assert process.process.wait(START_S) == 2
+    assert words in process.output and "Traceback" not in process.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_with_code_0(
+    ros_domain: int, start: Callable[..., NodeProcess], number: int
+) -> None:
+    probe = Probe(ros_domain)
+    probe.listen(TaskState, "task_state")
+    process = start(SIM, image_size=32)
+    try:
+        probe.wait(lambda: probe.last("task_state"), START_S, "simulating")
+    finally:
+        probe.close()
+    assert process.end(number) == 0, process.output
+    assert "Traceback" not in process.output
+
+
+def test_hardware_without_limits_is_not_activated(
+    ros_domain: int, start: Callable[..., NodeProcess], tmp_path: Path
+) -> None:
+    probe = Probe(ros_domain)
+    probe.listen(PlannerStatus, "status")
+    model = tiny_checkpoint(tmp_path / "model")
+    process = start(MPC, model=model, compile=False, hardware=True)
+    try:
+        probe.wait(
+            lambda: probe.last("status") and "action_low: not set" in probe.last("status").reason,
+            START_S,
+            "refusal",
+        )
+        assert probe.last("status").state == State.FAULT
+    finally:
+        probe.close()
+    assert process.end(signal.SIGTERM) == 0, process.output
