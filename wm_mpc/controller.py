@@ -269,8 +269,12 @@ class Controller:
         engine = self.engine
         if self._goal_latent is not None:
             return engine.encode(observation.image[None], observation.proprio[None])[0]
-        # An unknown goal posture is filled with the present one and then given no weight.
-        posture = observation.proprio if goal.proprio is None else goal.proprio
+        posture, known = goal.proprio, True
+        if posture is None and engine.reads_posture:
+            posture = engine.read_posture(goal.image)
+        elif posture is None:
+            # An unknown goal posture is filled with the present one and then given no weight.
+            posture, known = observation.proprio, False
         if goal.image.shape == observation.image.shape:
             images = np.stack([observation.image, goal.image])
             latents = engine.encode(images, np.stack([observation.proprio, posture]))
@@ -278,7 +282,7 @@ class Controller:
         else:
             latent = engine.encode(observation.image[None], observation.proprio[None])[0]
             self._goal_latent = engine.encode(goal.image[None], posture[None])[0]
-        engine.objective.use_proprio(goal.proprio is not None)
+        engine.objective.use_proprio(known)
         return latent
 
     def _warm_start(self, now: float) -> tuple[Tensor | None, Tensor | None]:

@@ -144,6 +144,17 @@ class Engine:
             joints = torch.from_numpy(proprio).to(device, non_blocking=True)
             return self.model.encode(pixels, joints)
 
+    @property
+    def reads_posture(self) -> bool:
+        """Whether the model can tell the robot's posture from a goal picture."""
+        return self.model.proprio_reader is not None
+
+    def read_posture(self, image: np.ndarray) -> np.ndarray:
+        """Posture that a goal picture shows: uint8 ``(H, W, 3)`` -> float32 ``(P,)`` raw units."""
+        with torch.no_grad():
+            pixels = torch.from_numpy(image[None]).to(self.model.action_mean.device)
+            return self.model.read_proprio(pixels)[0].cpu().numpy()
+
     def distance(self, latent: Tensor, goal: Tensor) -> Tensor:
         """Root mean square difference over the channels that the goal cost weighs, 0-d."""
         counts = (self.objective.channel_weights > 0).to(latent.dtype)
@@ -163,6 +174,8 @@ class Engine:
         for count in (1, 2, 1, 2):
             picture = np.zeros((count, side, side, 3), np.uint8)
             self.encode(picture, np.zeros((count, self.model.config.proprio_dim), np.float32))
+        if self.reads_posture:
+            self.read_posture(picture[0])
 
 
 __all__ = ["Engine", "EngineConfig"]

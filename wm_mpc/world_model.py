@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from wm_mpc.encoder import DinoEncoder
 from wm_mpc.errors import CheckpointError
 from wm_mpc.predictors import PREDICTORS
-from wm_mpc.projector import PROJECTORS
+from wm_mpc.projector import PROJECTORS, KeypointPool
 
 FORMAT = "wm_mpc.world_model"
 VERSION = 1
@@ -53,6 +53,8 @@ class WorldModelConfig:
         predictor: ``mlp``, ``gru`` or ``vit``.
         goal_weights: relative weight of each raw proprioception channel in goal costs, >= 0;
             empty: all equal. Only meaningful without a learned proprioception embedding.
+        proprio_reader: whether the model can read the robot's own posture from a picture, for
+            goals given as a picture alone.
         projector_args, predictor_args: further arguments of the two, see their classes.
     """
 
@@ -68,6 +70,7 @@ class WorldModelConfig:
     proprio_embed: int = 0
     predictor: str = "mlp"
     goal_weights: tuple[float, ...] = ()
+    proprio_reader: bool = False
     projector_args: dict[str, Any] = field(default_factory=dict)
     predictor_args: dict[str, Any] = field(default_factory=dict)
 
@@ -142,6 +145,11 @@ class WorldModel(nn.Module):
             if config.proprio_embed
             else nn.Identity()
         )
+        self.proprio_reader = (
+            KeypointPool(num_tokens, channels, config.proprio_dim)
+            if config.proprio_reader
+            else None
+        )
         self.predictor = PREDICTORS[config.predictor](
             self.latent_shape, self.action_width, **config.predictor_args
         )
@@ -212,6 +220,19 @@ class WorldModel(nn.Module):
     def encode_tokens(self, tokens: Tensor, proprio: Tensor) -> Tensor:
         """Latents ``(B, *L)`` of tokens ``(B, N, C)`` and raw proprioception ``(B, P)``."""
         return self.join(self.project(tokens), proprio)
+
+    def read_proprio(self, images: Tensor) -> Tensor:
+        """Raw proprioception that pictures show: uint8 ``(B, H, W, 3)`` -> ``(B, P)``.
+
+        Trained on the robot's own reports, so only for a goal that comes without them. What one
+        picture cannot show, such as velocities, comes out near its mean.
+
+        Raises:
+            RuntimeError: the model has no encoder or was not trained to read.
+        """
+        if self.encoder is None or self.proprio_reader is None:
+            raise RuntimeError("this world model cannot read proprioception from pictures")
+        return self.proprio_reader(self.encoder(images)) * self.proprio_std + self.proprio_mean
 
     def project(self, tokens: Tensor) -> Tensor:
         """Visual part only: tokens ``(B, N, C)`` -> ``(B, [N,] visual_dim)``.

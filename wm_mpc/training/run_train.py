@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from tqdm import tqdm
 
 from wm_mpc.data.store import Store
 from wm_mpc.data.windows import Frames
@@ -64,6 +66,7 @@ class WorldModelTraining:
             ``work``.
         window: longest model steps per training window.
         seed: seed of every stage.
+        reader_steps: optimiser steps of what reads the robot's posture from a goal picture.
         landmarks: the projector's schedule; sizes and robot silhouette come from the task.
         dynamics: the predictor's losses and schedule.
         report: JSON file to write beside the model; empty: ``training.json`` in ``out``.
@@ -74,6 +77,7 @@ class WorldModelTraining:
     out: Path
     window: int = 5
     seed: int = 0
+    reader_steps: int = 1500
     landmarks: LandmarkConfig = field(default_factory=LandmarkConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     report: Path | None = None
@@ -168,6 +172,7 @@ def train_world_model(config: WorldModelTraining) -> WorldModel:
     model = WorldModel(model_config(config.task, preset, marks.landmarks), encoder)
     set_normalisation(model, frames, own)
     landmark_facts = teach_landmarks(model, frames, own, marks, config.seed)
+    reader_facts = teach_reader(model, tokens, own, config.reader_steps, config.seed)
     set_visual_scale(model, tokens, config.seed)
     latents = project_frames(model, tokens, own)
     data = latent_windows(model, latents, frames, store.windows(config.window, preset.frameskip))
@@ -178,6 +183,7 @@ def train_world_model(config: WorldModelTraining) -> WorldModel:
         "seed": config.seed,
         "seconds": round(time.perf_counter() - started, 1),
         "landmarks": landmark_facts,
+        "reader": reader_facts,
         "dynamics": {k: v for k, v in dynamics_facts.items() if k != "curve"},
     }
     relative = config.encoder
@@ -208,6 +214,7 @@ def model_config(task: str, preset: TaskPreset, landmarks: int) -> WorldModelCon
         visual_dim=2 * landmarks,
         predictor="mlp",
         goal_weights=preset.goal_weights,
+        proprio_reader=True,
         predictor_args={"width": preset.width, "depth": 2},
     )
 
@@ -251,6 +258,46 @@ def teach_landmarks(
         "reference_frame": int(ids[reference.index]),
         "reference_pixels": reference.area,
     }
+
+
+def teach_reader(
+    model: WorldModel, tokens: np.ndarray, own: np.ndarray, steps: int, seed: int, batch: int = 192
+) -> dict:
+    """Teach ``model.proprio_reader`` to read the robot's own reports from its pictures.
+
+    Args:
+        model: world model with its normalisation set; the reader is trained in place.
+        tokens: cached tokens ``(F, N, C)``.
+        own: raw proprioception ``(F, P)`` of the same frames.
+        steps: optimiser steps.
+        seed: seed of the batches.
+        batch: frames per step.
+
+    Returns:
+        Facts: steps, and the root mean squared error per channel on held-out frames [std].
+    """
+    reader = model.proprio_reader
+    assert reader is not None
+    rng = np.random.default_rng(seed)
+    targets = (torch.from_numpy(own) - model.proprio_mean) / model.proprio_std
+    train = len(own) - max(1, len(own) // 50)
+    optimizer = torch.optim.AdamW(reader.parameters(), lr=2e-3, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps, pct_start=0.05)
+    for _ in tqdm(range(steps), desc="reader", mininterval=2.0):
+        ids = np.sort(rng.integers(0, train, batch))
+        with torch.autocast("cpu", torch.bfloat16):
+            found = reader(torch.from_numpy(np.asarray(tokens[ids], np.float32)))
+        loss = F.smooth_l1_loss(found.float(), targets[ids], beta=0.1)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    ids = np.arange(train, len(own))[:2000]
+    with torch.no_grad():
+        found = reader(torch.from_numpy(np.asarray(tokens[ids], np.float32)))
+    error = (found - targets[ids]).square().mean(0).sqrt()
+    return {"steps": steps, "rmse": [round(float(e), 4) for e in error]}
 
 
 def set_visual_scale(model: WorldModel, tokens: np.ndarray, seed: int, sample: int = 8000) -> None:
