@@ -8,7 +8,8 @@ import pytest
 import rclpy
 from rclpy.node import Node
 
-from sim_bridge.node import SimBridge, SimBridgeConfig
+from sim_bridge.config import SimBridgeConfig
+from sim_bridge.node import SimBridge
 from wm_mpc.bounds import bounded, check_bounds, field_docs
 from wm_mpc.controller import ControllerConfig
 from wm_mpc.engine import EngineConfig

@@ -17,6 +17,7 @@ import numpy as np
 from wm_mpc.budget import Clock, monotonic
 from wm_mpc.controller import Controller
 from wm_mpc.data.decoding import MessageError, compressed_to_rgb, image_to_rgb
+from wm_mpc.errors import one_line
 from wm_mpc.nodes.mailbox import Mailbox
 from wm_mpc.pacing import ImagePacer
 from wm_mpc.safety import CommandFilter, Motion, SafeCommand
@@ -97,7 +98,10 @@ class ControlLoop:
                 urged = self.mailbox.wait(min(wait, self.poll_s))
                 continue
             urged = False
-            self.step()
+            try:
+                self.step()
+            except Exception as error:  # a tick that fails must not be the last one
+                self.on_error("loop", f"tick: {one_line(error)}")
         self._come_to_rest()
 
     def step(self) -> None:

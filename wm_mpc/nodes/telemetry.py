@@ -75,9 +75,10 @@ class Telemetry:
         message.latent_distance = result.distance
         message.deadline_missed = result.deadline_missed
         message.deadline_misses, message.ticks = self.misses, self.ticks
+        ordered = sorted(self._window)
         for q in (50, 95, 99):
-            setattr(message, f"tick_p{q}_ms", percentile(self._window, q))
-        message.tick_max_ms = max(self._window, default=_NAN)
+            setattr(message, f"tick_p{q}_ms", percentile(ordered, q))
+        message.tick_max_ms = ordered[-1] if ordered else _NAN
         return message
 
 

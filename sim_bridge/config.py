@@ -1,0 +1,50 @@
+"""Parameters of ``sim_bridge``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sim_bridge.tasks import task_spec
+from wm_mpc.bounds import bounded, check_bounds
+
+
+@dataclass(frozen=True)
+class SimBridgeConfig:
+    """Parameters of ``sim_bridge``.
+
+    Attributes:
+        task: pusht, point_maze or wall.
+        control_rate_hz: [Hz] control steps per second of simulated time; the task's own.
+        real_time_factor: simulated over wall time; other than 1 only with use_sim_time, when this
+            node is the source of /clock.
+        image_size: [px] height and width of the pictures.
+        seed: seed of the first episode; the next one has the next seed.
+        episode_steps: control steps until an episode ends; 0: only success ends it.
+        auto_reset: true: the next episode follows; false: the world goes on until reset is called.
+        command_timeout_s: [s] an older command is not applied: the agent gets the zero action.
+        command_type: float64_multi_array, twist_stamped or joint_trajectory.
+        command_names: what each action dimension is in a twist_stamped or joint_trajectory.
+        publish_goal: true: publish goal_image and goal_proprio at every reset.
+    """
+
+    task: str = "pusht"
+    control_rate_hz: float = bounded(10.0, 0.1, 1000.0)
+    real_time_factor: float = bounded(1.0, 0.01, 100.0)
+    image_size: int = bounded(96, 16, 2048)
+    seed: int = bounded(0, 0, 2**31 - 1)
+    episode_steps: int = bounded(300, 0, 10**9)
+    auto_reset: bool = True
+    command_timeout_s: float = bounded(0.3, 0.001, 60.0)
+    command_type: str = "float64_multi_array"
+    command_names: tuple[str, ...] = ()
+    publish_goal: bool = True
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+        own = 1 / task_spec(self.task).control_period
+        if abs(self.control_rate_hz / own - 1) > 0.01:
+            rate = f"{self.control_rate_hz:g} Hz; {own:g} Hz expected"
+            raise ValueError(f"control_rate_hz: {rate} for task {self.task}")
+
+
+__all__ = ["SimBridgeConfig"]

@@ -1,0 +1,83 @@
+"""Write the parameter reference: ``python tools/parameter_docs.py > docs/parameters.md``."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+import typing
+from typing import Any
+
+from sim_bridge.config import SimBridgeConfig
+from wm_mpc.bounds import field_docs, field_range
+from wm_mpc.controller import ControllerConfig
+from wm_mpc.engine import EngineConfig
+from wm_mpc.nodes.mpc_config import MpcNodeConfig
+from wm_mpc.objective import ObjectiveConfig
+from wm_mpc.safety import SafetyLimits
+
+INTRODUCTION = """# Node parameters
+
+Written by `python tools/parameter_docs.py > docs/parameters.md` from the dataclasses that define
+them. All are read-only while a node runs; an unknown name or a value out of range ends the node
+with exit code 2 and one line. Whole numbers may stand for real ones. An empty list is written by
+leaving the parameter out. The options of the chosen planner are parameters too, with
+`planner_options.` before their names; planners.md tells them.
+"""
+
+
+def table(defaults: Any, prefix: str = "") -> str:
+    """Markdown table of a configuration dataclass: parameter, type, default, range, meaning."""
+    cls = type(defaults)
+    hints, words = typing.get_type_hints(cls), field_docs(cls)
+    rows = ["| parameter | type | default | range | meaning |", "|---|---|---|---|---|"]
+    for item in dataclasses.fields(cls):
+        cells = (
+            f"`{prefix}{item.name}`",
+            _kind(hints[item.name]),
+            _default(getattr(defaults, item.name)),
+            _range(field_range(item)),
+            words.get(item.name, ""),
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [INTRODUCTION, "## mpc_node\n"]
+    for title, defaults, prefix in (
+        ("Interface", MpcNodeConfig(), ""),
+        ("Planner and budget", EngineConfig(), ""),
+        ("Loop", ControllerConfig(), ""),
+        ("Safety", SafetyLimits(), ""),
+        ("Goal cost", ObjectiveConfig(), "objective."),
+    ):
+        parts += [f"### {title}\n", table(defaults, prefix)]
+    parts += ["## sim_bridge\n", table(SimBridgeConfig())]
+    return "\n".join(parts)
+
+
+def _kind(kind: Any) -> str:
+    if typing.get_origin(kind) is tuple:
+        return f"list of {_kind(typing.get_args(kind)[0])}"
+    return {float: "real", int: "whole", bool: "bool", str: "text"}.get(kind, str(kind))
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return str(list(value)) if value else "empty"
+    return "empty" if value == "" else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _range(limits: tuple[float, float] | None) -> str:
+    if limits is None or limits == (-math.inf, math.inf):
+        return ""
+    low, high = limits
+    return f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
