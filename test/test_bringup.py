@@ -9,7 +9,7 @@ from pathlib import Path
 import fake_launch
 import pytest
 
-from wm_mpc import bringup
+from wm_mpc import bringup, locations
 from wm_mpc.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -234,9 +234,9 @@ def test_data_files_of_an_installation_are_found(
     (tmp_path / "share" / "wm_mpc" / "config").mkdir(parents=True)
     (tmp_path / "lib" / "wm_mpc").mkdir(parents=True)
     (tmp_path / "lib" / "wm_mpc" / "mpc_node").touch()
-    monkeypatch.setattr(bringup, "_checkout", lambda: None)
+    monkeypatch.setattr(locations, "_checkout", lambda: None)
     monkeypatch.setenv("AMENT_PREFIX_PATH", f"/nowhere:{tmp_path}")
-    assert bringup.share_dir() == tmp_path / "share" / "wm_mpc"
-    assert bringup.executable_path("mpc_node") == tmp_path / "lib" / "wm_mpc" / "mpc_node"
+    assert locations.share_dir() == tmp_path / "share" / "wm_mpc"
+    assert locations.executable_path("mpc_node") == tmp_path / "lib" / "wm_mpc" / "mpc_node"
     with pytest.raises(UserError, match="no_node: not in lib/wm_mpc"):
-        bringup.executable_path("no_node")
+        locations.executable_path("no_node")

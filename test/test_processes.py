@@ -70,9 +70,9 @@ def eventually(condition: Callable[[], bool]) -> bool:
 def test_output_is_labelled_line_by_line() -> None:
     lines = Lines()
     code = "import sys; print('out'); print('err', file=sys.stderr); print('no end', end='')"
-    with Supervisor([python("a", code), python("b", code)], lines) as nodes:
-        nodes.wait()
-        nodes.stop()
+    both = [python("a", code, required=False), python("b", code, required=False)]
+    with Supervisor(both, lines) as nodes:
+        assert nodes.wait(timeout_s=20) == 0
     for name in "ab":
         assert {"out", "err", "no end"} <= {line for who, line in lines.seen if who == name}
 

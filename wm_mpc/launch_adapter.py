@@ -7,7 +7,8 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from wm_mpc.bringup import PACKAGE, Bringup, ResolvedNode, find, resolve
+from wm_mpc.bringup import Bringup, ResolvedNode, find, resolve
+from wm_mpc.locations import PACKAGE
 
 
 def launch_description(name: str) -> LaunchDescription:

@@ -19,15 +19,9 @@ from typing import Annotated, Any
 import tyro
 
 from wm_mpc import ros_env
-from wm_mpc.bringup import (
-    Bringup,
-    ResolvedNode,
-    executable_path,
-    find,
-    parse_arguments,
-    resolve,
-)
+from wm_mpc.bringup import Bringup, ResolvedNode, find, parse_arguments, resolve
 from wm_mpc.errors import UserError
+from wm_mpc.locations import executable_path
 from wm_mpc.processes import Printer, Process, Supervisor
 
 
