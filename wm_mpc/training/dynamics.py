@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from wm_mpc.data.windows import Frames, Windows
 from wm_mpc.errors import UserError
+from wm_mpc.training.loop import Probe, Schedule, fit
 from wm_mpc.world_model import WorldModel
-
 
 Augmentation = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -43,6 +41,9 @@ class DynamicsConfig:
         max_seconds: stop after this much training time, the schedule following the clock; 0: no
             limit.
         save_every: optimiser steps between checkpoints.
+        probe_every: optimiser steps between two measurements of closed-loop success, which then
+            picks the weights; 0: never, the last weights are the result.
+        patience: stop after this many measurements without a new best; 0: never.
     """
 
     rollout: int = 3
@@ -57,11 +58,16 @@ class DynamicsConfig:
     threads: int = 0
     max_seconds: float = 0.0
     save_every: int = 1000
+    probe_every: int = 0
+    patience: int = 0
 
     def __post_init__(self) -> None:
         for name in ("rollout", "steps", "batch", "save_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: {getattr(self, name)}; at least 1 expected")
+        for name in ("probe_every", "patience"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}: {getattr(self, name)}; at least 0 expected")
         if not 0 < self.held_out <= 0.5:
             raise UserError(f"held_out: {self.held_out}; in (0, 0.5] expected")
 
@@ -104,11 +110,9 @@ def project_frames(
     device = model.action_mean.device
     with torch.no_grad():
         for start in range(0, len(tokens), batch):
-            part = torch.from_numpy(np.asarray(tokens[start : start + batch], np.float32)).to(
-                device
-            )
+            part = torch.from_numpy(np.asarray(tokens[start : start + batch], np.float32))
             own = torch.from_numpy(proprio[start : start + batch]).to(device)
-            parts.append(model.encode_tokens(part, own).cpu())
+            parts.append(model.encode_tokens(part.to(device), own).cpu())
     return torch.cat(parts)
 
 
@@ -134,19 +138,31 @@ def rollout_loss(
 ) -> Tensor:
     """Mean error of an open-loop rollout: ``(B, *L), (B, U, A), (B, U, *L) -> ()``."""
     predicted = model.rollout(start, actions)
-    return (
-        F.smooth_l1_loss(predicted, targets, beta=huber) / huber
-        if huber
-        else F.mse_loss(predicted, targets)
-    )
+    if huber:
+        return F.smooth_l1_loss(predicted, targets, beta=huber) / huber
+    return F.mse_loss(predicted, targets)
 
 
 def open_loop_error(model: WorldModel, data: LatentWindows, ids: Tensor) -> list[float]:
     """Root mean squared latent error after 1..K open-loop model steps."""
+    device = model.action_mean.device
     with torch.no_grad():
-        predicted = model.rollout(data.latents[data.frames[ids, 0]], data.actions[ids])
-        error = (predicted - data.latents[data.frames[ids, 1:]]).square()
+        start = data.latents[data.frames[ids, 0]].to(device)
+        predicted = model.rollout(start, data.actions[ids].to(device))
+        error = (predicted.cpu() - data.latents[data.frames[ids, 1:]]).square()
     return [float(e) for e in error.flatten(2).mean((0, 2)).sqrt()]
+
+
+class RolloutLoss(nn.Module):
+    """``rollout_loss`` of a model as a module: what ``fit`` minimises."""
+
+    def __init__(self, model: WorldModel, huber: float) -> None:
+        super().__init__()
+        self.model, self.huber = model, huber
+
+    def forward(self, start: Tensor, actions: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Arguments as in ``rollout_loss``."""
+        return {"rollout": rollout_loss(self.model, start, actions, targets, self.huber)}
 
 
 def train_dynamics(
@@ -156,7 +172,8 @@ def train_dynamics(
     folder: str | Path | None = None,
     progress: bool = True,
     augment: Augmentation | None = None,
-) -> dict:
+    measure: Callable[[], float] | None = None,
+) -> dict[str, Any]:
     """Train ``model.predictor`` in place; resumes from ``folder`` when it holds an unfinished run.
 
     Args:
@@ -166,9 +183,10 @@ def train_dynamics(
         folder: where the resumable state is kept; None: nowhere.
         progress: show a progress bar.
         augment: maps latents ``(B, U + 1, *L)`` and actions ``(B, U, A)`` to equally valid ones.
+        measure: closed-loop success of the model as it is, for ``config.probe_every``.
 
     Returns:
-        Facts: steps, seconds, loss curve, held-out open-loop error per model step.
+        Facts: steps, seconds, loss curve, probes, held-out open-loop error per model step.
 
     Raises:
         UserError: windows too short, or a loss that is not finite.
@@ -179,34 +197,10 @@ def train_dynamics(
         )
     if config.threads:
         torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    generator = torch.Generator().manual_seed(config.seed)
-    parameters = list(model.predictor.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
     train, held = data.split(config.held_out)
-    first, elapsed, curve = _resume(model, optimizer, generator, folder)
-    started = time.perf_counter() - elapsed
-    model.predictor.train()
-    bar = tqdm(
-        range(first, config.steps),
-        initial=first,
-        total=config.steps,
-        desc="dynamics",
-        disable=not progress,
-        mininterval=2.0,
-    )
-    step = first
-    for step in bar:
-        share = step / config.steps
-        if config.max_seconds:
-            share = max(share, (time.perf_counter() - started) / config.max_seconds)
-            if share >= 1:
-                break
-        for group in optimizer.param_groups:
-            group["lr"] = (
-                config.lr * min(1.0, share / 0.02 + 1e-2) * (0.5 + 0.5 * math.cos(math.pi * share))
-                + 1e-6
-            )
+    device = model.action_mean.device
+
+    def draw(generator: torch.Generator, part: slice) -> tuple[Tensor, ...]:
         ids = train[torch.randint(len(train), (config.batch,), generator=generator)]
         latents = data.latents[data.frames[ids, : config.rollout + 1]]
         actions = data.actions[ids, : config.rollout]
@@ -215,72 +209,41 @@ def train_dynamics(
         start = latents[:, 0]
         if config.noise:
             start = start + config.noise * torch.randn(start.shape, generator=generator)
-        loss = rollout_loss(model, start, actions, latents[:, 1:], config.huber)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        if step % 100 == 0:
-            value = float(loss)
-            if not math.isfinite(value):
-                raise UserError(f"loss: not finite at step {step}; lower lr {config.lr}")
-            curve.append([step, value])
-            bar.set_postfix(loss=f"{value:.4f}")
-        if folder is not None and (step + 1) % config.save_every == 0:
-            _save(
-                model, optimizer, generator, folder, step + 1, time.perf_counter() - started, curve
-            )
-    model.predictor.eval()
+        batch = (start, actions, latents[:, 1:])
+        return tuple(value[part].to(device) for value in batch)
+
+    probe = None
+    if config.probe_every and measure is not None:
+        probe = Probe(measure, config.probe_every, config.patience)
+    done = fit(
+        RolloutLoss(model, config.huber),
+        {"predictor": model.predictor},
+        draw,
+        Schedule(
+            config.steps, config.lr, config.weight_decay, max_seconds=config.max_seconds,
+            save_every=config.save_every, seed=config.seed,
+        ),
+        key=resume_key(config, data),
+        name="dynamics",
+        folder=None if folder is None else Path(folder),
+        probe=probe,
+        progress=progress,
+    )  # fmt: skip
     return {
-        "steps": step + 1,
-        "seconds": round(time.perf_counter() - started, 1),
-        "curve": curve,
+        "steps": done.step,
+        "seconds": round(done.elapsed, 1),
+        "curve": [row[:2] for row in done.curve],
+        "probes": done.probes,
         "open_loop_rmse": open_loop_error(model, data, held[:4000]),
     }
 
 
-def _save(
-    model: WorldModel,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-    folder: str | Path,
-    step: int,
-    elapsed: float,
-    curve: list[list[float]],
-) -> None:
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {f"predictor.{k}": v for k, v in model.predictor.state_dict().items()}
-    for i, (_, value) in enumerate(sorted(optimizer.state_dict()["state"].items())):
-        state |= {f"optimizer.{i}.{k}": v for k, v in value.items()}
-    state["generator"] = generator.get_state()
-    state["step"] = torch.tensor([step])
-    state["elapsed"] = torch.tensor([elapsed], dtype=torch.float64)
-    state["curve"] = torch.tensor(curve, dtype=torch.float64)
-    temporary = folder / "resume.safetensors.tmp"
-    save_file({k: v.contiguous() for k, v in state.items()}, temporary)
-    temporary.replace(folder / "resume.safetensors")
-
-
-def _resume(
-    model: WorldModel,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-    folder: str | Path | None,
-) -> tuple[int, float, list[list[float]]]:
-    file = None if folder is None else Path(folder) / "resume.safetensors"
-    if file is None or not file.is_file():
-        return 0, 0.0, []
-    state = load_file(file)
-    model.predictor.load_state_dict(
-        {k.removeprefix("predictor."): v for k, v in state.items() if k.startswith("predictor.")}
-    )
-    saved = optimizer.state_dict()
-    count = len(list(model.predictor.parameters()))
-    saved["state"] = {
-        i: {k.rsplit(".", 1)[1]: v for k, v in state.items() if k.startswith(f"optimizer.{i}.")}
-        for i in range(count)
+def resume_key(config: DynamicsConfig, data: LatentWindows) -> dict[str, Any]:
+    """What must agree for a stored state to be taken up: the settings and the data."""
+    settings = {k: v for k, v in asdict(config).items() if k != "threads"}
+    return {
+        "settings": settings,
+        "windows": list(data.actions.shape),
+        # any change of projector or store shows here
+        "latents": float(data.latents[::7].double().sum()),
     }
-    optimizer.load_state_dict(saved)
-    generator.set_state(state["generator"])
-    return int(state["step"]), float(state["elapsed"]), state["curve"].tolist()
