@@ -139,8 +139,10 @@ def test_adaptive_radii_follow_the_batch_and_fixed_ones_do_not() -> None:
     model = tiny_model(None)
     start, actions, _ = batch(model)
     adaptive, fixed = (Attack(model, AttackConfig(radii=k)) for k in ("adaptive", "fixed"))
-    first = [torch.cat([a.radii(start, actions)[0], a.radii(start, actions)[1][None]])
-             for a in (adaptive, fixed)]
+    first = [
+        torch.cat([a.radii(start, actions)[0], a.radii(start, actions)[1][None]])
+        for a in (adaptive, fixed)
+    ]
     torch.testing.assert_close(first[0], first[1])
     torch.testing.assert_close(adaptive.radii(3 * start, actions)[0], 3 * first[0][:-1])
     torch.testing.assert_close(fixed.radii(3 * start, 2 * actions)[0], first[1][:-1])
