@@ -53,6 +53,11 @@ COMMANDS: dict[str, Command] = {
         "improve a world model: adversarial, online",
         "pusht --method online --help",
     ),
+    "gap": Command(
+        "wm_mpc.training.run_gap",
+        "model error where experts went against where the planner goes",
+        "pusht --help",
+    ),
     "eval": Command(
         "wm_mpc.evaluation",
         "closed-loop success in the true simulator, with intervals",

@@ -153,23 +153,27 @@ class Attack:
         """Radii of the latent's channels ``(D,)`` and of the inputs ``()``."""
         spreads = self.fixed
         if spreads is None or self.config.radii == "adaptive":
-            visual, proprio = start.split(
-                [self.model.visual_dim, self.model.proprio_width], -1
-            )
+            visual, proprio = start.split([self.model.visual_dim, self.model.proprio_width], -1)
             own = spread(proprio) if proprio.shape[-1] else start.new_zeros(())
             spreads = torch.stack([spread(visual), own, spread(inputs)])
             if self.fixed is None:
                 self.fixed = spreads
         config = self.config
         visual_radius, proprio_radius = config.visual * spreads[0], config.proprio * spreads[1]
-        latent = torch.cat([
-            visual_radius.expand(self.model.visual_dim),
-            proprio_radius.expand(self.model.proprio_width),
-        ])
+        latent = torch.cat(
+            [
+                visual_radius.expand(self.model.visual_dim),
+                proprio_radius.expand(self.model.proprio_width),
+            ]
+        )
         return latent, config.action * spreads[2]
 
     def perturb(
-        self, start: Tensor, actions: Tensor, targets: Tensor, loss: Loss,
+        self,
+        start: Tensor,
+        actions: Tensor,
+        targets: Tensor,
+        loss: Loss,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Perturbations that raise the loss.
@@ -210,7 +214,11 @@ class Attack:
         return deltas[0], deltas[1]
 
     def loss(
-        self, start: Tensor, actions: Tensor, targets: Tensor, loss: Loss,
+        self,
+        start: Tensor,
+        actions: Tensor,
+        targets: Tensor,
+        loss: Loss,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Loss of the attacked batch, to be minimised; arguments as for ``perturb``."""

@@ -3,6 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+
+def _pyplot(what: str) -> Any:
+    """Return pyplot without a display; None, with a word about it, where it is not installed."""
+    try:
+        import matplotlib
+    except ImportError:
+        print(f"{what} not drawn: matplotlib is missing (pip install 'wm-mpc[viz]')")
+        return None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
 
 
 def draw_curves(path: Path, curve: list[list[float]], open_loop_rmse: list[float]) -> None:
@@ -13,18 +27,84 @@ def draw_curves(path: Path, curve: list[list[float]], open_loop_rmse: list[float
         curve: rows ``[optimiser step, loss]``.
         open_loop_rmse: root mean squared latent error after 1..K model steps.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        print("training curves not drawn: matplotlib is missing (pip install 'wm-mpc[viz]')")
+    plt = _pyplot("training curves")
+    if plt is None:
         return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     left.plot([row[0] for row in curve], [row[1] for row in curve], lw=0.8)
     left.set(xlabel="optimiser step", ylabel="rollout loss", yscale="log")
     right.plot(range(1, len(open_loop_rmse) + 1), open_loop_rmse, "o-")
     right.set(xlabel="model steps ahead", ylabel="held-out latent RMSE", ylim=(0, None))
     figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_finetuning(
+    path: Path, curve: list[list[float]], probes: list[list[float]], start: float | None
+) -> None:
+    """Write a PNG: loss and closed-loop success over optimiser steps.
+
+    Args:
+        path: PNG file.
+        curve: rows ``[optimiser step, loss, ...]``.
+        probes: rows ``[optimiser step, success]``.
+        start: success of the start model, or None.
+    """
+    plt = _pyplot("training curves")
+    if plt is None:
+        return
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    left.plot([row[0] for row in curve], [row[1] for row in curve], lw=0.8)
+    left.set(xlabel="optimiser step", ylabel="loss", yscale="log")
+    right.plot([row[0] for row in probes], [row[1] for row in probes], "o-", label="fine-tuned")
+    if start is not None:
+        right.axhline(start, ls="--", color="grey", label="start model")
+        right.legend()
+    right.set(xlabel="optimiser step", ylabel="success rate, selection goals", ylim=(0, 1.03))
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_gap(path: Path, found: dict[str, Any]) -> None:
+    """Write a PNG of what ``gap.measure_gap`` found: error per step, expert against planner."""
+    plt = _pyplot("gap")
+    if plt is None:
+        return
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for i, model in enumerate(dict.fromkeys(row["model"] for row in found["errors"])):
+        for where, style in (("expert", "--"), (f"planner of {model}", "-")):
+            rows = [
+                row for row in found["errors"]
+                if (row["model"], row["trajectories"]) == (model, where)
+            ]  # fmt: skip
+            steps = [row["step"] for row in rows]
+            label = f"{model}: {where.partition(' of ')[0]} trajectories"
+            axes.plot(steps, [row["error"] for row in rows], style, color=f"C{i}", label=label)
+            low, high = zip(*(row["error_ci95"] for row in rows), strict=True)
+            axes.fill_between(steps, low, high, color=f"C{i}", alpha=0.15)
+    axes.set(xlabel="model steps ahead", ylabel="latent RMSE", ylim=(0, None))
+    axes.legend(fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def draw_landscape(path: Path, pictures: dict[str, dict[str, Any]]) -> None:
+    """Write a PNG of what ``gap.landscape`` found: one panel per model, one scale for all."""
+    plt = _pyplot("landscape")
+    if plt is None:
+        return
+    figure, panels = plt.subplots(
+        1, len(pictures), figsize=(4 * len(pictures), 3.6), squeeze=False, layout="constrained"
+    )
+    costs = [value for p in pictures.values() for row in p["cost"] for value in row]
+    low, high = min(costs), max(costs)
+    levels = [low + (high - low) * (i / 24) ** 2 for i in range(25)]
+    for panel, (label, picture) in zip(panels[0], pictures.items(), strict=True):
+        drawn = panel.contourf(picture["axis"], picture["axis"], picture["cost"], levels)
+        panel.plot(0, 0, "r+")
+        panel.set(title=label, xlabel="first direction", ylabel="second direction")
+    figure.colorbar(drawn, ax=panels[0].tolist(), label="planning loss")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -1,0 +1,172 @@
+"""Expert data of a store as latents: all episodes, or some spread evenly over the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from wm_mpc.data.store import Store
+from wm_mpc.data.windows import Frames, Windows
+from wm_mpc.errors import UserError
+from wm_mpc.training.dynamics import LatentWindows, frame_proprio, latent_windows, project_frames
+from wm_mpc.training.tokens import cache_tokens, encode_images
+from wm_mpc.world_model import WorldModel
+
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Expert:
+    """Latent windows and where they come from.
+
+    Attributes:
+        frames: episodes of the store end to end.
+        windows: index arrays of the windows, in the order of ``data``.
+        data: the windows as latents; its frame ids count the frames that were encoded.
+        train: window ids to learn from.
+        held: window ids of held-out episodes.
+    """
+
+    frames: Frames
+    windows: Windows
+    data: LatentWindows
+    train: Tensor
+    held: Tensor
+
+    def states(self, ids: Tensor, step: int = 0) -> np.ndarray:
+        """True states at model step ``step`` of windows ``(N,)``, float64 ``(N, S)``.
+
+        Raises:
+            UserError: the store holds no states.
+        """
+        if self.frames.state is None:
+            raise UserError("data: the store holds no simulator states; collect it with wm-mpc")
+        return self.frames.state[self.windows.rows[ids.numpy(), step]]
+
+    def latents(self, ids: Tensor, step: int) -> Tensor:
+        """Latents at model step ``step`` of windows ``(N,)``: ``(N, *L)``."""
+        return self.data.latents[self.data.frames[ids, step]]
+
+
+def load_expert(
+    model: WorldModel,
+    store: Store,
+    length: int,
+    tokens: Path | None = None,
+    episodes: int = 0,
+    held_out: float = 0.05,
+    progress: bool = True,
+) -> Expert:
+    """Windows of ``length`` model steps.
+
+    Args:
+        model: world model; with its encoder where tokens are to be computed.
+        store: trajectories of the model's task.
+        length: model steps per window.
+        tokens: folder of the store's token cache, filled where it is not complete; None: encode
+            the frames of the chosen episodes and keep nothing.
+        episodes: so many episodes, spread evenly over the store; 0: all.
+        held_out: share of the episodes that is held out, in (0, 0.5].
+        progress: show progress bars.
+
+    Raises:
+        UserError: the store does not fit the model, or has no window of that length.
+    """
+    check_store(model, store)
+    frames = store.frames()
+    try:
+        windows = store.windows(length, model.config.frameskip)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if episodes:
+        chosen = np.linspace(0, len(store) - 1, min(episodes, len(store))).astype(np.int64)
+        windows = subset(windows, np.isin(windows.episode, chosen))
+    used, places = np.unique(windows.frames, return_inverse=True)
+    own = frame_proprio(frames)[used]
+    if model.encoder is None:
+        raise UserError("model: no encoder; expert frames cannot be encoded")
+    if tokens is not None:
+        cached = cache_tokens(model.encoder, frames, tokens, progress=progress)
+        latents = project_chosen(model, cached, used, own, progress)
+    else:
+        latents = encode_chosen(model, frames, used, own, progress)
+    renumbered = replace(windows, frames=places.reshape(windows.frames.shape))
+    data = latent_windows(model, latents, frames, renumbered)
+    # Numbered from 0 without holes, so that the held-out share counts the chosen episodes.
+    _, numbers = np.unique(windows.episode, return_inverse=True)
+    data = replace(data, episode=torch.from_numpy(numbers.reshape(-1)))
+    train, held = data.split(held_out)
+    if not len(train):
+        raise UserError(f"data: {len(store)} episodes; at least 2 with windows expected")
+    return Expert(frames, windows, data, train, held)
+
+
+def check_store(model: WorldModel, store: Store) -> None:
+    """Refuse a store of another robot.
+
+    Raises:
+        UserError: naming field, value and what the model expects.
+    """
+    for name in ("action_dim", "proprio_dim"):
+        found, wanted = getattr(store.spec, name), getattr(model.config, name)
+        if found != wanted:
+            raise UserError(f"data: {store.path}: {name} {found}; the model expects {wanted}")
+    found, wanted = store.spec.control_period, model.config.control_period
+    if abs(found / wanted - 1) > 0.01:
+        raise UserError(
+            f"data: {store.path}: control_period {found:g} s; the model expects {wanted:g} s"
+        )
+
+
+def subset(windows: Windows, keep: np.ndarray) -> Windows:
+    """Windows for which ``keep`` is true."""
+    arrays = ("episode", "start", "frames", "actions", "rows")
+    return Windows(**{name: getattr(windows, name)[keep] for name in arrays})
+
+
+def project_chosen(
+    model: WorldModel, tokens: np.ndarray, ids: np.ndarray, own: np.ndarray, progress: bool = False
+) -> Tensor:
+    """Latents of frames ``ids`` from cached tokens ``(F, N, C)``: ``(len(ids), *L)``."""
+    parts = [
+        project_frames(model, tokens[ids[i : i + BATCH]], own[i : i + BATCH])
+        for i in _batches(len(ids), "latents", progress)
+    ]
+    return torch.cat(parts)
+
+
+def encode_chosen(
+    model: WorldModel, frames: Frames, ids: np.ndarray, own: np.ndarray, progress: bool = False
+) -> Tensor:
+    """Latents of frames ``ids`` from their pictures: ``(len(ids), *L)``."""
+    parts = [
+        encode_pictures(model, frames.gather(ids[i : i + BATCH]), own[i : i + BATCH])
+        for i in _batches(len(ids), "frames", progress)
+    ]
+    return torch.cat(parts)
+
+
+def encode_pictures(model: WorldModel, images: np.ndarray, proprio: np.ndarray) -> Tensor:
+    """Latents of pictures uint8 ``(F, H, W, 3)`` and raw proprioception ``(F, P)``: ``(F, *L)``.
+
+    Goes through the same half-precision tokens as a token cache, so that latents agree.
+    """
+    assert model.encoder is not None
+    parts = [
+        project_frames(model, encode_images(model.encoder, images[i : i + BATCH]),
+                       proprio[i : i + BATCH])
+        for i in range(0, len(images), BATCH)
+    ]  # fmt: skip
+    return torch.cat(parts)
+
+
+def _batches(count: int, name: str, progress: bool) -> tqdm:
+    return tqdm(range(0, count, BATCH), desc=name, disable=not progress, mininterval=2.0)
+
+
+__all__ = ["Expert", "check_store", "encode_pictures", "load_expert", "subset"]

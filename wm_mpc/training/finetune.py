@@ -1,0 +1,246 @@
+"""Fine-tuning a predictor: adversarial loss, corrected data, curricula, and the best by success.
+
+Encoder and projector stay as they are, so that latents keep their meaning; see ``adversarial`` and
+``online`` for the two methods of arXiv 2512.09929.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wm_mpc.data.store import Store, StoreWriter
+from wm_mpc.data.store_format import StoreSpec
+from wm_mpc.errors import UserError
+from wm_mpc.training.adversarial import Attack
+from wm_mpc.training.corrected import LatentBuffer, Replay, trajectory_chains
+from wm_mpc.training.curriculum import CurriculumConfig
+from wm_mpc.training.expert import Expert
+from wm_mpc.training.loop import Probe, Schedule, fit
+from wm_mpc.training.online import OnlineConfig, plan_and_execute
+from wm_mpc.training.resume import Progress
+from wm_mpc.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Schedule and loss.
+
+    Attributes:
+        steps: optimiser steps.
+        batch: windows per step.
+        lr: peak learning rate (cosine, 2 % warm-up); far below that of the first training.
+        weight_decay: AdamW's.
+        huber: latent errors above this many standard deviations count linearly; 0: plain squares.
+        max_seconds: stop after this much training time [s], the schedule following the clock;
+            0: no limit.
+        save_every: optimiser steps between resumable states.
+        threads: CPU threads; 0 leaves torch's choice.
+    """
+
+    steps: int = 2000
+    batch: int = 512
+    lr: float = 2e-4
+    weight_decay: float = 1e-4
+    huber: float = 0.2
+    max_seconds: float = 0.0
+    save_every: int = 500
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "save_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}: {getattr(self, name)}; at least 1 expected")
+        for name in ("weight_decay", "huber", "max_seconds", "threads"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name}: {getattr(self, name)}; at least 0 expected")
+        if not 0 < self.lr < 1:
+            raise UserError(f"lr: {self.lr}; in (0, 1) expected")
+
+
+class FinetuneLoss(nn.Module):
+    """Rollout loss, on attacked inputs where there is an attack.
+
+    Args:
+        model: world model.
+        huber: see ``FinetuneConfig``.
+        attack: of the model's inputs, or None.
+    """
+
+    def __init__(self, model: WorldModel, huber: float, attack: Attack | None) -> None:
+        super().__init__()
+        self.model, self.huber, self.attack = model, huber, attack
+
+    def forward(self, start: Tensor, actions: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Named losses of a batch ``(B, *L), (B, U, A), (B, U, *L)``."""
+        if self.attack is None:
+            return {"rollout": self.measure(self.model.rollout(start, actions), targets)}
+        return {"adversarial": self.attack.loss(start, actions, targets, self.measure)}
+
+    def measure(self, predicted: Tensor, targets: Tensor) -> Tensor:
+        """Mean error of predictions."""
+        if self.huber:
+            return F.smooth_l1_loss(predicted, targets, beta=self.huber) / self.huber
+        return F.mse_loss(predicted, targets)
+
+
+class Collector:
+    """Adds what plans really did to the corrected data, in rounds; a resumed run repeats none.
+
+    Args:
+        model: world model in training.
+        env: simulator.
+        expert: where starts and goals come from.
+        config: planner and sizes.
+        folder: store of the executed trajectories.
+        seed: of starts and plans.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        env: Any,
+        expert: Expert,
+        config: OnlineConfig,
+        folder: Path,
+        seed: int,
+    ) -> None:
+        self.model, self.env, self.expert, self.config = model, env, expert, config
+        self.seed = seed
+        self.buffer = LatentBuffer(config.limit)
+        task, size = env.spec_task, env.image_size
+        spec = StoreSpec(
+            task=task.name, action_dim=task.action_dim, proprio_dim=task.proprio_dim,
+            state_dim=task.state_dim, control_period=task.control_period, image_size=(size, size),
+        )  # fmt: skip
+        self.writer = StoreWriter(folder, spec)
+        stored = Store.open(folder, skip_bad=True)
+        for trajectory in stored:
+            self._add(trajectory)
+        self.rounds = {meta.get("round") for meta in stored.metas()}
+
+    def round(self, number: int, distance: int) -> None:
+        """Plan, execute and keep; does nothing when this round is already in the store.
+
+        Args:
+            number: of the round, from 0; starts and plans depend on it and the seed only.
+            distance: model steps between start and goal.
+        """
+        if number in self.rounds:
+            return
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + number)
+        train = self.expert.train
+        ids = train[torch.randint(len(train), (self.config.rollouts,), generator=generator)]
+        mode = self.model.predictor.training
+        self.model.predictor.eval()
+        executed = plan_and_execute(
+            self.model,
+            self.env,
+            self.expert,
+            ids,
+            distance,
+            self.config.planner,
+            self.config.options,
+            self.seed * 100_003 + number,
+        )
+        for done in executed:
+            done.trajectory.meta["round"] = number
+            self.writer.add(done.trajectory)
+            self._add(done.trajectory)
+        # Only a whole round is worth keeping: it is one shard.
+        self.writer.flush()
+        self.rounds.add(number)
+        self.model.predictor.train(mode)
+
+    def _add(self, trajectory: Any) -> None:
+        for latents, actions in trajectory_chains(self.model, trajectory):
+            self.buffer.add(latents, actions)
+
+
+def finetune(
+    model: WorldModel,
+    expert: Expert,
+    config: FinetuneConfig,
+    curriculum: CurriculumConfig,
+    *,
+    attack: Attack | None = None,
+    collector: Collector | None = None,
+    probe: Probe | None = None,
+    folder: Path | None = None,
+    seed: int = 0,
+    key: dict[str, Any] | None = None,
+    progress: bool = True,
+) -> Progress:
+    """Fine-tune ``model.predictor`` in place; resumes from ``folder``.
+
+    Args:
+        model: world model, left with the weights of the best probe, or the last ones without.
+        expert: expert windows.
+        config: schedule and loss.
+        curriculum: rollout length and goal distance.
+        attack: perturbs the inputs; None: they stay clean.
+        collector: source of corrected data; None: expert data only.
+        probe: measures closed-loop success.
+        folder: where the resumable state is kept.
+        seed: of batches and perturbations.
+        key: further settings that must agree for a stored state to be used.
+        progress: show a progress bar.
+
+    Raises:
+        UserError: windows too short, or a loss that is not finite.
+    """
+    longest = max(curriculum.rollout[1], curriculum.goal_distance[1] if collector else 1)
+    if expert.data.actions.shape[1] < longest:
+        have = expert.data.actions.shape[1]
+        raise UserError(f"rollout: {longest} model steps; the windows have {have}")
+    ratio = (1, 0) if collector is None else collector.config.ratio
+    replay = Replay(
+        expert.data,
+        expert.train,
+        None if collector is None else collector.buffer,
+        ratio,
+        config.batch,
+    )
+    if attack is not None and attack.config.radii == "fixed":
+        start, actions, _ = replay(torch.Generator().manual_seed(seed))
+        attack.radii(start, attack.inputs(actions))
+
+    def before(step: int, share: float) -> None:
+        replay.length = curriculum.rollout_at(share)
+        if collector is not None and step % collector.config.every == 0:
+            number = step // collector.config.every
+            collector.round(number, curriculum.distance_at(share))
+
+    settings = {k: v for k, v in asdict(config).items() if k != "threads"}
+    return fit(
+        FinetuneLoss(model, config.huber, attack),
+        {"predictor": model.predictor},
+        replay,
+        Schedule(
+            config.steps, config.lr, config.weight_decay, max_seconds=config.max_seconds,
+            save_every=config.save_every, seed=seed,
+        ),
+        key={"settings": settings, "start": model.hash, "curriculum": asdict(curriculum)}
+        | (key or {}),
+        name="finetune",
+        folder=folder,
+        probe=probe,
+        before=before,
+        progress=progress,
+    )  # fmt: skip
+
+
+def success_score(row: dict[str, Any]) -> float:
+    """Success rate of an evaluation row; equal ones are told apart by the median final error."""
+    error = row["final_error"]["median"]
+    closeness = 1 / (1 + error) if math.isfinite(error) else 0.0
+    return row["success_rate"] + 1e-4 * closeness
+
+
+__all__ = ["Collector", "FinetuneConfig", "FinetuneLoss", "finetune", "success_score"]
