@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import traceback
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,8 @@ class SimBridge(Node):
         # (command, instant it came); replaced as a whole, so that no lock is needed
         self._command: tuple[np.ndarray, float] = (self._zero, -np.inf)
         self._rollout_env = None
+        self._session: Session | None = None
+        self.failed = False
         self._requests: list[_ResetRequest] = []
         self._stopping = threading.Event()
         self._simulated = 0.0
@@ -140,6 +143,8 @@ class SimBridge(Node):
                 f"{dim} expected"
             )
         snapshot = _state(request.snapshot)
+        if snapshot is None and self._session is None:
+            raise UserError("snapshot: empty, but no episode has begun yet")
         if snapshot is None:
             snapshot = self._session.env.snapshot()
         if self._rollout_env is None:
@@ -150,6 +155,13 @@ class SimBridge(Node):
     # ---- the simulation, in its own thread -----------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._simulate()
+        except Exception as error:  # a dead simulator must not look like one that stands still
+            self.get_logger().fatal(f"simulation: {one_line(error)}\n{traceback.format_exc()}")
+            self.failed = True
+
+    def _simulate(self) -> None:
         config = self.config
         env = make_task(config.task, image_size=config.image_size)
         self._session = Session(env, config.seed, config.episode_steps)

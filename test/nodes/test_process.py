@@ -35,7 +35,8 @@ def start(ros_domain: int, tmp_path: Path) -> Iterator[Callable[..., NodeProcess
     ("parameters", "words"),
     [({"imagesize": 64}, "error: parameter imagesize: unknown; image_size"),
      ({"image_size": 7}, "error: parameter image_size: 7; 16 to 2048 expected"),
-     ({"task": "chess"}, "error: parameter task: 'chess' is unknown; one of pusht")],
+     ({"task": "chess"}, "error: parameter task: 'chess' is unknown; one of pusht"),
+     ({"image_size": [1, "a"]}, "error: failed to initialize rcl: Couldn't parse parameter")],
 )  # fmt: skip
 def test_bad_parameters_end_with_code_2_and_one_line(
     start: Callable[..., NodeProcess], parameters: dict[str, Any], words: str
@@ -43,6 +44,18 @@ def test_bad_parameters_end_with_code_2_and_one_line(
     process = start(SIM, **parameters)
     assert process.process.wait(START_S) == 2
     assert words in process.output and "Traceback" not in process.output
+
+
+def test_a_simulator_that_cannot_run_ends_with_code_1(
+    start: Callable[..., NodeProcess], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # A broken installation: the module that holds the physics cannot be imported.
+    (tmp_path / "gym_pusht").mkdir()
+    (tmp_path / "gym_pusht" / "__init__.py").write_text("raise RuntimeError('no physics')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    process = start(SIM, image_size=32)
+    assert process.process.wait(START_S) == 1, process.output
+    assert "simulation: no physics" in process.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -19,14 +19,17 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from wm_mpc.errors import UserError, one_line
+from wm_mpc.errors import one_line
 
 JOIN_S = 1.0
 """A callback that runs longer than this after the signal [s] is not waited for."""
 
 
 class ServedNode(Protocol):
-    """What a node must offer beside being a ``Node``."""
+    """What a node must offer beside being a ``Node``.
+
+    It may have an attribute ``failed``: once true, the process ends with code 1.
+    """
 
     def start(self) -> None:
         """Begin; runs in the executor's thread once it spins."""
@@ -45,25 +48,29 @@ def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
         args: command line; default: the process's.
 
     Returns:
-        Exit code: 0 after a signal, 2 when the node cannot be built from its parameters.
+        Exit code: 0 after a signal, 1 when the node failed for good, 2 when it cannot be built
+        from its parameters.
     """
     done = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: done.set())
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # the command line or a parameter file does not parse
+        return _refuse(error)
     try:
         node = create()
-    except (UserError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+    except ValueError as error:
         rclpy.try_shutdown()
-        return 2
+        return _refuse(error)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     thread = threading.Thread(target=_spin, args=(executor, node, done), name="io", daemon=True)
     executor.create_task(node.start)
     thread.start()
-    while not done.wait(0.5):
+    while not done.wait(0.2) and not getattr(node, "failed", False):
         pass
+    done.set()
     executor.shutdown(JOIN_S)
     thread.join(JOIN_S)
     if thread.is_alive():
@@ -72,7 +79,12 @@ def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
     node.stop()
     node.destroy_node()
     rclpy.try_shutdown()
-    return 0
+    return int(getattr(node, "failed", False))
+
+
+def _refuse(error: Exception) -> int:
+    print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+    return 2
 
 
 def _spin(executor: SingleThreadedExecutor, node: Node, done: threading.Event) -> None:
