@@ -9,7 +9,7 @@ import numpy as np
 
 from sim_bridge.tasks.base import TaskEnv, TaskSpec
 from sim_bridge.tasks.contact_policy import PushTContact
-from sim_bridge.tasks.walks import HeadingWalk, RandomWalk
+from sim_bridge.tasks.walks import HeadingWalk, PiecewiseUniform, RandomWalk
 from sim_bridge.tasks.waypoint_policies import MazeWaypoint, WallWaypoint
 
 
@@ -25,8 +25,8 @@ Factory = Callable[[TaskSpec, np.random.Generator], Policy]
 
 
 def _mixed(spec: TaskSpec, rng: np.random.Generator) -> Policy:
-    """Waypoints for two trajectories in three, the task's random walk for the third."""
-    return make_policy(spec, "waypoint" if rng.random() < 2 / 3 else "random", rng)
+    """A third each: waypoints, the task's random walk, and the whole action box."""
+    return make_policy(spec, ("waypoint", "random", "box")[int(rng.integers(3))], rng)
 
 
 def _maze_walk(spec: TaskSpec, rng: np.random.Generator) -> Policy:
@@ -34,9 +34,19 @@ def _maze_walk(spec: TaskSpec, rng: np.random.Generator) -> Policy:
 
 
 POLICIES: dict[str, dict[str, Factory]] = {
-    "pusht": {"contact": PushTContact, "random": RandomWalk},
-    "wall": {"mixed": _mixed, "waypoint": WallWaypoint, "random": HeadingWalk},
-    "point_maze": {"mixed": _mixed, "waypoint": MazeWaypoint, "random": _maze_walk},
+    "pusht": {"contact": PushTContact, "random": RandomWalk, "box": PiecewiseUniform},
+    "wall": {
+        "mixed": _mixed,
+        "waypoint": WallWaypoint,
+        "random": HeadingWalk,
+        "box": PiecewiseUniform,
+    },
+    "point_maze": {
+        "mixed": _mixed,
+        "waypoint": MazeWaypoint,
+        "random": _maze_walk,
+        "box": PiecewiseUniform,
+    },
 }
 """Policies per task; the first is the default."""
 

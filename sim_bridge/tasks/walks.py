@@ -38,6 +38,34 @@ class RandomWalk:
         return np.clip(self._action, self._low, self._high).astype(np.float32)
 
 
+class PiecewiseUniform:
+    """Actions drawn uniformly from the whole box and held for a while, as planners try them.
+
+    A planner searches the whole action box; a model that never saw its corners is wrong there, and
+    the planner finds out first.
+    """
+
+    def __init__(self, spec: TaskSpec, rng: np.random.Generator, hold: float = 6.0) -> None:
+        """Create the policy.
+
+        Args:
+            spec: the task.
+            rng: source of randomness, owned by the caller.
+            hold: mean number of control steps an action is held, at least 1.
+        """
+        self._low = np.asarray(spec.action_low)
+        self._high = np.asarray(spec.action_high)
+        self._rng = rng
+        self._change = 1.0 / hold
+        self._action = rng.uniform(self._low, self._high)
+
+    def act(self, state: np.ndarray) -> np.ndarray:
+        """Next action; ``state`` is not used."""
+        if self._rng.random() < self._change:
+            self._action = self._rng.uniform(self._low, self._high)
+        return self._action.astype(np.float32)
+
+
 class HeadingWalk:
     """A heading that turns at random and a random stride: DINO-WM's policy for Wall.
 

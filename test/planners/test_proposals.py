@@ -66,7 +66,10 @@ def test_the_tail_follows_the_last_command() -> None:
 )
 def test_bad_arguments_are_named(change: dict[str, object], message: str) -> None:
     arguments = {
-        "elapsed_s": 0.1, "control_period": PERIOD, "frameskip": FRAMESKIP, "action_dim": DIM,
+        "elapsed_s": 0.1,
+        "control_period": PERIOD,
+        "frameskip": FRAMESKIP,
+        "action_dim": DIM,
     }
     with pytest.raises(ValueError, match=message):
         shift_plan(ramp(), **(arguments | change))
@@ -95,6 +98,18 @@ def test_the_warm_start_is_first_and_proposals_follow() -> None:
     assert (rows[3::2] - warm).abs().max() < 0.6
     assert rows[4::2].abs().max() < 4
     assert len(torch.unique(rows.flatten(1), dim=0)) == 7
+
+
+def test_persistent_starts_hold_one_direction_over_the_plan() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = start_batch(64, (5, 10), None, None, "random", 1.0, 0.1, generator, 1.0, 2)
+    steps = rows[1:].reshape(63, 25, 2)
+    assert torch.equal(steps, steps[:, :1].expand_as(steps))
+    assert 0.7 < float(steps.std()) < 1.3
+    warm = torch.zeros(5, 10)
+    rows = start_batch(64, (5, 10), warm, None, "random", 1.0, 0.1, generator, 0.9, 2)
+    far, near = rows[2::2].reshape(-1, 25, 2), rows[1::2].reshape(-1, 25, 2)
+    assert far.mean(1).std() > 0.6 and near.mean(1).std() < 0.1
 
 
 def test_more_proposals_than_starts_are_dropped() -> None:

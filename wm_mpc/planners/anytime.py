@@ -80,6 +80,8 @@ class AnytimePlanner:
         self.horizon = objective.horizon
         self.device = objective.time_weights.device
         self.shape = (self.horizon, model.action_width)
+        # Models that are no world models may not know control steps; theirs are model steps.
+        self.action_dim = getattr(getattr(model, "config", None), "action_dim", model.action_width)
         self.low, self.high = bounds_of(model, self.device)
         self.kernel: Kernel = make_kernel(model, objective, compile)
         # Seconds per model transition as last seen; decides how much fits before a deadline.

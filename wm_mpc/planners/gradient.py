@@ -33,6 +33,8 @@ class GradientConfig:
         init_std: standard deviation of fresh starts, normalised action units.
         warm_std: standard deviation of starts drawn around the warm start, normalised action
             units.
+        persistence: share of a fresh start's variance that is one direction held over the plan,
+            in [0, 1].
         action_noise: standard deviation of the noise added after each step, normalised action
             units.
         grad_clip: largest gradient norm of one plan; 0 switches clipping off.
@@ -49,6 +51,7 @@ class GradientConfig:
     init: str = "random"
     init_std: float = 1.0
     warm_std: float = 0.3
+    persistence: float = 0.7
     action_noise: float = 0.003
     grad_clip: float = 0.0
     entropy_weight: float = 0.0
@@ -68,6 +71,8 @@ class GradientConfig:
             {"iterations": 1, "starts": 1, "chunk": 1, **dict.fromkeys(floors, 0.0)},
             {"learning_rate": 0, "eps": 0},
         )
+        if not 0 <= self.persistence <= 1:
+            raise ValueError(f"persistence: {self.persistence}; a value in [0, 1] expected")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)}; a value in [0, 1) expected")
@@ -82,8 +87,16 @@ class GradientPlanner(AnytimePlanner):
         """Lay out the starts; nothing is evaluated yet."""
         config = self.config
         starts = start_batch(
-            config.starts, self.shape, request.warm_start, request.proposals,
-            config.init, config.init_std, config.warm_std, generator,
+            config.starts,
+            self.shape,
+            request.warm_start,
+            request.proposals,
+            config.init,
+            config.init_std,
+            config.warm_std,
+            generator,
+            config.persistence,
+            self.action_dim,
         ).clamp_(self.low, self.high)
         return GradientSearch(self, request, starts, generator)
 
@@ -96,8 +109,12 @@ class GradientSearch:
     """
 
     def __init__(
-        self, planner: AnytimePlanner, request: PlanRequest, starts: Tensor,
-        generator: torch.Generator, config: GradientConfig | None = None,
+        self,
+        planner: AnytimePlanner,
+        request: PlanRequest,
+        starts: Tensor,
+        generator: torch.Generator,
+        config: GradientConfig | None = None,
     ) -> None:
         self.kernel, self.config = planner.kernel, config or planner.config
         self.low, self.high = planner.low, planner.high
@@ -148,8 +165,12 @@ class GradientSearch:
         if self.first_cost is None:
             self.first_cost = torch.empty_like(self.kept.costs)
         state = {
-            "x": self.x, "m": self.adam.m, "v": self.adam.v, "best": self.kept.actions,
-            "best_cost": self.kept.costs, "first_cost": self.first_cost,
+            "x": self.x,
+            "m": self.adam.m,
+            "v": self.adam.v,
+            "best": self.kept.actions,
+            "best_cost": self.kept.costs,
+            "first_cost": self.first_cost,
         }
         bounds = (self.low, self.high)
         kernel.descend(

@@ -96,6 +96,8 @@ def start_batch(
     init_std: float,
     warm_std: float,
     generator: torch.Generator,
+    persistence: float = 0.0,
+    action_dim: int = 0,
 ) -> Tensor:
     """Starting points of a multi-start search, ``(count, T, A)``.
 
@@ -113,8 +115,23 @@ def start_batch(
         init_std: standard deviation of fresh draws, normalised action units.
         warm_std: standard deviation around the warm start, normalised action units.
         generator: source of every draw; its device is the result's.
+        persistence: share of a fresh draw's variance that is one direction held over the whole
+            plan, in [0, 1]. Independent noise in every control step cancels out: it goes nowhere
+            and finds no way around an obstacle.
+        action_dim: width of one control step's action; 0: that of a model step.
     """
     starts = torch.randn(count, *shape, generator=generator, device=generator.device) * init_std
+    if persistence:
+        width = action_dim or shape[1]
+        held = torch.randn(count, 1, width, generator=generator, device=generator.device)
+        held = held.repeat(1, shape[0], shape[1] // width) * init_std
+        fresh = math.sqrt(persistence) * held + math.sqrt(1 - persistence) * starts
+        # Starts around the warm start keep their independent noise.
+        if warm is None:
+            starts = fresh
+        else:
+            offset = min(count, 1 + (0 if proposals is None else len(proposals))) + 1
+            starts[offset::2] = fresh[offset::2]
     given = [] if warm is None else [warm[None]]
     if proposals is not None:
         given.append(proposals)
