@@ -147,7 +147,7 @@ def test_gymnasium_accepts_the_environment() -> None:
     check_env(env.unwrapped)
 
 
-@pytest.mark.parametrize("name", ["waypoint", "random", "mixed"])
+@pytest.mark.parametrize("name", ["waypoint", "random", "mixed", "box"])
 def test_policies_explore_both_rooms(env: WallEnv, name: str) -> None:
     """Actions stay in bounds; the waypoint policies pass the door often."""
     crossed = 0
@@ -162,4 +162,4 @@ def test_policies_explore_both_rooms(env: WallEnv, name: str) -> None:
             states.append(env.advance(action))
         sides = np.array(states)[:, 0] < 32
         crossed += sides.any() and not sides.all()
-    assert crossed >= {"waypoint": 14, "mixed": 8, "random": 1}[name]
+    assert crossed >= {"waypoint": 14, "mixed": 4, "random": 1, "box": 1}[name]
