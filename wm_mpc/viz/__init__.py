@@ -1,0 +1,1 @@
+"""Pictures of plans, films of episodes, and the report page."""
