@@ -22,7 +22,7 @@ from wm_mpc.engine import Engine
 from wm_mpc.errors import one_line
 from wm_mpc.inputs import MIN_SIDE, Goal, InputCheck, Observation
 from wm_mpc.planners import PlanRequest
-from wm_mpc.planners.proposals import shift_plan, shift_states
+from wm_mpc.running_plan import RunningPlan
 from wm_mpc.safety import SafetyLimits
 from wm_mpc.tick import State, TickResult
 
@@ -81,6 +81,7 @@ class Controller:
         self._faults: dict[str, str] = {}
         self._goal: Goal | None = None
         self._planned_goal: Goal | None = None
+        self._running = RunningPlan()
         self._forget()
 
     # ---- inputs ------------------------------------------------------------------------------
@@ -206,7 +207,7 @@ class Controller:
         engine = self.engine
         latent = self._encode(goal, observation)
         encoded = self.clock()
-        warm, states = self._warm_start(now)
+        warm, states = self._running.shifted(now, engine, self._goal_latent)
         deadline = min(engine.budget.deadline(encoded), started + self._latest())
         # After a tick too short to evaluate anything the whole period is granted: a late plan is
         # counted as late, no plan at all would leave the robot standing for good.
@@ -238,15 +239,14 @@ class Controller:
         if not np.isfinite(numbers).all():
             return self._play_on(timed, now, "planner: a plan that is not finite")
         self._starved = plan.iterations == 0
+        why = ""
         if not math.isfinite(plan.cost):
             why = f"planner: nothing evaluated ({plan.stopped})"
             if warm is None:
                 return self._play_on(timed, now, why)
-        else:
-            why, self._improved_at = "", now
         self._seen = observation
-        self._previous, self._planned_at, self._states = plan.actions, now, plan.virtual_states
-        age = now - self._improved_at
+        self._running.renew(plan, now)
+        age = self._running.age(now)
         return replace(timed, reason=why, command=actions[0], actions=actions, plan_age_s=age)
 
     def _keep_reserve(self, late: float) -> None:
@@ -285,37 +285,13 @@ class Controller:
         engine.objective.use_proprio(known)
         return latent
 
-    def _warm_start(self, now: float) -> tuple[Tensor | None, Tensor | None]:
-        """Previous plan and virtual states, shifted to ``now``."""
-        if self._previous is None:
-            return None, None
-        config = self.engine.model.config
-        elapsed = self._elapsed(now)
-        warm = shift_plan(
-            self._previous, elapsed, config.control_period, config.frameskip, config.action_dim
-        )
-        if self._states is None:
-            return warm, None
-        period = config.control_period * config.frameskip
-        return warm, shift_states(self._states, elapsed, period, self._goal_latent)
-
-    def _elapsed(self, now: float) -> float:
-        """Time since the previous plan [s], rounded to whole control steps where it is nearly one.
-
-        Interpolating for a few milliseconds of jitter would blur the plan a little in every tick.
-        """
-        period = self.engine.model.config.control_period
-        steps = max(0.0, now - self._planned_at) / period
-        whole = round(steps)
-        return period * (whole if abs(steps - whole) < 0.15 else steps)
-
     def _play_on(self, blank: TickResult, now: float, reason: str) -> TickResult:
         """Command of the previous plan at ``now``; none when there is no plan."""
-        warm, _ = self._warm_start(now)
+        warm, _ = self._running.shifted(now, self.engine, None)
         if warm is None:
             return replace(blank, state=State.SAFE_STOP, reason=reason or "plan: none yet")
         raw = self.engine.model.denormalize_actions(warm).cpu().double().numpy()
-        age = now - self._improved_at
+        age = self._running.age(now)
         return replace(blank, reason=reason, command=raw[0], actions=raw, plan_age_s=age)
 
     def _judge(self, result: TickResult, goal: Goal, now: float) -> TickResult:
@@ -339,25 +315,17 @@ class Controller:
         engine, self._next_engine = self._next_engine, None
         if engine is None:
             return
-        if self._previous is not None:
-            # In raw units a plan means the same to both models.
-            raw = self.engine.model.denormalize_actions(self._previous)
-            fits = self.engine.plan_shape == engine.plan_shape
-            raw = raw.to(engine.model.action_mean.device)
-            self._previous = engine.model.normalize_actions(raw) if fits else None
+        self._running.hand_over(self.engine, engine)
         self.engine = engine
         self._reserve = 0.0
         # Latents of two models have nothing in common.
-        self._goal_latent, self._states, self._seen = None, None, None
+        self._goal_latent, self._seen = None, None
 
     def _forget(self) -> None:
         """Drop everything that belongs to the previous goal."""
         self._goal_latent: Tensor | None = None
         self._seen: Observation | None = None
-        self._previous: Tensor | None = None
-        self._states: Tensor | None = None
-        self._planned_at = -math.inf
-        self._improved_at = -math.inf
+        self._running.clear()
         self._reached = False
         self._starved = False
 

@@ -14,42 +14,32 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Bool
 
-from wm_mpc.budget import monotonic
 from wm_mpc.controller import Controller, ControllerConfig
 from wm_mpc.data.decoding import image_to_rgb, joint_state_to_array, stamp_seconds
 from wm_mpc.engine import Engine, EngineConfig
 from wm_mpc.errors import UserError, one_line
 from wm_mpc.inputs import Goal
-from wm_mpc.msg import Plan as PlanMessage
-from wm_mpc.msg import PlannerStatus
 from wm_mpc.nodes import qos
 from wm_mpc.nodes.background import Bell, in_background
 from wm_mpc.nodes.loop import ControlLoop
 from wm_mpc.nodes.mailbox import Mailbox
 from wm_mpc.nodes.messages import CommandFormat
 from wm_mpc.nodes.mpc_config import MpcNodeConfig
+from wm_mpc.nodes.outputs import Outputs
 from wm_mpc.nodes.parameters import ParameterReader
 from wm_mpc.nodes.reach_goal import ReachGoalServer
 from wm_mpc.nodes.spin import run_node
-from wm_mpc.nodes.telemetry import (
-    Complaints,
-    Telemetry,
-    blank_status,
-    diagnostics,
-    plan_message,
-)
+from wm_mpc.nodes.telemetry import Complaints
 from wm_mpc.objective import ObjectiveConfig
 from wm_mpc.planners import planner_config
-from wm_mpc.safety import CommandFilter, Motion, SafeCommand, SafetyLimits
+from wm_mpc.safety import CommandFilter, SafetyLimits
 from wm_mpc.srv import LoadModel, SetGoal
-from wm_mpc.tick import State, TickResult
+from wm_mpc.tick import State
 from wm_mpc.world_model import WorldModel
 
 
@@ -68,9 +58,6 @@ class MpcNode(LifecycleNode):
         self.planner_options = reader.read(options, "planner_options.")
         reader.reject_unknown()
 
-        self.last_result = TickResult(State.UNCONFIGURED, "")
-        self.last_status = PlannerStatus()
-        self._motion = Motion.REST
         self._generation = 0
         self._fault = ""
         self._complain = Complaints(self.get_logger().error)
@@ -84,15 +71,14 @@ class MpcNode(LifecycleNode):
         self._inputs: list = []
 
         self._bell = Bell(self)
-        self._status_out = self.create_publisher(PlannerStatus, "status", qos.EVENT)
-        self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", qos.EVENT)
+        self._outputs = Outputs(self, self._bell, self.limits.dry_run)
         self.create_subscription(Bool, "e_stop", self._on_e_stop, qos.EVENT)
         slow = MutuallyExclusiveCallbackGroup()
         self.create_service(
             LoadModel, "load_model", self._on_load_model, callback_group=slow
         )
         self.create_service(SetGoal, "set_goal", self._on_set_goal)
-        self._reach_goal = ReachGoalServer(self, self, self._bell)
+        self._reach_goal = ReachGoalServer(self, self, self._outputs, self._bell)
         self.create_timer(1.0, self._on_second)
 
     # ---- life ----------------------------------------------------------------------------------
@@ -115,7 +101,7 @@ class MpcNode(LifecycleNode):
         try:
             engine = self._prepared or self._build(self.config.model_path)
             interface, period = engine.model.config, self.engine_config.period_s
-            self._format = CommandFormat(
+            command_format = CommandFormat(
                 self.config.command_type,
                 self.config.command_names,
                 interface.action_dim,
@@ -129,10 +115,7 @@ class MpcNode(LifecycleNode):
             return self._refuse("configure", error)
         self._prepared, self._fault = None, ""
         self._mailbox = Mailbox(needs_proprio=interface.proprio_dim > 0)
-        self._command_out = self.create_lifecycle_publisher(
-            self._format.type, "command", qos.COMMAND
-        )
-        self._plan_out = self.create_lifecycle_publisher(PlanMessage, "plan", qos.EVENT)
+        self._outputs.open(command_format)
         self._present(engine)
         # What lives now lives long: keep the collector from walking it in the middle of a tick.
         gc.collect()
@@ -146,7 +129,7 @@ class MpcNode(LifecycleNode):
         except ValueError as error:
             return self._refuse("activate", error)
         self._fault = ""
-        self._telemetry = Telemetry(self.limits.dry_run)
+        self._outputs.begin()
         if self._e_stop:
             self._filter.e_stop(True)
         listen = self.create_subscription
@@ -161,7 +144,7 @@ class MpcNode(LifecycleNode):
             self._controller,
             self._filter,
             self._mailbox,
-            self._on_tick,
+            self._outputs.tick,
             self.seconds,
             self.config.max_proprio_offset_s,
             self.get_parameter("use_sim_time").value,
@@ -175,7 +158,7 @@ class MpcNode(LifecycleNode):
         """Come to rest, then close the topics."""
         loop, self._loop = self._loop, None
         loop.stop()
-        self._command_out.wait_for_all_acked(Duration(seconds=0.2))
+        self._outputs.flush()
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []
@@ -189,8 +172,7 @@ class MpcNode(LifecycleNode):
         """Free the model."""
         answer = super().on_cleanup(state)
         self._controller = self._filter = None
-        self.destroy_lifecycle_publisher(self._command_out)
-        self.destroy_lifecycle_publisher(self._plan_out)
+        self._outputs.close()
         gc.unfreeze()
         return answer
 
@@ -342,26 +324,6 @@ class MpcNode(LifecycleNode):
         """Node clock [s]."""
         return self.get_clock().now().nanoseconds * 1e-9
 
-    # ---- outputs -------------------------------------------------------------------------------
-
-    def _on_tick(
-        self, result: TickResult, safe: SafeCommand, send: bool, started: float
-    ) -> None:
-        """Publish one tick; in the control thread."""
-        stamp = self.get_clock().now().to_msg()
-        if send:
-            self._command_out.publish(self._format.build(safe.values, stamp))
-        tick_s = monotonic() - started
-        plan = plan_message(result, stamp)
-        if plan is not None:
-            self._plan_out.publish(plan)
-        status = self._telemetry.status(result, tick_s, stamp)
-        self._status_out.publish(status)
-        self.last_result, self.last_status, self._motion = result, status, safe.motion
-        if result.state in (State.SAFE_STOP, State.E_STOP):
-            self._complain("state", f"{result.state.name}: {result.reason}")
-        self._bell.ring()
-
     def _on_second(self) -> None:
         """Diagnostics, and a status where no tick publishes one."""
         if self._loop is None:
@@ -370,12 +332,8 @@ class MpcNode(LifecycleNode):
                 state, reason = State.FAULT, self._fault
             elif self._controller is not None:
                 state, reason = State.IDLE, "inactive: activate"
-            stamp = self.get_clock().now().to_msg()
-            self.last_status = blank_status(state, reason, self.limits.dry_run, stamp)
-            self._status_out.publish(self.last_status)
-            self._bell.ring()
-        message = diagnostics(self.get_name(), self.last_status, self._motion.value)
-        self._diagnostics_out.publish(message)
+            self._outputs.idle(state, reason)
+        self._outputs.diagnose()
 
 
 def main(args: list[str] | None = None) -> int:

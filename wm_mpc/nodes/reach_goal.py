@@ -13,16 +13,13 @@ from wm_mpc.action import ReachGoal
 from wm_mpc.data.decoding import image_to_rgb
 from wm_mpc.errors import UserError
 from wm_mpc.inputs import Goal
-from wm_mpc.msg import PlannerStatus
 from wm_mpc.nodes.background import Bell
-from wm_mpc.tick import State, TickResult
+from wm_mpc.nodes.outputs import Outputs
+from wm_mpc.tick import State
 
 
 class Driver(Protocol):
     """What the action needs of the node."""
-
-    last_status: PlannerStatus
-    last_result: TickResult
 
     def set_goal(self, image: np.ndarray, proprio: np.ndarray | None, tolerance: float) -> Goal:
         """Pursue a goal; ``UserError`` says why not."""
@@ -47,11 +44,13 @@ class ReachGoalServer:
     Args:
         node: node that owns the action.
         driver: what pursues goals.
+        outputs: what was told last.
         bell: rung once per tick.
     """
 
-    def __init__(self, node: Node, driver: Driver, bell: Bell) -> None:
+    def __init__(self, node: Node, driver: Driver, outputs: Outputs, bell: Bell) -> None:
         self._driver = driver
+        self._outputs = outputs
         self._bell = bell
         self._server = ActionServer(
             node,
@@ -67,7 +66,7 @@ class ReachGoalServer:
 
     async def _execute(self, handle: ServerGoalHandle) -> ReachGoal.Result:
         driver, request = self._driver, handle.request
-        started, first_tick = driver.seconds(), driver.last_status.ticks
+        started, first_tick = driver.seconds(), self._outputs.last_status.ticks
         try:
             image = image_to_rgb(request.goal_image, "goal_image")
             proprio = np.array(request.goal_proprio, np.float32) if request.goal_proprio else None
@@ -77,7 +76,7 @@ class ReachGoalServer:
             return ReachGoal.Result(success=False, reason=str(error))
         while not (reason := self._ending(handle, goal, started)):
             await self._bell.next()
-            handle.publish_feedback(ReachGoal.Feedback(status=driver.last_status))
+            handle.publish_feedback(ReachGoal.Feedback(status=self._outputs.last_status))
         if driver.current_goal() is goal and reason != "reached":
             driver.clear_goal()
         if reason == "reached":
@@ -89,15 +88,15 @@ class ReachGoalServer:
         return ReachGoal.Result(
             success=reason == "reached",
             reason=reason,
-            final_distance=driver.last_status.latent_distance,
-            ticks=max(0, driver.last_status.ticks - first_tick),
+            final_distance=self._outputs.last_status.latent_distance,
+            ticks=max(0, self._outputs.last_status.ticks - first_tick),
             elapsed_s=driver.seconds() - started,
         )
 
     def _ending(self, handle: ServerGoalHandle, goal: Goal, started: float) -> str:
         """Why it is over, or nothing."""
         driver, request = self._driver, handle.request
-        result = driver.last_result
+        result = self._outputs.last_result
         if handle.is_cancel_requested:
             return "cancelled"
         current = driver.current_goal()
