@@ -74,7 +74,7 @@ class PointModel:
     latent_shape = (3,)
     action_width = 4
     visual_dim, proprio_width = 1, 2
-    encoder = None
+    encoder = goal_weights = None
 
     def __init__(self) -> None:
         self.action_mean = torch.zeros(2)

@@ -19,9 +19,7 @@ from wm_mpc.speed import measure_speed
 
 def test_cem_runs_in_full_and_at_the_budget() -> None:
     config = Config(task=ENV_ID, planners="cem,adam,none", goal_offsets="10,20")
-    rows = [
-        (s.planner, s.budget_fraction, s.goal_offset) for s in table_settings(config, ENV_ID)
-    ]
+    rows = [(s.planner, s.budget_fraction, s.goal_offset) for s in table_settings(config, ENV_ID)]
     one = [("cem", 0.0), ("cem", 0.1), ("adam", 0.1), ("none", 0.0)]
     assert rows == [(*r, 10) for r in one] + [(*r, 20) for r in one]
 
@@ -50,16 +48,25 @@ def test_the_users_options_win() -> None:
 
 def measured(planner: str, successes: int, budget: float | None = 0.1) -> dict:
     return {
-        "task": "t", "planner": planner, "goal_offset": 25, "successes": successes, "n": 100,
-        "success_rate": successes / 100, "budget_fraction": budget, "cem_ratio_wall": 0.08,
+        "task": "t",
+        "planner": planner,
+        "goal_offset": 25,
+        "successes": successes,
+        "n": 100,
+        "success_rate": successes / 100,
+        "budget_fraction": budget,
+        "cem_ratio_wall": 0.08,
         "final_error": {"median": 1.0},
     }
 
 
 def test_the_best_gradient_planner_is_compared_with_cem_in_full() -> None:
     rows = [
-        measured("cem", 80, None), measured("cem", 20), measured("adam", 85),
-        measured("mppi", 99), measured("grasp", 60),
+        measured("cem", 80, None),
+        measured("cem", 20),
+        measured("adam", 85),
+        measured("mppi", 99),
+        measured("grasp", 60),
     ]
     (found,) = compare(rows)
     assert found["planner"] == "adam"
@@ -74,8 +81,14 @@ def test_the_command_writes_table_curve_and_report(
     monkeypatch.setattr(bench.WorldModel, "load", lambda path: PointModel())
     path = tmp_path / "bench.json"
     config = Config(
-        task=ENV_ID, planners="cem,adam", goals=2, model=tmp_path, curve=True, report=path,
-        replan_every=5, options=("cem.iterations=3", "adam.iterations=20"),
+        task=ENV_ID,
+        planners="cem,adam",
+        goals=2,
+        model=tmp_path,
+        curve=True,
+        report=path,
+        replan_every=5,
+        options=("cem.iterations=3", "adam.iterations=20"),
     )
     assert run(config) == 0
     report = json.loads(path.read_text())

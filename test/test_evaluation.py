@@ -18,8 +18,18 @@ from wm_mpc.evaluation import Config, evaluate, run
 
 REFERENCE = CemReference(0.1, 45_000, 3, 30, 30, "cpu", 1)
 OBJECTIVE_KEYS = {
-    "task", "planner", "model", "mode", "n", "success_rate", "success_ci95", "final_error",
-    "tick_ms", "deadline_misses", "transitions_per_tick", "cem_ratio_wall",
+    "task",
+    "planner",
+    "model",
+    "mode",
+    "n",
+    "success_rate",
+    "success_ci95",
+    "final_error",
+    "tick_ms",
+    "deadline_misses",
+    "transitions_per_tick",
+    "cem_ratio_wall",
     "cem_ratio_transitions",
 }
 

@@ -27,7 +27,8 @@ def test_cost_is_the_weighted_sum_of_its_terms(mode: str, tokens: int) -> None:
     frame = square[..., :VISUAL].mean(-1) + 0.5 * square[..., VISUAL:].mean(-1)
     frame = frame.mean(-1) if tokens else frame
     weights = {
-        "terminal": [0.0, 0.0, 0.0, 1.0], "running": [0.2, 0.2, 0.2, 1],
+        "terminal": [0.0, 0.0, 0.0, 1.0],
+        "running": [0.2, 0.2, 0.2, 1],
         "geometric": [1 / 15, 2 / 15, 4 / 15, 8 / 15],
     }[mode]
     expected = frame @ torch.tensor(weights)

@@ -15,9 +15,9 @@ import torch
 
 from wm_mpc.budget import CemReference
 from wm_mpc.errors import UserError
-from wm_mpc.eval_jobs import EvalSettings
+from wm_mpc.eval_jobs import EvalSettings, make_objective
 from wm_mpc.evaluation import ASSETS, evaluate, format_row
-from wm_mpc.objective import GoalObjective, ObjectiveConfig
+from wm_mpc.objective import ObjectiveConfig
 from wm_mpc.planners import PLANNERS
 from wm_mpc.report import write_report
 from wm_mpc.speed import measure_speed
@@ -81,10 +81,7 @@ def run(config: Config) -> int:
     facts: dict[str, Any] = {}
     for task in config.task.split(","):
         model = WorldModel.load(config.model or ASSETS / task)
-        objective = GoalObjective(
-            config.objective, 5, model.visual_dim, model.proprio_width,
-            proprio_weights=model.goal_weights,
-        )
+        objective = make_objective(model, config.objective)
         reference = CemReference.calibrate(model, objective, compile=config.compile)
         facts[task] = {
             "cem_reference": reference.as_dict(),
@@ -100,8 +97,13 @@ def run(config: Config) -> int:
     print(markdown(rows))
     if config.report is not None:
         write_report(
-            config.report, None, config.seed, rows,
-            curve=curve, comparisons=comparisons, tasks=facts,
+            config.report,
+            None,
+            config.seed,
+            rows,
+            curve=curve,
+            comparisons=comparisons,
+            tasks=facts,
         )
         config.report.with_suffix(".md").write_text(markdown(rows) + "\n")
         if curve:
@@ -115,7 +117,11 @@ def measure(
     """One row."""
     settings = {f.name: getattr(spec, f.name) for f in fields(spec)}
     return evaluate(
-        model, **settings, reference=reference, workers=config.workers, label=config.label,
+        model,
+        **settings,
+        reference=reference,
+        workers=config.workers,
+        label=config.label,
         ray=config.ray,
     )
 
@@ -153,8 +159,16 @@ def settings(config: Config, task: str, planner: str, offset: int) -> EvalSettin
     prefix = planner + "."
     options = tuple(o.removeprefix(prefix) for o in config.options if o.startswith(prefix))
     return EvalSettings(
-        task, planner, config.goals, config.seed, config.mode, config.replan_every,
-        goal_offset=offset, objective=config.objective, options=options, compile=config.compile,
+        task,
+        planner,
+        config.goals,
+        config.seed,
+        config.mode,
+        config.replan_every,
+        goal_offset=offset,
+        objective=config.objective,
+        options=options,
+        compile=config.compile,
     )
 
 
@@ -189,7 +203,8 @@ def compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if cem["planner"] != "cem" or cem["budget_fraction"]:
             continue
         rivals = [
-            r for r in rows
+            r
+            for r in rows
             if r["planner"] in ("gd", "adam", "grasp", "latco", "hybrid")
             and (r["task"], r["goal_offset"]) == (cem["task"], cem["goal_offset"])
         ]
@@ -197,11 +212,16 @@ def compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         best = max(rivals, key=lambda r: (r["successes"], -r["final_error"]["median"]))
         interval = difference_interval(best["successes"], best["n"], cem["successes"], cem["n"])
-        found.append({
-            "task": cem["task"], "goal_offset": cem["goal_offset"], "planner": best["planner"],
-            "difference": best["success_rate"] - cem["success_rate"],
-            "difference_ci95": list(interval), "cem_ratio_wall": best["cem_ratio_wall"],
-        })
+        found.append(
+            {
+                "task": cem["task"],
+                "goal_offset": cem["goal_offset"],
+                "planner": best["planner"],
+                "difference": best["success_rate"] - cem["success_rate"],
+                "difference_ci95": list(interval),
+                "cem_ratio_wall": best["cem_ratio_wall"],
+            }
+        )
     return found
 
 
@@ -219,7 +239,10 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         ratio = row["cem_ratio_wall"]
         plans = ms["n"] > 0
         cells = (
-            row["task"], row["goal_offset"], row["planner"], budget,
+            row["task"],
+            row["goal_offset"],
+            row["planner"],
+            budget,
             f"{100 * row['success_rate']:.0f} [{100 * low:.0f}, {100 * high:.0f}]",
             f"{error['median']:.3g} / {error['p90']:.3g} {error['unit']}",
             f"{ms['p50']:.1f} / {ms['p95']:.1f} / {ms['p99']:.1f}" if plans else "-",

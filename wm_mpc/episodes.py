@@ -185,7 +185,12 @@ class PlanningPolicy:
             guess = self.proposer.propose(self.model, latent, self.goal)
         self.plan = self.planner.plan(
             PlanRequest(
-                latent, self.goal, warm, guess, states, deadline,
+                latent,
+                self.goal,
+                warm,
+                guess,
+                states,
+                deadline,
                 seed=self.seed * 1009 + episode.steps,
             )
         )

@@ -191,6 +191,12 @@ def make_env(spec: EvalSettings, image_size: int | None = None) -> Any:
     return gymnasium.make(name, disable_env_checker=True, max_episode_steps=10**9, **size)
 
 
+def make_objective(model: WorldModel, config: ObjectiveConfig, horizon: int = 5) -> GoalObjective:
+    """Goal cost over a model's latents; the default horizon is the CEM reference's."""
+    device, weights = model.action_mean.device, model.goal_weights
+    return GoalObjective(config, horizon, model.visual_dim, model.proprio_width, device, weights)
+
+
 def make_policy(
     spec: EvalSettings, model: WorldModel | None, reference: CemReference | None, task: Any
 ) -> tuple[Policy, int]:
@@ -215,10 +221,7 @@ def make_policy(
     if spec.mode == "open_loop":
         horizon = spec.horizon or -(-(spec.goal_offset or task.goal_offset) // frameskip)
         steps = spec.steps or horizon * frameskip
-    device = model.action_mean.device
-    objective = GoalObjective(
-        spec.objective, horizon, model.visual_dim, model.proprio_width, device, model.goal_weights
-    )
+    objective = make_objective(model, spec.objective, horizon)
     budget = None
     if spec.budget_fraction:
         if reference is None:

@@ -13,8 +13,8 @@ from tqdm import tqdm
 from wm_mpc.budget import CemReference
 from wm_mpc.episodes import Episode
 from wm_mpc.errors import UserError
-from wm_mpc.eval_jobs import EvalSettings, make_env, run_episodes
-from wm_mpc.objective import GoalObjective, ObjectiveConfig
+from wm_mpc.eval_jobs import EvalSettings, make_env, make_objective, run_episodes
+from wm_mpc.objective import ObjectiveConfig
 from wm_mpc.report import write_report
 from wm_mpc.stats import percentile, summary_ms, wilson
 from wm_mpc.world_model import WorldModel
@@ -99,7 +99,8 @@ def summarise(
         "success_ci95": list(wilson(successes, n)),
         "final_success_rate": mean(e.final_success for e in episodes),
         "final_error": {
-            "median": median(errors), "p90": percentile(errors, 90),
+            "median": median(errors),
+            "p90": percentile(errors, 90),
             "unit": task.spec_task.error_unit,
         },
         "tick_ms": summary_ms([ms for e in episodes for ms in e.tick_ms]),
@@ -192,14 +193,15 @@ def run(config: Config) -> int:
     model = reference = None
     if spec.plans:
         model = WorldModel.load(config.model or ASSETS / spec.task)
-        objective = GoalObjective(
-            spec.objective, 5, model.visual_dim, model.proprio_width,
-            proprio_weights=model.goal_weights,
-        )
+        objective = make_objective(model, spec.objective)
         reference = CemReference.calibrate(model, objective, compile=spec.compile)
     settings = {name: getattr(spec, name) for name in names}
     row = evaluate(
-        model, **settings, reference=reference, workers=config.workers, label=config.label,
+        model,
+        **settings,
+        reference=reference,
+        workers=config.workers,
+        label=config.label,
         ray=config.ray,
     )
     print(format_row(row))

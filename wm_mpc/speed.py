@@ -20,8 +20,13 @@ CHUNK = 20
 
 
 def eager_loop(
-    model: Dynamics, objective: GoalObjective, latent: torch.Tensor, goal: torch.Tensor,
-    starts: torch.Tensor, bounds: tuple[torch.Tensor, torch.Tensor], iterations: int,
+    model: Dynamics,
+    objective: GoalObjective,
+    latent: torch.Tensor,
+    goal: torch.Tensor,
+    starts: torch.Tensor,
+    bounds: tuple[torch.Tensor, torch.Tensor],
+    iterations: int,
 ) -> torch.Tensor:
     """Reference loop: autograd through the rollout, ``torch.optim.Adam``, clamp."""
     x = starts.clone().requires_grad_()
@@ -37,8 +42,11 @@ def eager_loop(
 
 
 def measure_speed(
-    model: Dynamics, objective: GoalObjective, batches: tuple[int, ...] = (1, 8),
-    repeats: int = 15, clock: Clock = monotonic,
+    model: Dynamics,
+    objective: GoalObjective,
+    batches: tuple[int, ...] = (1, 8),
+    repeats: int = 15,
+    clock: Clock = monotonic,
 ) -> list[dict[str, Any]]:
     """Time both loops.
 
@@ -79,9 +87,15 @@ def measure_speed(
                 times[0].append((between - begun) / CHUNK)
                 times[1].append((ended - between) / CHUNK)
         eager, planned = (1e3 * statistics.median(t) for t in times)
-        rows.append({
-            "starts": starts, "horizon": objective.horizon, "threads": torch.get_num_threads(),
-            "eager_ms": eager, "planner_ms": planned, "planner_per_s": 1e3 / planned,
-            "speedup": eager / planned,
-        })
+        rows.append(
+            {
+                "starts": starts,
+                "horizon": objective.horizon,
+                "threads": torch.get_num_threads(),
+                "eager_ms": eager,
+                "planner_ms": planned,
+                "planner_per_s": 1e3 / planned,
+                "speedup": eager / planned,
+            }
+        )
     return rows

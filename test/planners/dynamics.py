@@ -51,7 +51,11 @@ class MlpDynamics(AnalyticDynamics):
     """A random residual MLP, the architecture that native code runs."""
 
     def __init__(
-        self, width: int = 24, depth: int = 2, latent: int = LATENT, action: int = ACTION,
+        self,
+        width: int = 24,
+        depth: int = 2,
+        latent: int = LATENT,
+        action: int = ACTION,
         bound: float = 0.8,
     ) -> None:
         self.bound = bound

@@ -70,9 +70,7 @@ def test_native_model_takes_the_native_path() -> None:
     assert isinstance(planner.kernel, MlpKernel)
 
 
-def test_plan_beats_the_warm_start_and_tells_the_truth(
-    name: str, model: AnalyticDynamics
-) -> None:
+def test_plan_beats_the_warm_start_and_tells_the_truth(name: str, model: AnalyticDynamics) -> None:
     asked = request(model=model)
     plan = make_planner(name, model, make_objective(), small(name)).plan(asked)
     assert plan.warm_cost == pytest.approx(true_cost(model, asked, asked.warm_start), rel=1e-4)
@@ -113,9 +111,7 @@ def test_plans_stay_within_the_bounds(name: str, bound: float) -> None:
     assert plan.actions.abs().max() > 0
 
 
-def test_same_seed_same_plan_and_another_seed_another(
-    name: str, model: AnalyticDynamics
-) -> None:
+def test_same_seed_same_plan_and_another_seed_another(name: str, model: AnalyticDynamics) -> None:
     planner = make_planner(name, model, make_objective(), small(name))
     first, again, other = (planner.plan(request(seed, model)) for seed in (5, 5, 6))
     assert torch.equal(first.actions, again.actions)
@@ -123,9 +119,7 @@ def test_same_seed_same_plan_and_another_seed_another(
     assert not torch.equal(first.actions, other.actions)
 
 
-def test_a_deadline_in_the_past_returns_the_warm_start(
-    name: str, model: AnalyticDynamics
-) -> None:
+def test_a_deadline_in_the_past_returns_the_warm_start(name: str, model: AnalyticDynamics) -> None:
     planner = make_planner(name, model, make_objective(), clock=FakeClock(10.0))
     asked = request(model=model, deadline=10.0)
     plan = planner.plan(asked)

@@ -88,7 +88,18 @@ def _entry(name: str) -> PlannerEntry:
 
 
 __all__ = [
-    "PLANNERS", "CemConfig", "Dynamics", "GradientConfig", "GraspConfig", "HybridConfig",
-    "LatcoConfig", "MppiConfig", "Plan", "PlanRequest", "Planner", "PlannerEntry",
-    "make_planner", "planner_config",
+    "PLANNERS",
+    "CemConfig",
+    "Dynamics",
+    "GradientConfig",
+    "GraspConfig",
+    "HybridConfig",
+    "LatcoConfig",
+    "MppiConfig",
+    "Plan",
+    "PlanRequest",
+    "Planner",
+    "PlannerEntry",
+    "make_planner",
+    "planner_config",
 ]

@@ -42,9 +42,13 @@ class PairEncoder(nn.Module):
         dim = 2 * latent_shape[-1]
         if self.grid:
             self.net = nn.Sequential(
-                nn.Conv2d(dim, channels, 3, padding=1), nn.SiLU(),
-                nn.Conv2d(channels, channels, 3, 2, 1), nn.SiLU(),
-                nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * channels, width),
+                nn.Conv2d(dim, channels, 3, padding=1),
+                nn.SiLU(),
+                nn.Conv2d(channels, channels, 3, 2, 1),
+                nn.SiLU(),
+                nn.AdaptiveAvgPool2d(2),
+                nn.Flatten(),
+                nn.Linear(4 * channels, width),
             )
         else:
             self.net = nn.Linear(dim, width)
@@ -70,15 +74,24 @@ class Proposer(nn.Module):
     """
 
     def __init__(
-        self, latent_shape: tuple[int, ...], action_width: int, horizon: int, width: int,
-        outputs: int, extra: int = 0,
+        self,
+        latent_shape: tuple[int, ...],
+        action_width: int,
+        horizon: int,
+        width: int,
+        outputs: int,
+        extra: int = 0,
     ) -> None:
         super().__init__()
         self.action_width, self.horizon, self.width = action_width, horizon, width
         self.pair = PairEncoder(latent_shape, width)
         self.head = nn.Sequential(
-            nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width), nn.LayerNorm(width),
-            nn.SiLU(), nn.Linear(width, outputs),
+            nn.LayerNorm(width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.LayerNorm(width),
+            nn.SiLU(),
+            nn.Linear(width, outputs),
         )
         self.extra = nn.Linear(extra, width, bias=False) if extra else None
 
@@ -156,8 +169,14 @@ PROPOSERS: dict[str, type[InitNetwork] | type[InverseDynamics]] = {
 
 
 def train_proposer(
-    kind: str, latents: Tensor, actions: Tensor, steps: int = 2000, batch: int = 256,
-    learning_rate: float = 1e-3, width: int = 256, seed: int = 0,
+    kind: str,
+    latents: Tensor,
+    actions: Tensor,
+    steps: int = 2000,
+    batch: int = 256,
+    learning_rate: float = 1e-3,
+    width: int = 256,
+    seed: int = 0,
 ) -> Proposer:
     """Fit a proposer to recorded windows.
 
@@ -200,7 +219,9 @@ def save_proposer(network: Proposer, folder: Path, model_hash: str) -> Path:
     """Write ``proposals.safetensors`` beside the world model it belongs to."""
     kind = next(name for name, cls in PROPOSERS.items() if type(network) is cls)
     facts = {
-        "kind": kind, "model": model_hash, "horizon": str(network.horizon),
+        "kind": kind,
+        "model": model_hash,
+        "horizon": str(network.horizon),
         "width": str(network.width),
     }
     path = Path(folder) / PROPOSALS_FILE

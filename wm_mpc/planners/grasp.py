@@ -105,7 +105,9 @@ class GraspSearch(LiftedSearch):
         self.ones = torch.ones(rows, device=planner.device)
         self.plain = replace(request, warm_start=None, proposals=None, warm_states=None)
         self.sync_gradient = GradientConfig(
-            learning_rate=config.sync_rate, iterations=config.sync_steps, starts=config.starts,
+            learning_rate=config.sync_rate,
+            iterations=config.sync_steps,
+            starts=config.starts,
             action_noise=0.0,
         )
         # The first evaluation is on the rows themselves, a CEM sync on samples around the best.
@@ -175,8 +177,10 @@ class GraspSearch(LiftedSearch):
         """Search around the best start with CEM, and put what it found in that start's place."""
         config, row = self.config, int(self.kept.costs.argmin())
         cem = CemConfig(
-            samples=config.sync_samples, elites=config.sync_samples // 8,
-            iterations=config.sync_steps, std=config.sync_std,
+            samples=config.sync_samples,
+            elites=config.sync_samples // 8,
+            iterations=config.sync_steps,
+            std=config.sync_std,
         )
         request = replace(self.plain, warm_start=self.kept.actions[row])
         search = CemSearch(self.planner, request, self.generator, cem)

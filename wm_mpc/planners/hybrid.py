@@ -59,8 +59,10 @@ class HybridSearch(CemSearch):
         self.request = replace(request, warm_start=None, proposals=None)
         config = self.config
         self.gradient = GradientConfig(
-            learning_rate=config.learning_rate, iterations=config.gradient_steps,
-            starts=config.elites, action_noise=0.0,
+            learning_rate=config.learning_rate,
+            iterations=config.gradient_steps,
+            starts=config.elites,
+            action_noise=0.0,
         )
         self.refine_cost = (config.gradient_steps + 1) * config.elites * planner.horizon
         self.per_iteration += self.refine_cost
@@ -68,9 +70,7 @@ class HybridSearch(CemSearch):
     def refit(self, x: Tensor, cost: Tensor) -> None:
         """Refine the elites, keep the best of them, fit the Gaussian."""
         rows = cost.topk(self.config.elites, largest=False).indices
-        search = GradientSearch(
-            self.planner, self.request, x[rows], self.generator, self.gradient
-        )
+        search = GradientSearch(self.planner, self.request, x[rows], self.generator, self.gradient)
         search.advance(self.config.gradient_steps)
         search.finish()
         self.keep(search.kept.actions, search.kept.costs)

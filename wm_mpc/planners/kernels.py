@@ -35,8 +35,14 @@ class Kernel(Protocol):
         ...
 
     def transitions(
-        self, z: Tensor, a: Tensor, target: Tensor, goal: Tensor, dynamics_weights: Tensor,
-        goal_weights: Tensor, state_gradient: bool,
+        self,
+        z: Tensor,
+        a: Tensor,
+        target: Tensor,
+        goal: Tensor,
+        dynamics_weights: Tensor,
+        goal_weights: Tensor,
+        state_gradient: bool,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Predict ``N`` independent transitions and the gradient of their weighted residuals.
 
@@ -100,8 +106,14 @@ class AutogradKernel:
         return cost.detach(), grad
 
     def transitions(
-        self, z: Tensor, a: Tensor, target: Tensor, goal: Tensor, dynamics_weights: Tensor,
-        goal_weights: Tensor, state_gradient: bool,
+        self,
+        z: Tensor,
+        a: Tensor,
+        target: Tensor,
+        goal: Tensor,
+        dynamics_weights: Tensor,
+        goal_weights: Tensor,
+        state_gradient: bool,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Predict transitions and pull back their residuals; see ``Kernel``."""
         with torch.enable_grad():

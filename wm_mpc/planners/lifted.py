@@ -39,8 +39,14 @@ class LiftedSearch:
         self.low, self.high = planner.low, planner.high
         self.horizon = planner.horizon
         self.a = start_batch(
-            config.starts, planner.shape, request.warm_start, request.proposals, "zero",
-            config.init_std, config.warm_std, generator,
+            config.starts,
+            planner.shape,
+            request.warm_start,
+            request.proposals,
+            "zero",
+            config.init_std,
+            config.warm_std,
+            generator,
         ).clamp_(self.low, self.high)
         self.s = self.first_states(free)
         self.adam_a = Adam(self.a, BETA1, BETA2, EPS)
@@ -89,8 +95,13 @@ class LiftedSearch:
         """
         z = self.inputs()
         following, grad_a, grad_z = self.kernel.transitions(
-            z.flatten(0, 1), self.a.flatten(0, 1), target.flatten(0, 1), self.goal,
-            dynamics_weights.flatten(), goal_weights.flatten(), state_gradient,
+            z.flatten(0, 1),
+            self.a.flatten(0, 1),
+            target.flatten(0, 1),
+            self.goal,
+            dynamics_weights.flatten(),
+            goal_weights.flatten(),
+            state_gradient,
         )
         self.transitions += self.batch_cost
         shape = z.shape[:2]

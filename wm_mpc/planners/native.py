@@ -211,8 +211,13 @@ class MlpKernel:
         return latents
 
     def _cost(
-        self, latent: Tensor, goal: Tensor, actions: Tensor, cost: Tensor,
-        grad: Tensor | None = None, latents: Tensor | None = None,
+        self,
+        latent: Tensor,
+        goal: Tensor,
+        actions: Tensor,
+        cost: Tensor,
+        grad: Tensor | None = None,
+        latents: Tensor | None = None,
     ) -> None:
         latent, goal, actions = (self._flat(v) for v in (latent, goal, actions))
         objective = self._objective(goal)
@@ -220,17 +225,29 @@ class MlpKernel:
         def job(rows: slice, work: Tensor) -> None:
             part = actions[rows]
             self.lib.wm_cost(
-                ctypes.byref(self.shape), pointer(self.weights), ctypes.byref(objective),
-                pointer(latent), pointer(part), len(part), pointer(cost[rows]),
+                ctypes.byref(self.shape),
+                pointer(self.weights),
+                ctypes.byref(objective),
+                pointer(latent),
+                pointer(part),
+                len(part),
+                pointer(cost[rows]),
                 None if grad is None else pointer(grad[rows]),
-                None if latents is None else pointer(latents[rows]), pointer(work),
+                None if latents is None else pointer(latents[rows]),
+                pointer(work),
             )
 
         self._share(len(actions), job)
 
     def transitions(
-        self, z: Tensor, a: Tensor, target: Tensor, goal: Tensor, dynamics_weights: Tensor,
-        goal_weights: Tensor, state_gradient: bool,
+        self,
+        z: Tensor,
+        a: Tensor,
+        target: Tensor,
+        goal: Tensor,
+        dynamics_weights: Tensor,
+        goal_weights: Tensor,
+        state_gradient: bool,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Predict transitions and pull back their residuals; see ``kernels.Kernel``."""
         z, a, target, goal = (self._flat(v) for v in (z, a, target, goal))
@@ -242,9 +259,14 @@ class MlpKernel:
         def job(rows: slice, work: Tensor) -> None:
             parts = [v[rows] for v in (z, a, target, dynamics_weights, goal_weights)]
             self.lib.wm_transitions(
-                ctypes.byref(self.one_step), pointer(self.weights), ctypes.byref(objective),
-                *(pointer(v) for v in parts), len(parts[0]), pointer(following[rows]),
-                pointer(grad_a[rows]), None if grad_z is None else pointer(grad_z[rows]),
+                ctypes.byref(self.one_step),
+                pointer(self.weights),
+                ctypes.byref(objective),
+                *(pointer(v) for v in parts),
+                len(parts[0]),
+                pointer(following[rows]),
+                pointer(grad_a[rows]),
+                None if grad_z is None else pointer(grad_z[rows]),
                 pointer(work),
             )
 
@@ -252,8 +274,15 @@ class MlpKernel:
         return following, grad_a, grad_z
 
     def descend(
-        self, latent: Tensor, goal: Tensor, bounds: tuple[Tensor, Tensor], noise: Tensor | None,
-        state: dict[str, Tensor], config: Any, done: int, iterations: int,
+        self,
+        latent: Tensor,
+        goal: Tensor,
+        bounds: tuple[Tensor, Tensor],
+        noise: Tensor | None,
+        state: dict[str, Tensor],
+        config: Any,
+        done: int,
+        iterations: int,
     ) -> None:
         """Run gradient steps in place, see ``GradientSearch``.
 
@@ -271,21 +300,38 @@ class MlpKernel:
         latent, goal = self._flat(latent), self._flat(goal)
         low, high = (self._flat(b) for b in bounds)
         descent = self.Descent(
-            pointer(low), pointer(high), None if noise is None else pointer(noise),
-            config.learning_rate, config.beta1, config.beta2, config.eps, config.action_noise,
-            config.grad_clip, config.optimizer == "adam", iterations, done,
+            pointer(low),
+            pointer(high),
+            None if noise is None else pointer(noise),
+            config.learning_rate,
+            config.beta1,
+            config.beta2,
+            config.eps,
+            config.action_noise,
+            config.grad_clip,
+            config.optimizer == "adam",
+            iterations,
+            done,
         )
         names = ("x", "m", "v", "best", "best_cost", "first_cost")
         self.lib.wm_descend(
-            ctypes.byref(self.shape), pointer(self.weights), ctypes.byref(self._objective(goal)),
-            ctypes.byref(descent), pointer(latent), len(state["x"]),
-            *(pointer(state[name]) for name in names), pointer(self._work(0)),
+            ctypes.byref(self.shape),
+            pointer(self.weights),
+            ctypes.byref(self._objective(goal)),
+            ctypes.byref(descent),
+            pointer(latent),
+            len(state["x"]),
+            *(pointer(state[name]) for name in names),
+            pointer(self._work(0)),
         )
 
     def _objective(self, goal: Tensor) -> ctypes.Structure:
         return self.Objective(
-            pointer(goal), pointer(self.time_weights), pointer(self.channel_weights),
-            self.action_weight, self.smoothness_weight,
+            pointer(goal),
+            pointer(self.time_weights),
+            pointer(self.channel_weights),
+            self.action_weight,
+            self.smoothness_weight,
         )
 
     def _flat(self, value: Tensor) -> Tensor:

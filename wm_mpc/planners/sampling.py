@@ -27,7 +27,10 @@ class SamplingSearch:
     """
 
     def __init__(
-        self, planner: AnytimePlanner, request: PlanRequest, generator: torch.Generator,
+        self,
+        planner: AnytimePlanner,
+        request: PlanRequest,
+        generator: torch.Generator,
         config: Any = None,
     ) -> None:
         self.kernel, self.config = planner.kernel, config or planner.config
