@@ -9,7 +9,7 @@ import pytest
 import torch
 from dynamics import MlpDynamics, make_objective
 
-from wm_mpc.planners import GradientConfig, PlanRequest, make_planner, native
+from wm_mpc.planners import GradientConfig, PlanRequest, make_planner, native, native_build
 from wm_mpc.planners.kernels import AutogradKernel, make_kernel
 
 SIZES = [(24, 2, 3, 2, 4), (33, 1, 7, 5, 3), (100, 3, 17, 10, 5), (16, 2, 36, 10, 1)]
@@ -127,7 +127,7 @@ def test_threads_do_not_change_the_result() -> None:
 
 def test_without_a_compiler_autograd_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
     model, objective, *_ = problem((24, 2, 3, 2, 4), 1)
-    monkeypatch.setattr(native.shutil, "which", lambda name: None)
+    monkeypatch.setattr(native_build.shutil, "which", lambda name: None)
     native.library.cache_clear()
     try:
         assert isinstance(make_kernel(model, objective), AutogradKernel)
@@ -154,7 +154,7 @@ def test_a_compiler_that_fails_is_survived(
 ) -> None:
     broken = subprocess.CompletedProcess([], 1, "", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(native.subprocess, "run", lambda *a, **k: broken)
+    monkeypatch.setattr(native_build.subprocess, "run", lambda *a, **k: broken)
     native.library.cache_clear()
     try:
         assert native.library() is None
