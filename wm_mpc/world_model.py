@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -451,4 +452,12 @@ def load_encoder(path: Path, about: dict[str, Any]) -> DinoEncoder:
     )
 
 
-__all__ = ["WorldModel", "WorldModelConfig", "load_encoder", "read_record"]
+def encoder_reference(model: WorldModel, folder: Path) -> str:
+    """Where a model saved in ``folder`` finds its encoder: a relative path, or a hub id."""
+    source = model.encoder.source if model.encoder is not None else ""
+    if not Path(source).is_dir():
+        return source
+    return os.path.relpath(Path(source).resolve(), folder.resolve())
+
+
+__all__ = ["WorldModel", "WorldModelConfig", "encoder_reference", "load_encoder", "read_record"]

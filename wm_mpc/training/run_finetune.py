@@ -7,7 +7,6 @@ are kept; the start model is never written to.
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +26,7 @@ from wm_mpc.training.gap import GapConfig, measure_gap, print_gap
 from wm_mpc.training.loop import Probe
 from wm_mpc.training.online import OnlineConfig, simulator
 from wm_mpc.training.plots import draw_finetuning
-from wm_mpc.world_model import WorldModel
+from wm_mpc.world_model import WorldModel, encoder_reference
 
 
 @dataclass(frozen=True)
@@ -219,10 +218,3 @@ def resume_key(config: Config) -> dict[str, Any]:
     values = asdict(config)
     return {"data": str(config.data.resolve()), **{name: values[name] for name in names}}
 
-
-def encoder_reference(model: WorldModel, out: Path) -> str:
-    """Where a model saved in ``out`` finds the encoder: a relative path, or a hub id."""
-    source = model.encoder.source if model.encoder is not None else ""
-    if not Path(source).is_dir():
-        return source
-    return os.path.relpath(Path(source).resolve(), out.resolve())

@@ -1,0 +1,129 @@
+"""Intake of live fine-tuning: what really happened, safely on disk before anything else.
+
+Trajectories come whole (a simulator's answer, a recorder) or are pieced together from camera,
+proprioception and command topics by the same alignment that imports bags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wm_mpc.data.bags.align import AlignConfig, Aligner
+from wm_mpc.data.bags.align import Episode as AlignedEpisode
+from wm_mpc.data.store import Store, StoreWriter
+from wm_mpc.data.store_format import MANIFEST, StoreSpec, read_manifest
+from wm_mpc.data.trajectory import Trajectory
+from wm_mpc.errors import UserError
+from wm_mpc.world_model import WorldModelConfig
+
+WRITER = "live"
+"""One writer, whose shards are numbered: the order of the store is the order of arrival."""
+
+
+class Keeper:
+    """Appends trajectories to a store, each flushed to disk before ``keep`` returns.
+
+    Simulator states are dropped: no training input.
+
+    Args:
+        folder: of the store.
+        model: interface that trajectories must fit.
+    """
+
+    def __init__(self, folder: Path, model: WorldModelConfig) -> None:
+        self.folder, self.model = folder, model
+        self.count = 0
+        self._writer: StoreWriter | None = None
+        if (folder / MANIFEST).is_file():
+            self._writer = StoreWriter(folder, read_manifest(folder), writer_id=WRITER)
+            self.count = len(Store.open(folder, skip_bad=True))
+
+    def keep(self, trajectory: Trajectory) -> None:
+        """Check and store a trajectory.
+
+        Raises:
+            UserError: it does not fit, or is shorter than a model step; nothing is stored.
+            StoreError: the disk is full.
+        """
+        model = self.model
+        task = trajectory.meta.get("task", "")
+        if task and task != model.task:
+            raise UserError(f"task: {task!r}; {model.task!r} expected")
+        if len(trajectory) < model.frameskip:
+            steps = f"{len(trajectory)} steps; at least {model.frameskip} expected"
+            raise UserError(f"actions: {steps}")
+        spec = StoreSpec(
+            model.task, model.action_dim, model.proprio_dim, 0, model.control_period,
+            trajectory.images.shape[1:3],
+        )  # fmt: skip
+        if self._writer is None:
+            self._writer = StoreWriter(self.folder, spec, writer_id=WRITER)
+        trajectory.state = None
+        try:
+            self._writer.add(trajectory)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        self._writer.flush()
+        self.count += 1
+
+
+class Assembler:
+    """Pieces trajectories together from what a robot's topics said.
+
+    Args:
+        model: interface; gives control period and widths.
+        max_steps: control steps after which a trajectory is cut, so that it can be learned from;
+            the last observation also begins the next one.
+    """
+
+    def __init__(self, model: WorldModelConfig, max_steps: int) -> None:
+        self.model = model
+        # A step without its picture may be part of a trajectory; windows avoid it by themselves.
+        config = AlignConfig(
+            model.control_period, max_missing=0, min_steps=model.frameskip, max_steps=max_steps
+        )
+        roles = ("image", "proprio", "command") if model.proprio_dim else ("image", "command")
+        self._aligner = Aligner(config, roles)
+
+    def push(self, role: str, stamp: float, value: Any) -> Iterator[Trajectory]:
+        """Take in a sample.
+
+        Args:
+            role: ``image`` (uint8 ``(H, W, 3)``), ``proprio`` ``(P,)`` or ``command``
+                ``(action_dim,)``, raw units.
+            stamp: [s] node clock.
+            value: the sample.
+
+        Yields:
+            Trajectories that it completes.
+        """
+        for episode in self._aligner.push(role, round(stamp * 1e9), value):
+            yield self._made(episode)
+
+    def cut(self, stamp: float, reason: str) -> None:
+        """End the running trajectory at ``stamp`` [s]: the world was changed, not moved."""
+        self._aligner.boundary(round(stamp * 1e9), reason)
+
+    def finish(self) -> Iterator[Trajectory]:
+        """What the samples at hand still give."""
+        for episode in self._aligner.finish("end"):
+            yield self._made(episode)
+
+    def _made(self, episode: AlignedEpisode) -> Trajectory:
+        steps = len(episode.stamps)
+        empty = np.zeros((steps, 0), np.float32)
+        return Trajectory(
+            images=np.stack(episode.images),
+            image_steps=np.asarray(episode.image_steps, np.int64),
+            actions=np.stack(episode.actions).astype(np.float32),
+            proprio=np.stack(episode.proprio).astype(np.float32) if episode.proprio else empty,
+            stamps=np.asarray(episode.stamps, np.int64) / 1e9,
+            meta={"task": self.model.task, "source": "robot", "ended_by": episode.end},
+        )
+
+
+__all__ = ["Assembler", "Keeper"]
