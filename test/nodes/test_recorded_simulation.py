@@ -6,7 +6,6 @@ action, it must reach the recorded state of the next step, and draw the recorded
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -15,27 +14,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+from std_msgs.msg import Float64MultiArray
 
-rclpy = pytest.importorskip("rclpy")
-
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.node import Node  # noqa: E402
-from sensor_msgs.msg import Image  # noqa: E402
-from std_msgs.msg import Float64MultiArray  # noqa: E402
-
-from sim_bridge.tasks import make_task  # noqa: E402
-from wm_mpc.data.bags import AlignConfig, ImportConfig, import_bags  # noqa: E402
-from wm_mpc.data.store import Store  # noqa: E402
-from wm_mpc.nodes import qos  # noqa: E402
+from sim_bridge.tasks import make_task
+from wm_mpc.data.bags import AlignConfig, ImportConfig, import_bags
+from wm_mpc.data.store import Store
+from wm_mpc.nodes import qos
 
 SIZE, EPISODE, FRAMES = 32, 25, 65
 _NODE = "import sys; from {} import main; sys.exit(main())"
 
 
 @pytest.fixture
-def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen]]:
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(10 + os.getpid() % 90))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+def nodes(ros_domain: int) -> Iterator[list[subprocess.Popen]]:
     running: list[subprocess.Popen] = []
     rclpy.init()
     yield running

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,20 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rclpy
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rosbags.rosbag2 import Reader
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Float64MultiArray
 
-rclpy = pytest.importorskip("rclpy")
-
-from rclpy.node import Node  # noqa: E402
-from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
-from rosbags.rosbag2 import Reader  # noqa: E402
-from sensor_msgs.msg import Image, JointState  # noqa: E402
-from std_msgs.msg import Float64MultiArray  # noqa: E402
-
-from wm_mpc.data.bags import AlignConfig, ImportConfig, import_bags  # noqa: E402
-from wm_mpc.data.bags.inspect import inspect_bag, recover_bag  # noqa: E402
-from wm_mpc.data.bags.typelib import Decoder  # noqa: E402
-from wm_mpc.data.store import Store  # noqa: E402
-from wm_mpc.nodes.messages import (  # noqa: E402
+from wm_mpc.data.bags import AlignConfig, ImportConfig, import_bags
+from wm_mpc.data.bags.inspect import inspect_bag, recover_bag
+from wm_mpc.data.bags.typelib import Decoder
+from wm_mpc.data.store import Store
+from wm_mpc.nodes.messages import (
     array_to_joint_state,
     rgb_to_image,
     to_stamp,
@@ -63,9 +60,7 @@ class Robot:
 
 
 @pytest.fixture
-def robot(monkeypatch: pytest.MonkeyPatch) -> Iterator[Robot]:
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(10 + os.getpid() % 90))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+def robot(ros_domain: int) -> Iterator[Robot]:
     rclpy.init()
     node = Node("robot")
     yield Robot(node)

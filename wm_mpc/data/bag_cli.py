@@ -119,6 +119,9 @@ class Play:
     wait: Flag = False
     """Wait for a command after every picture (where none were recorded)."""
 
+    answers: Path | None = None
+    """New bag for what was played together with the commands that came back."""
+
     command_topic: str = "command"
     """Topic to compare."""
 
@@ -152,7 +155,7 @@ def run_play(config: Play) -> int:
         timeout_s=config.timeout,
         **({"topics": config.topics} if config.topics else {}),
     )
-    result = play(config.bag, settings)
+    result = play(config.bag, settings, answers=config.answers)
     print(result.line())
     if config.report:
         write_report(config.report, None, None, [vars(result)])

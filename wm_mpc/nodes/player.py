@@ -32,6 +32,7 @@ from wm_mpc.data.bags.mcap_scan import RawMessage
 from wm_mpc.data.bags.source import Bag
 from wm_mpc.data.bags.topics import VectorReader, find_topic, header_ns
 from wm_mpc.data.bags.typelib import Decoder
+from wm_mpc.data.bags.writer import BagWriter, WriterConfig
 from wm_mpc.errors import DataError, UserError
 from wm_mpc.nodes.recorder_node import message_class
 
@@ -45,7 +46,6 @@ INPUTS = (
 )
 """What a controller listens to; what it says itself is not played."""
 
-_SETTLE_S = 1.0
 _CLOCK_LEAD_S = 0.01
 _FOREIGN_CLOCK_NS = 10**9
 _SAME_INSTANT_NS = 20 * 10**6
@@ -68,6 +68,8 @@ class PlayConfig:
         wait: no commands were recorded: wait for one after every picture.
         tolerance: largest difference of a number, raw units, that counts as equal.
         timeout_s: [s] wait this long for a listener, and for every command.
+        settle_s: [s] where answers matter: given to nodes to take in the first clock, a goal, and
+            each other.
     """
 
     topics: tuple[str, ...] = INPUTS
@@ -78,6 +80,7 @@ class PlayConfig:
     wait: bool = False
     tolerance: float = bounded(1e-5, 0.0, 1e6)
     timeout_s: float = bounded(30.0, 0.1, 3600.0)
+    settle_s: float = bounded(1.0, 0.0, 60.0)
 
     def __post_init__(self) -> None:
         """Check bounds."""
@@ -124,13 +127,17 @@ class Player:
         bag: rosbag2 folder or file.
         config: see there.
         node: offers the publishers; it must be spun by somebody else.
+        answers: bag that takes what is played and, right behind it, the commands that answer.
 
     Raises:
         DataError: no topic to play, or no command to compare.
     """
 
-    def __init__(self, bag: Path, config: PlayConfig, node: Node) -> None:
+    def __init__(
+        self, bag: Path, config: PlayConfig, node: Node, answers: BagWriter | None = None
+    ) -> None:
         self.config = config
+        self._out = answers
         self._bag = Bag(bag)
         self._node = node
         there = self._bag.list_topics()
@@ -189,9 +196,10 @@ class Player:
             while not self._live.empty():
                 self._live.get()
         self._publishers[message.topic].publish(bytes(message.data))
+        self._keep(message.topic, message.msgtype, message.data)
         if self._answers and message.topic.endswith(_LATCHED):
             # a goal is encoded before it is pursued: the next picture must find it there
-            time.sleep(_SETTLE_S)
+            time.sleep(self.config.settle_s)
 
     def _listen(self, there: dict[str, str]) -> None:
         topic = self._command or self.config.command
@@ -218,7 +226,7 @@ class Player:
         while self._answers and not self._node.count_publishers(self._answers):
             self._idle(deadline, f"nobody publishes {self._answers}")
         # who is just being activated opens its topics one after the other
-        time.sleep(_SETTLE_S)
+        time.sleep(self.config.settle_s)
 
     def _idle(self, deadline: float, complaint: str) -> None:
         if time.monotonic() > deadline:
@@ -253,7 +261,13 @@ class Player:
         self._clock.publish(message)
         if self._answers:
             # topics may overtake each other: the time must be known before what happens at it
-            time.sleep(_SETTLE_S if first else _CLOCK_LEAD_S)
+            time.sleep(self.config.settle_s if first else _CLOCK_LEAD_S)
+
+    def _keep(self, topic: str, msgtype: str, data: bytes | memoryview) -> None:
+        if self._out is not None:
+            known = msgtype in self._bag.definitions
+            self._out.add_topic(topic, msgtype, self._decoder.types(msgtype) if known else None)
+            self._out.write(topic, self._now, data)
 
     def _meet(self, result: PlayResult, due: list[RawMessage | None]) -> None:
         """Wait for as many live commands as are due; compare them with those recorded."""
@@ -264,6 +278,7 @@ class Player:
                 result.missing += 1
                 continue
             result.commands += 1
+            self._keep(self._answers, self._msgtype, live)
             if recorded is not None:
                 here, then = (
                     self._read(self._decoder.decode(self._msgtype, data))
@@ -280,14 +295,29 @@ def _profile(topic: str) -> QoSProfile:
     return QoSProfile(depth=10, durability=durability)
 
 
-def play(bag: Path, config: PlayConfig, progress: bool = True) -> PlayResult:
+def play(
+    bag: Path, config: PlayConfig, progress: bool = True, answers: Path | None = None
+) -> PlayResult:
     """Play a bag in this process.
+
+    Args:
+        bag: rosbag2 folder or file.
+        config: see there.
+        progress: draw a progress bar on stderr.
+        answers: new bag for what was played together with the commands that came back.
 
     Raises:
         DataError: the bag has nothing to play.
-        UserError: nobody listens.
+        UserError: nobody listens, or ``answers`` exists or was asked for without waiting for any.
     """
-    return _with_node("bag_player", lambda node: Player(bag, config, node).run(progress))
+    if answers is None:
+        return _with_node("bag_player", lambda node: Player(bag, config, node).run(progress))
+    if not (config.compare or config.wait):
+        raise UserError("answers: wait or compare expected with it, or none are waited for")
+    with BagWriter(answers, WriterConfig()) as writer:
+        return _with_node(
+            "bag_player", lambda node: Player(bag, config, node, writer).run(progress)
+        )
 
 
 def _with_node(name: str, work: Callable[[Node], Any]) -> Any:
