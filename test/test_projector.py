@@ -47,7 +47,7 @@ def test_attention_on_one_token_gives_exactly_its_place() -> None:
     expected = torch.tensor(
         [[(t % SIDE + 0.5) / SIDE * 2 - 1, (t // SIDE + 0.5) / SIDE * 2 - 1] for t in chosen]
     )
-    assert torch.equal(where, expected.expand(2, -1, -1))
+    assert torch.allclose(where, expected.expand(2, -1, -1), atol=1e-6)
 
 
 def test_attention_on_one_token_gives_exactly_its_features() -> None:

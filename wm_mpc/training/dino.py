@@ -25,6 +25,9 @@ from tqdm import tqdm
 from wm_mpc.encoder import IMAGENET_MEAN, IMAGENET_STD
 from wm_mpc.errors import UserError
 
+GUARD_FROM = 100
+"""First steps without a collapse guard: untrained features have a low rank of their own."""
+
 
 @dataclass(frozen=True)
 class DinoConfig:
@@ -349,13 +352,13 @@ def train_dino(
             rank = collapse_measure(told[:, 1:][scored])
             entry = {
                 "step": step,
-                "image_loss": float(image_loss),
-                "patch_loss": float(patch_loss),
+                "image_loss": float(image_loss.detach()),
+                "patch_loss": float(patch_loss.detach()),
                 "rank": rank,
             }
             history.append(entry)
             bar.set_postfix({k: f"{v:.2f}" for k, v in entry.items() if k != "step"})
-            if step > 100 and rank < 2:
+            if step > GUARD_FROM and rank < 2:
                 raise UserError(
                     f"rank: features collapsed to effective rank {rank:.2f} at step {step}; "
                     "2 or more expected"

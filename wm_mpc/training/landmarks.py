@@ -300,7 +300,7 @@ def train_landmarks(
         nn.utils.clip_grad_norm_(projector.parameters(), 1.0)
         optimizer.step()
         if step % 50 == 0:
-            bar.set_postfix(loss=f"{float(loss):.5f}")
+            bar.set_postfix(loss=f"{float(loss.detach()):.5f}")
     with torch.no_grad():
         found = torch.cat(
             [projector(part.to(device).float()).cpu() for part in tokens[train:].split(256)]

@@ -17,6 +17,8 @@ from wm_mpc.data.windows import Frames
 from wm_mpc.encoder import DinoEncoder
 
 TOKENS, PROGRESS = "tokens.npy", "tokens.json"
+FLUSH_EVERY = 50
+"""Batches between two records of how far the cache has come."""
 
 
 def encode_images(encoder: DinoEncoder, images: np.ndarray) -> np.ndarray:
@@ -84,7 +86,7 @@ def cache_tokens(
             ids = np.arange(start, min(start + batch, total))
             tokens[ids] = encode_images(encoder, frames.gather(ids))
             bar.update(len(ids))
-            if (start // batch) % 50 == 49 or ids[-1] == total - 1:
+            if (start - done) // batch % FLUSH_EVERY == FLUSH_EVERY - 1 or ids[-1] == total - 1:
                 tokens.flush()
                 record.write_text(json.dumps({**key, "done": int(ids[-1]) + 1}) + "\n")
     return np.load(folder / TOKENS, mmap_mode="r")
