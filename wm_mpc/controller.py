@@ -235,6 +235,7 @@ class Controller:
             plan_s=planned - encoded,
             deadline_missed=planned > deadline,
             distance=float(numbers[-1]),
+            latent=latent,
         )
         if not np.isfinite(numbers).all():
             return self._play_on(timed, now, "planner: a plan that is not finite")
@@ -316,9 +317,14 @@ class Controller:
         if engine is None:
             return
         self._running.hand_over(self.engine, engine)
-        self.engine = engine
-        self._reserve = 0.0
-        # Latents of two models have nothing in common.
+        before, self.engine = self.engine, engine
+        if not before.same_shape(engine.model):
+            self._reserve = 0.0
+        if engine.sees_like(before):
+            # Encoding the goal anew would cost the next tick for nothing.
+            engine.objective.channel_weights.copy_(before.objective.channel_weights)
+            return
+        # Latents of models that see differently have nothing in common.
         self._goal_latent, self._seen = None, None
 
     def _forget(self) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from wm_mpc.bounds import bounded, check_bounds
 from wm_mpc.budget import Budget, CemReference, Clock, monotonic
 from wm_mpc.objective import GoalObjective, ObjectiveConfig
+from wm_mpc.perception import perception_hash
 from wm_mpc.planners import Planner, make_planner
 from wm_mpc.world_model import WorldModel
 
@@ -64,6 +65,7 @@ class Engine:
 
     Attributes:
         generation: counts the models a process loaded, from 1; 0 until the owner numbers it.
+        perception: hash of what lies between picture and latent; empty: unknown.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Engine:
         self.reference = reference
         self.config = config
         self.generation = 0
+        self.perception = ""
         self.budget = Budget(
             config.budget_fraction, reference.seconds, config.period_s, config.margin_s
         )
@@ -93,6 +96,7 @@ class Engine:
         planner_config: Any = None,
         reference: CemReference | None = None,
         clock: Clock = monotonic,
+        warm_encoder: bool = True,
     ) -> Engine:
         """Build, calibrate and warm up; takes seconds, more with ``compile``.
 
@@ -103,6 +107,7 @@ class Engine:
             planner_config: configuration of the planner; default: the planner's own.
             reference: reference of a model of the same shape on this device; None: measure it.
             clock: monotonic clock.
+            warm_encoder: False where the encoder is one that already runs.
 
         Raises:
             ValueError: unknown planner, or a control rate the model was not trained for.
@@ -127,7 +132,9 @@ class Engine:
             reference = CemReference.calibrate(model, cost, clock, config.compile)
         engine = cls(model, planner, cost, reference, config)
         planner.warm_up()
-        engine._warm_up_encoder()
+        if warm_encoder:
+            engine._warm_up_encoder()
+        engine.perception = perception_hash(model)
         return engine
 
     @property
@@ -160,6 +167,10 @@ class Engine:
         counts = (self.objective.channel_weights > 0).to(latent.dtype)
         squares = (latent - goal).square().reshape(-1, len(counts)).mean(0)
         return ((squares * counts).sum() / counts.sum()).sqrt()
+
+    def sees_like(self, other: Engine) -> bool:
+        """Whether latents of both mean the same; False where that is unknown."""
+        return bool(self.perception) and self.perception == other.perception
 
     def same_shape(self, model: WorldModel) -> bool:
         """Whether ``model`` costs what this engine's costs, so that its CEM reference holds."""

@@ -178,7 +178,7 @@ class UpdateGuard:
     def _comparable(self, running: Engine | None, engine: Engine) -> bool:
         if running is None or not self.config.guard_ratio:
             return False
-        return bool(engine.perception) and engine.perception == running.perception
+        return engine.sees_like(running)
 
     def _complete(self, moment: _Moment) -> ModelStep | None:
         """Append a tick; the model step that ends with it, when there is one."""

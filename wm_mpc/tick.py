@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
+from torch import Tensor
 
 from wm_mpc.engine import Engine
 from wm_mpc.inputs import Goal
@@ -41,6 +42,7 @@ class TickResult:
         image_age_s: [s] age of the observation at the start of the tick, inf without one.
         plan_age_s: [s] since a plan was last improved, inf before the first.
         distance: latent distance to the goal, nan when not computed.
+        latent: what was seen, ``L``, or None when nothing new was.
         engine: engine the tick ran with.
         goal: goal it pursued.
     """
@@ -56,6 +58,7 @@ class TickResult:
     image_age_s: float = math.inf
     plan_age_s: float = math.inf
     distance: float = math.nan
+    latent: Tensor | None = None
     engine: Engine | None = None
     goal: Goal | None = None
 

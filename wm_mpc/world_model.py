@@ -452,6 +452,22 @@ def load_encoder(path: Path, about: dict[str, Any]) -> DinoEncoder:
     )
 
 
+def names_encoder(path: Path, encoder: DinoEncoder | None) -> bool:
+    """Whether a model folder names exactly this encoder, so that it need not be loaded again.
+
+    Raises:
+        CheckpointError: ``path`` is no model folder.
+    """
+    about = read_record(path)["encoder"]
+    source = str(about.get("source", ""))
+    if encoder is None or not source or about.get("image_size") != encoder.image_size:
+        return False
+    if source == encoder.source:
+        return not Path(path / source).is_dir()
+    folder, own = path / source, Path(encoder.source)
+    return folder.is_dir() and own.is_dir() and folder.resolve() == own.resolve()
+
+
 def encoder_reference(model: WorldModel, folder: Path) -> str:
     """Where a model saved in ``folder`` finds its encoder: a relative path, or a hub id."""
     source = model.encoder.source if model.encoder is not None else ""
@@ -460,4 +476,11 @@ def encoder_reference(model: WorldModel, folder: Path) -> str:
     return os.path.relpath(Path(source).resolve(), folder.resolve())
 
 
-__all__ = ["WorldModel", "WorldModelConfig", "encoder_reference", "load_encoder", "read_record"]
+__all__ = [
+    "WorldModel",
+    "WorldModelConfig",
+    "encoder_reference",
+    "load_encoder",
+    "names_encoder",
+    "read_record",
+]

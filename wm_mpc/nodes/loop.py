@@ -18,6 +18,7 @@ from wm_mpc.budget import Clock, monotonic
 from wm_mpc.controller import Controller
 from wm_mpc.data.decoding import MessageError, compressed_to_rgb, image_to_rgb
 from wm_mpc.errors import one_line
+from wm_mpc.guard import UpdateGuard
 from wm_mpc.nodes.mailbox import Mailbox
 from wm_mpc.pacing import ImagePacer
 from wm_mpc.safety import CommandFilter, Motion, SafeCommand
@@ -45,6 +46,7 @@ class ControlLoop:
         on_error: told what is wrong with an input, one line.
         clock: monotonic clock.
         pause: sleeps for a number of seconds of that clock.
+        guard: watches new models and takes bad ones back; None: nobody does.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class ControlLoop:
         on_error: Callable[[str, str], None],
         clock: Clock = monotonic,
         pause: Callable[[float], object] = time.sleep,
+        guard: UpdateGuard | None = None,
     ) -> None:
         self.controller = controller
         self.filter = command_filter
@@ -67,6 +70,7 @@ class ControlLoop:
         self.node_clock = node_clock
         self.max_offset_s = max_offset_s
         self.on_error = on_error
+        self.guard = guard
         self.clock = clock
         self.pause = pause
         self.pacer = ImagePacer(command_filter.period)
@@ -108,12 +112,23 @@ class ControlLoop:
         """One tick."""
         started = self.clock()
         self._look()
-        result = self.controller.tick(self.node_clock())
+        now = self.node_clock()
+        result = self.controller.tick(now)
         safe = self.filter.step(
             result.command, result.image_age_s, result.plan_age_s, result.reason
         )
         result = _explain(result, safe)
-        self.publish(result, safe, self._to_send(result.state, safe), started)
+        send = self._to_send(result.state, safe)
+        self.publish(result, safe, send, started)
+        if self.guard is not None:
+            self._watch(result, safe.values if send else None, now)
+
+    def _watch(self, result: TickResult, command: np.ndarray | None, now: float) -> None:
+        """Judge the running model by what happened; after the command, when there is time."""
+        verdict = self.guard.observe(result, command, now)
+        if verdict is not None:
+            self.controller.swap_model(verdict.engine)
+            self.on_error("model", verdict.reason)
 
     def _look(self) -> None:
         """Take the newest image, decode it and hand it to the controller."""

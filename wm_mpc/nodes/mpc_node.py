@@ -23,6 +23,7 @@ from wm_mpc.controller import Controller, ControllerConfig
 from wm_mpc.data.decoding import image_to_rgb, joint_state_to_array, stamp_seconds
 from wm_mpc.engine import Engine, EngineConfig
 from wm_mpc.errors import UserError, one_line
+from wm_mpc.guard import GuardConfig, UpdateGuard
 from wm_mpc.inputs import Goal
 from wm_mpc.nodes import qos
 from wm_mpc.nodes.background import Bell, in_background
@@ -40,7 +41,7 @@ from wm_mpc.planners import planner_config
 from wm_mpc.safety import CommandFilter, SafetyLimits
 from wm_mpc.srv import LoadModel, SetGoal
 from wm_mpc.tick import State
-from wm_mpc.world_model import WorldModel
+from wm_mpc.world_model import WorldModel, names_encoder
 
 
 class MpcNode(LifecycleNode):
@@ -53,6 +54,7 @@ class MpcNode(LifecycleNode):
         self.engine_config = reader.read(EngineConfig())
         self.controller_config = reader.read(ControllerConfig())
         self.limits = reader.read(SafetyLimits())
+        self.guard_config = reader.read(GuardConfig())
         self.objective = reader.read(ObjectiveConfig(), "objective.")
         options = planner_config(self.engine_config.planner)
         self.planner_options = reader.read(options, "planner_options.")
@@ -111,6 +113,7 @@ class MpcNode(LifecycleNode):
                 self.limits, interface.action_low, interface.action_high, period
             )
             self._controller = Controller(engine, self.controller_config, self.limits)
+            self._guard = UpdateGuard(self.guard_config, period)
         except Exception as error:  # a node that cannot work says why and waits for better
             return self._refuse("configure", error)
         self._prepared, self._fault = None, ""
@@ -149,6 +152,7 @@ class MpcNode(LifecycleNode):
             self.config.max_proprio_offset_s,
             self.get_parameter("use_sim_time").value,
             self._complain,
+            guard=self._guard,
         )
         answer = super().on_activate(state)
         self._loop.start()
@@ -185,13 +189,26 @@ class MpcNode(LifecycleNode):
     # ---- models --------------------------------------------------------------------------------
 
     def _build(self, path: Path) -> Engine:
-        """Load a model and prepare everything for it; takes seconds; any thread."""
-        model = WorldModel.load(path, device=self.config.device)
+        """Load a model and prepare everything for it; takes seconds; any thread.
+
+        What the running engine has already is used again: an update then costs milliseconds.
+
+        Raises:
+            UserError: it cannot be used, or predicts worse than the running model.
+        """
         running = self._controller.engine if self._controller else None
+        encoder = None
+        if running is not None and names_encoder(path, running.model.encoder):
+            encoder = running.model.encoder
+        model = WorldModel.load(path, encoder, device=self.config.device)
         reference = running.reference if running and running.same_shape(model) else None
         engine = Engine.build(
-            model, self.engine_config, self.objective, self.planner_options, reference
-        )
+            model, self.engine_config, self.objective, self.planner_options, reference,
+            warm_encoder=encoder is None,
+        )  # fmt: skip
+        reason = self._guard.refuses(engine) if running is not None else ""
+        if reason:
+            raise UserError(reason)
         self._generation += 1
         engine.generation = self._generation
         return engine

@@ -7,6 +7,7 @@ are kept; the start model is never written to.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -136,6 +137,7 @@ def run(config: Config) -> int:
     if online:
         collector = Collector(model, env, expert, config.online, work / "corrected", config.seed)
     attack = None if config.method == "online" else Attack(model, config.attack)
+    original = copy.deepcopy(model)
     base, probe = start_success(model, config), None
     if config.selection.goals:
         probe = Probe(
@@ -143,8 +145,6 @@ def run(config: Config) -> int:
             config.selection.every,
             config.selection.patience,
         )
-    first = {k: v.clone() for k, v in model.predictor.state_dict().items()}
-    parent = model.hash
     done = finetune(
         model,
         expert,
@@ -161,9 +161,9 @@ def run(config: Config) -> int:
     improved = base is None or best >= success_score(base)
     if not improved:
         print("no measured weights are as good as the start model's, which are kept")
-        model.predictor.load_state_dict(first)
+        model.predictor.load_state_dict(original.predictor.state_dict())
     facts = {
-        "task": config.task, "method": config.method, "model": config.method, "parent": parent,
+        "task": config.task, "method": config.method, "model": config.method, "parent": original.hash,
         "steps": done.step, "seconds": round(done.elapsed, 1), "improved": improved,
         "best_step": next((s for s, v in done.probes if v == best), done.step) if improved else 0,
         "start": base, "probes": done.probes,
@@ -176,7 +176,7 @@ def run(config: Config) -> int:
     )
     extra: dict[str, Any] = {"config": asdict(config), "curve": done.curve}
     if config.measure_gap:
-        models = {"base": WorldModel.load(config.start, model.encoder), config.method: model}
+        models = {"base": original, config.method: model}
         extra["gap"] = measure_gap(models, env, expert, config.gap)
         print_gap(extra["gap"])
     write_report(
@@ -217,4 +217,3 @@ def resume_key(config: Config) -> dict[str, Any]:
     names = ("method", "episodes", "held_out", "seed", "attack", "online", "selection")
     values = asdict(config)
     return {"data": str(config.data.resolve()), **{name: values[name] for name in names}}
-
