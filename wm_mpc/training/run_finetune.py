@@ -163,7 +163,8 @@ def run(config: Config) -> int:
         print("no measured weights are as good as the start model's, which are kept")
         model.predictor.load_state_dict(original.predictor.state_dict())
     facts = {
-        "task": config.task, "method": config.method, "model": config.method, "parent": original.hash,
+        "task": config.task, "method": config.method, "model": config.method,
+        "parent": original.hash,
         "steps": done.step, "seconds": round(done.elapsed, 1), "improved": improved,
         "best_step": next((s for s, v in done.probes if v == best), done.step) if improved else 0,
         "start": base, "probes": done.probes,
