@@ -160,13 +160,12 @@ def run(config: Config) -> int:
     best = max((value for _, value in done.probes), default=float("inf"))
     improved = base is None or best >= success_score(base)
     if not improved:
-        print("no measured weights are as good as the start model's, which are kept")
-        model.predictor.load_state_dict(original.predictor.state_dict())
+        print(f"the start model does better on these goals; it is still in {config.start}")
     facts = {
         "task": config.task, "method": config.method, "model": config.method,
         "parent": original.hash,
         "steps": done.step, "seconds": round(done.elapsed, 1), "improved": improved,
-        "best_step": next((s for s, v in done.probes if v == best), done.step) if improved else 0,
+        "best_step": next((s for s, v in done.probes if v == best), done.step),
         "start": base, "probes": done.probes,
         "corrected_steps": len(collector.buffer) if collector else 0,
     }  # fmt: skip
