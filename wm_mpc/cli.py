@@ -48,6 +48,11 @@ COMMANDS: dict[str, Command] = {
         "pusht --episodes 100 --seed 0 --out data/pusht",
     ),
     "train": Command("wm_mpc.training.run_train", "train a world model", "pusht --help"),
+    "validate": Command(
+        "wm_mpc.training.run_validate",
+        "rank correlation, open-loop error and success of a world model",
+        "--help",
+    ),
     "finetune": Command(
         "wm_mpc.training.run_finetune",
         "improve a world model: adversarial, online",

@@ -24,8 +24,9 @@ class TaskPreset:
         rotate: whether the object's orientation can be seen.
         robot: the robot's silhouette where it is not the object itself.
         width: predictor width.
-        turn_centre: raw position (x, y) about which the workspace may be turned by quarters without a
-            difference; None where it may not. Positions are proprio[0:2], velocities the rest.
+        turn_centre: raw position (x, y) about which the workspace may be turned by quarters
+            without a difference; None where it may not. Positions are proprio[0:2], velocities
+            the rest.
     """
 
     proprio_dim: int

@@ -1,7 +1,8 @@
 """Quarter turns of a square workspace, as affine maps of latents and actions.
 
-Seen from above, a square table with a fixed camera looks and behaves the same after a quarter turn. With landmark latents
-the turn is an exact affine map, so every recorded window stands for four without encoding a single further picture.
+Seen from above, a square table with a fixed camera looks and behaves the same after a quarter
+turn. With landmark latents the turn is an exact affine map, so every recorded window stands for
+four without encoding a single further picture.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ class QuarterTurns:
     """Random quarter turns of training windows.
 
     Args:
-        model: world model with landmark latents and plain proprioception; its normalisation is folded in.
-        proprio_points: index pairs (x, y) of raw proprioception that are positions in the picture's plane.
+        model: world model with landmark latents and plain proprioception; its normalisation is
+            folded in.
+        proprio_points: index pairs (x, y) of raw proprioception that are positions in the
+            picture's plane.
         proprio_vectors: index pairs that are velocities in that plane.
         centre: raw coordinates of the point the workspace turns about.
         action_vectors: index pairs of a raw action that are displacements in that plane.
@@ -61,7 +64,7 @@ class QuarterTurns:
             self.action_maps.append((whole.float(), offset.repeat(steps).float()))
 
     def __call__(self, latents: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn a batch, a quarter of it by each angle: ``(B, T, D), (B, U, A)`` -> the same shapes."""
+        """Turn a quarter of the batch ``(B, T, D), (B, U, A)`` by each angle; same shapes."""
         turned_latents, turned_actions = [], []
         for k, (some, moves) in enumerate(zip(latents.chunk(4), actions.chunk(4), strict=True)):
             matrix, offset = self.latent_maps[k]

@@ -1,0 +1,57 @@
+"""Distances that recorded simulator state tells, for validation and never for training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+INF = math.inf
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A true distance between two states.
+
+    Attributes:
+        name: what it is called in reports.
+        unit: ``px``, ``m`` or ``rad``.
+        columns: entries of the state; Euclidean distance over them.
+        ranges: (low, high) of the true distance; a rank correlation is reported for each.
+        angle: the single column is an angle; the distance is the shorter way round.
+        match: entries of the state in which a pair must nearly agree to be compared; none: every
+            pair counts.
+        within: how nearly, in their unit.
+    """
+
+    name: str
+    unit: str
+    columns: tuple[int, ...]
+    ranges: tuple[tuple[float, float], ...]
+    angle: bool = False
+    match: tuple[int, ...] = ()
+    within: float = 0.0
+
+    def distance(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """True distances of states ``(M, S), (M, S) -> (M,)``."""
+        difference = first[:, list(self.columns)] - second[:, list(self.columns)]
+        if self.angle:
+            turned = np.abs(difference[:, 0]) % (2 * math.pi)
+            return np.minimum(turned, 2 * math.pi - turned)
+        return np.linalg.norm(difference, axis=1)
+
+
+QUANTITIES: dict[str, tuple[Quantity, ...]] = {
+    "pusht": (
+        Quantity(
+            "block position", "px", (2, 3), ((0, INF), (0, 10), (10, INF), (10, 50), (50, INF))
+        ),
+        Quantity(
+            "block angle", "rad", (4,), ((0, INF), (0.35, INF)), True, match=(2, 3), within=15.0
+        ),
+        Quantity("agent position", "px", (0, 1), ((0, INF), (10, INF))),
+    ),
+    "wall": (Quantity("position", "px", (0, 1), ((0, INF), (0, 5), (5, 10), (10, INF))),),
+    "point_maze": (Quantity("position", "m", (0, 1), ((0, INF), (0, 0.25), (0.25, 1), (1, INF))),),
+}
