@@ -108,3 +108,39 @@ def draw_landscape(path: Path, pictures: dict[str, dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def draw_validation(path: Path, facts: dict[str, Any]) -> None:
+    """Write a PNG of a validation: latent over true distance per quantity, open-loop error.
+
+    Args:
+        path: PNG file.
+        facts: what ``validation.validate`` returned.
+    """
+    plt = _pyplot("validation")
+    if plt is None:
+        return
+    ranked = [row for row in facts["rank_correlation"] if row.get("curve", {}).get("true")]
+    count = len(ranked) + 1
+    figure, axes = plt.subplots(1, count, figsize=(3.6 * count, 3.2), layout="constrained")
+    panels = [axes] if count == 1 else list(axes)
+    for panel, row in zip(panels, ranked, strict=False):
+        curve = row["curve"]
+        panel.plot(curve["true"], curve["q50"], "o-", ms=3)
+        panel.fill_between(curve["true"], curve["q25"], curve["q75"], alpha=0.25)
+        panel.set(
+            title=f"rank correlation {row['visual']:.2f}", ylim=(0, None),
+            xlabel=f"true distance, {row['quantity']} [{row['unit']}]",
+            ylabel="visual latent distance (quartiles)",
+        )  # fmt: skip
+    loop = facts["open_loop"]
+    for kind, colour in (("visual", "C0"), ("proprio", "C1")):
+        if loop[f"{kind}_rmse"] is not None:
+            panels[-1].plot(loop["steps"], loop[f"{kind}_rmse"], "o-", color=colour, label=kind)
+            still = loop[f"still_{kind}_rmse"]
+            panels[-1].plot(loop["steps"], still, "--", color=colour, label=f"{kind}, no change")
+    panels[-1].set(xlabel="model steps ahead", ylabel="latent RMSE, open loop", ylim=(0, None))
+    panels[-1].legend(fontsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
