@@ -24,6 +24,7 @@ import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from tqdm import tqdm
 
@@ -322,7 +323,8 @@ def play(
 
 def _with_node(name: str, work: Callable[[Node], Any]) -> Any:
     """Run ``work`` with a node that a second thread spins."""
-    rclpy.init()
+    # Ctrl-C is Python's here: rclpy's own handler would end the context in the middle of a call
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = Node(name)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
