@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from wm_mpc.nodes.observer import Observer
     from wm_mpc.viz.live import LiveView
 
-_BASELINE_GOALS = 100
-
 
 def _default(name: str, kind: Callable[[str], Any], value: Any) -> Any:
     """Field whose default an environment variable may replace."""
@@ -88,6 +86,9 @@ class Config:
     timeout: float = _default("TIMEOUT", float, 0.0)
     """[s] all episodes together may take; 0: 300 s and three times what they last."""
 
+    baselines: int = 100
+    """Goals that random actions and no action try, the episodes' own first; 1 to 10000."""
+
     view: Annotated[bool, tyro.conf.FlagCreatePairsOff] = _default(
         "VIEW", lambda text: text not in ("0", "false", "no"), False
     )
@@ -100,6 +101,8 @@ class Config:
         """Check values that tyro cannot."""
         if not 1 <= self.episodes <= 1000:
             raise ValueError(f"episodes: {self.episodes}; 1 to 1000 expected")
+        if not 1 <= self.baselines <= 10_000:
+            raise ValueError(f"baselines: {self.baselines}; 1 to 10000 expected")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed: {self.seed}; 0 to {2**31 - 1} expected")
         if self.task not in TASK_IDS:
@@ -238,7 +241,7 @@ def _teller(
 def measure(config: Config, recordings: list[Recording], ros: dict[str, Any]) -> Measured:
     """Everything the report says; runs the baselines."""
     spec = make_env(EvalSettings(config.task, "none")).unwrapped.spec_task
-    steps, goals = spec.episode_steps, max(len(recordings), _BASELINE_GOALS)
+    steps, goals = spec.episode_steps, max(len(recordings), config.baselines)
     rows = [controller_row(config.task, config.seed, steps, recordings)]
     for planner in BASELINES:
         rows.append(

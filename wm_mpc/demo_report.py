@@ -82,7 +82,8 @@ def baseline_row(task: str, planner: str, seed: int, steps: int, same: int, goal
     """
     spec = EvalSettings(task, planner, goals, seed, steps=steps)
     runs = run_episodes(None, spec, None, workers=1, ray=False)
-    episodes = list(tqdm(runs, desc=f"{planner:>6}", total=goals, unit="ep", leave=False))
+    bar = tqdm(runs, desc=f"{planner:>6}", total=goals, unit="ep", leave=False, mininterval=1)
+    episodes = list(bar)
     row = _row(spec, episodes, None)
     row["same_goals"] = _summary(episodes[:same])
     return row
@@ -191,7 +192,7 @@ def _why_over(tick: Tick, usual: float) -> str:
     if tick.plan_ms <= tick.budget_ms:
         return f"the node was configured with a larger budget: {tick.budget_ms:.2f} ms"
     if not tick.iterations:
-        return "not even one iteration fitted into the budget"
+        return "not even one iteration ended within the budget"
     each = tick.plan_ms / tick.iterations
     if each > _SLOW * usual:
         return (

@@ -70,21 +70,26 @@ def _tiles(facts: dict[str, Any], unit: str) -> str:
     wall = budget["cem_ratio_wall"]
     transitions = row["cem_ratio_transitions"]
     tiles = [
-        (_rate(row["success_rate"], row["success_ci95"]), "success, 95 % interval"),
+        _rate_tile("success", row["success_rate"], row["success_ci95"]),
         (f"{row['final_error']['median']:.3g} {unit}", "median final error"),
-        (f"{row['tick_ms']['p50']:.0f} / {row['tick_ms']['p99']:.0f} ms", "tick, p50 / p99"),
+        (f"{row['tick_ms']['p50']:.0f} ms", f"median tick; p99 {row['tick_ms']['p99']:.0f} ms"),
         (f"{100 * wall['p50']:.1f} %", "of the CEM reference's time, median"),
         (f"{100 * transitions:.1f} %", "of its model transitions"),
         (str(row["deadline_misses"]), f"deadline misses in {row['tick_ms']['n']} ticks"),
     ]
     if "block_success_rate" in row:
-        block = _rate(row["block_success_rate"], row["block_success_ci95"])
-        tiles.insert(1, (block, "success of the block alone"))
+        block = _rate_tile("block alone", row["block_success_rate"], row["block_success_ci95"])
+        tiles.insert(1, block)
     cells = (
         f'<div class="tile"><b>{escape(value)}</b><span class="soft">{escape(label)}</span></div>'
         for value, label in tiles
     )
     return f'<div class="tiles">{"".join(cells)}</div>'
+
+
+def _rate_tile(name: str, rate: float, interval: Sequence[float]) -> tuple[str, str]:
+    low, high = (100 * bound for bound in interval)
+    return f"{100 * rate:.0f} %", f"{name}; 95 % interval {low:.0f} to {high:.0f} %"
 
 
 def _films(films: Sequence[Film], period: float) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,9 +48,10 @@ class Tick:
         return cls(stamp, **{name: getattr(message, name) for name in names})
 
     @property
-    def begun(self) -> float:
-        """[s] node clock, when the tick began."""
-        return self.stamp - (self.tick_ms / 1e3 if math.isfinite(self.tick_ms) else 0.0)
+    def picture_stamp(self) -> float:
+        """[s] node clock, about when the picture was taken that the tick looked at."""
+        spent = (self.tick_ms, self.image_age_ms)
+        return self.stamp - sum(value for value in spent if math.isfinite(value)) / 1e3
 
     @property
     def planned(self) -> bool:
@@ -118,19 +119,32 @@ class Recording:
 
     def tick_at(self, index: int) -> Tick | None:
         """Tick that thought about moment ``index``; None when there was none."""
-        return self._within(index, [tick.begun for tick in self.ticks], self.ticks)
+        return self._ticks_by_moment.get(index)
 
     def plan_at(self, index: int) -> Plan | None:
         """Plan that came of moment ``index``; None when there was none."""
-        return self._within(index, [plan.stamp for plan in self.plans], self.plans)
+        tick = self.tick_at(index)
+        return None if tick is None else self._plans_by_stamp.get(tick.stamp)
 
-    def _within(self, index: int, times: list[float], entries: tuple[Any, ...]) -> Any:
-        """Last entry between the stamps of moment ``index`` and of the one after it."""
-        begin = self.moments[index].stamp
-        after = self.moments[index + 1 :]
-        end = after[0].stamp if after else math.inf
-        place = bisect_right(times, end if math.isinf(end) else np.nextafter(end, begin)) - 1
-        return entries[place] if place >= 0 and times[place] >= begin else None
+    @cached_property
+    def _ticks_by_moment(self) -> dict[int, Tick]:
+        """Each tick belongs to the moment nearest to its picture, if that is near."""
+        stamps = np.array([moment.stamp for moment in self.moments])
+        if len(stamps) < 2:
+            return {}
+        reach = 0.5 * float(np.median(np.diff(stamps)))
+        found = {}
+        for tick in self.ticks:
+            distances = np.abs(stamps - tick.picture_stamp)
+            nearest = int(distances.argmin())
+            if distances[nearest] < reach:
+                found[nearest] = tick
+        return found
+
+    @cached_property
+    def _plans_by_stamp(self) -> dict[float, Plan]:
+        """The controller stamps plan and status of a tick alike."""
+        return {plan.stamp: plan for plan in self.plans}
 
     def thinking(self) -> list[tuple[int, Tick]]:
         """Planning ticks of the episode's steps, each with the step it looked at."""

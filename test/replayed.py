@@ -18,7 +18,7 @@ def tick(stamp: float, **changes: object) -> Tick:
         "tick_ms": 20.0, "encode_ms": 5.0, "plan_ms": 12.0, "budget_ms": 14.0,
         "cem_reference_ms": 200.0, "cem_ratio_wall": 0.06, "cem_ratio_transitions": 0.05,
         "iterations": 10, "transitions": 2250, "transitions_reference": 45_000,
-        "image_age_ms": 2.0, "latent_distance": 1.0, "deadline_missed": False,
+        "image_age_ms": 5.0, "latent_distance": 1.0, "deadline_missed": False,
     }  # fmt: skip
     return Tick(stamp, **{**fields, **changes})
 
@@ -27,7 +27,7 @@ def replay(seed: int, steps: int = 25, size: int = 48) -> Recording:
     """One Push-T episode; with 25 steps it reaches its goal, with fewer it does not."""
     task = make_task("pusht", image_size=size)
     observation, info = task.reset(seed=seed)
-    actions, begin = task.goal_actions, 1000.0 * seed
+    actions, begin = task.goal_actions, 1000.0 * (seed % 1000)
     moments, ticks, plans = [], [], []
     for step in range(steps + 1):
         if step:
@@ -40,11 +40,11 @@ def replay(seed: int, steps: int = 25, size: int = 48) -> Recording:
                 observation["image"],
             )
         )  # fmt: skip
-        if step < min(steps, len(actions)):
-            ticks.append(tick(stamp + 0.025))
-            plans.append(Plan(stamp + 0.024, np.asarray(actions[step:])))
         if info["success"] and step:
             break
+        if step < min(steps, len(actions)):
+            ticks.append(tick(stamp + 0.025))
+            plans.append(Plan(stamp + 0.025, np.asarray(actions[step:])))
     return Recording(
         seed, task.goal_state, task.render_state(task.goal_state), tuple(moments), tuple(ticks),
         tuple(plans),
