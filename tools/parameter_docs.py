@@ -12,9 +12,12 @@ from sim_bridge.config import SimBridgeConfig
 from wm_mpc.bounds import field_docs, field_range
 from wm_mpc.controller import ControllerConfig
 from wm_mpc.engine import EngineConfig
+from wm_mpc.guard import GuardConfig
 from wm_mpc.nodes.mpc_config import MpcNodeConfig
+from wm_mpc.nodes.trainer_config import TrainerConfig
 from wm_mpc.objective import ObjectiveConfig
 from wm_mpc.safety import SafetyLimits
+from wm_mpc.training.live import LiveConfig
 
 INTRODUCTION = """# Node parameters
 
@@ -51,10 +54,13 @@ def page() -> str:
         ("Planner and budget", EngineConfig(), ""),
         ("Loop", ControllerConfig(), ""),
         ("Safety", SafetyLimits(), ""),
+        ("Updates of the model", GuardConfig(), ""),
         ("Goal cost", ObjectiveConfig(), "objective."),
     ):
         parts += [f"### {title}\n", table(defaults, prefix)]
     parts += ["## sim_bridge\n", table(SimBridgeConfig())]
+    parts += ["## trainer_node\n", "### Collecting\n", table(TrainerConfig())]
+    parts += ["### Rounds of training\n", table(LiveConfig())]
     return "\n".join(parts)
 
 

@@ -113,6 +113,8 @@ def _common(config: str) -> tuple[Argument, ...]:
         Argument("dry_run", "", "true: plan and report, publish no command.", ("", *_BOOL)),
         Argument("use_sim_time", "false", "Take time from /clock.", _BOOL),
         Argument("online_finetune", "false", "Also start trainer_node.", _BOOL),
+        Argument("live", "", "Working folder of trainer_node; empty: the parameter file's."),
+        Argument("replay", "", "Store that trainer_node mixes in; empty: the parameter file's."),
         Argument("record", "false", "Also start recorder_node.", _BOOL),
         Argument("bag", "", "Folder of the recorded bag; empty: named by task and time of day."),
         Argument("log_level", "info", "Log level of all nodes.", _LOG_LEVELS),
@@ -163,7 +165,8 @@ _MPC = {
 
 
 def _extras(parameters: Mapping[str, str], topics: Mapping[str, str]) -> tuple[NodeSpec, ...]:
-    trainer = {**_SHARED, **parameters, "model": "model", "device": "device"}
+    own = ("model", "device", "replay")
+    trainer = {**_SHARED, **parameters, **{name: name for name in own}, "out": "live"}
     recorder = {"use_sim_time": "use_sim_time", **parameters, "out": "bag"}
     return (
         NodeSpec("trainer_node", "trainer_node", trainer, topics, False, "online_finetune"),

@@ -93,6 +93,8 @@ def test_without_one_kind_batches_are_of_the_other() -> None:
     generator = torch.Generator().manual_seed(0)
     only_expert = Replay(expert(), torch.arange(5), LatentBuffer(), (7, 3), 8)
     assert bool((only_expert(generator)[0][:, 0] == 100).all())
+    too_short = Replay(expert(), torch.arange(5), filled(1, 1), (7, 3), 8, length=2)
+    assert bool((too_short(generator)[0][:, 0] == 100).all())
     only_corrected = Replay(None, None, filled(4), (7, 3), 8)
     assert bool((only_corrected(generator)[0][:, 0] == 0).all())
     part = only_corrected(generator, slice(0, None, 2))

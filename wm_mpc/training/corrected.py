@@ -53,7 +53,7 @@ def trajectory_chains(model: WorldModel, trajectory: Trajectory) -> list[tuple[T
     if not runs:
         return []
     own = np.asarray(trajectory.proprio[trajectory.image_steps], np.float32)
-    latents = encode_pictures(model, np.asarray(trajectory.images), own)
+    latents = encode_pictures(model, np.array(trajectory.images), own)
     actions = torch.from_numpy(np.array(trajectory.actions, np.float32))
     found = []
     for run in runs:
@@ -100,6 +100,11 @@ class LatentBuffer:
             self._steps -= len(self._chains.popleft()[1])
         self._flat = None
 
+    @property
+    def longest(self) -> int:
+        """Model steps of the longest chain; 0 without any."""
+        return max((len(actions) for _, actions in self._chains), default=0)
+
     def starts(self, length: int) -> Tensor:
         """Rows from which ``length`` model steps follow within one chain."""
         return torch.where(self._rows()[2] >= length)[0]
@@ -137,7 +142,8 @@ class Replay:
     Args:
         expert: expert windows, or None.
         ids: those of them to draw from.
-        corrected: corrected windows, or None; while it is empty, batches are expert only.
+        corrected: corrected windows, or None; while no chain is long enough, batches are expert
+            only.
         ratio: parts expert, parts corrected: ``(7, 3)``.
         batch: windows per batch.
 
@@ -159,10 +165,10 @@ class Replay:
 
     def shares(self) -> tuple[int, int]:
         """Windows of a batch that are expert and corrected."""
-        if not self.corrected:
-            return self.batch, 0
         if self.expert is None:
             return 0, self.batch
+        if self.corrected is None or self.corrected.longest < self.length:
+            return self.batch, 0
         corrected = round(self.batch * self.ratio[1] / sum(self.ratio))
         return self.batch - corrected, corrected
 

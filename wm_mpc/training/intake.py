@@ -114,11 +114,12 @@ class Assembler:
             yield self._made(episode)
 
     def _made(self, episode: AlignedEpisode) -> Trajectory:
-        steps = len(episode.stamps)
-        empty = np.zeros((steps, 0), np.float32)
+        empty = np.zeros((len(episode.stamps), 0), np.float32)
+        # A picture per model step is what training reads; the others would only fill the disk.
+        shown = [i for i, s in enumerate(episode.image_steps) if s % self.model.frameskip == 0]
         return Trajectory(
-            images=np.stack(episode.images),
-            image_steps=np.asarray(episode.image_steps, np.int64),
+            images=np.stack([episode.images[i] for i in shown]),
+            image_steps=np.array([episode.image_steps[i] for i in shown], np.int64),
             actions=np.stack(episode.actions).astype(np.float32),
             proprio=np.stack(episode.proprio).astype(np.float32) if episode.proprio else empty,
             stamps=np.asarray(episode.stamps, np.int64) / 1e9,

@@ -37,7 +37,7 @@ from wm_mpc.training.expert import Expert, load_expert
 from wm_mpc.training.finetune import FinetuneLoss
 from wm_mpc.training.gap import errors_per_step
 from wm_mpc.training.loop import Schedule, fit
-from wm_mpc.world_model import WorldModel, encoder_reference
+from wm_mpc.world_model import WorldModel, encoder_reference, read_record
 
 TRAJECTORIES, MODELS, STATE, WORK = "trajectories", "models", "state.json", "work"
 
@@ -241,12 +241,18 @@ class LiveTrainer:
         return outcome
 
     def take_back(self, digest: str, reason: str) -> bool:
-        """Forget the newest generation, which was refused; returns whether it was that one."""
-        if not self.state.good or self.model.hash != digest:
+        """Forget a generation that its user refused, and all that came from it.
+
+        Returns:
+            Whether the weights to continue from changed.
+        """
+        generation = self.state.good
+        while generation and self._record(generation)["sha256"] != digest:
+            generation = self._record(generation)["parent"]
+        if not generation:
             return False
-        parent = self._record(self.state.good)["parent_generation"]
         self.state.refused.append(f"model {digest}: {reason}")
-        self.state.good = parent
+        self.state.good = self._record(generation)["parent"]
         self.state.save(self.out)
         self._return_to_good()
         return True
@@ -317,8 +323,10 @@ class LiveTrainer:
         return self.out / MODELS / f"{generation:05d}"
 
     def _record(self, generation: int) -> dict[str, Any]:
-        file = self._folder(generation) / "world_model.json"
-        return json.loads(file.read_text())["extra"]["live"]
+        """Hash and parent generation of a generation."""
+        record = read_record(self._folder(generation))
+        digest = next(iter(record["sha256"].values()))[:12]
+        return {"sha256": digest, "parent": record["extra"]["live"]["parent_generation"]}
 
     def _return_to_good(self) -> None:
         """Weights of the last good generation, or of the start model."""

@@ -78,6 +78,9 @@ def serve(job: Job, words: queue.Queue[dict[str, Any]]) -> None:
             continue
         tell("training", trajectories=trainer.state.round or trainer.seen + trainer.look())
         outcome = trainer.round()
+        if _hear(trainer, words):
+            # What this candidate was made from has been refused meanwhile.
+            continue
         errors = {"before": outcome.before, "after": outcome.after}
         if outcome.path is None:
             tell("refused", reason=outcome.reason, **errors)
@@ -85,11 +88,15 @@ def serve(job: Job, words: queue.Queue[dict[str, Any]]) -> None:
             tell("offer", hash=outcome.hash, path=str(outcome.path), **errors)
 
 
-def _hear(trainer: LiveTrainer, words: queue.Queue[dict[str, Any]]) -> None:
+def _hear(trainer: LiveTrainer, words: queue.Queue[dict[str, Any]]) -> bool:
+    """Take back what was refused; returns whether anything was."""
+    taken = False
     while not words.empty():
         word = words.get()
         if trainer.take_back(word["refused"], word["reason"]):
             tell("taken_back", hash=word["refused"], now=trainer.model.hash)
+            taken = True
+    return taken
 
 
 def main() -> int:

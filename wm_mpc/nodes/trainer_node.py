@@ -1,0 +1,234 @@
+"""``trainer_node``: learns from what really happened while the controller runs.
+
+What happened comes as ``corrected_trajectory`` messages (a simulator's answer to the plan, which
+this node asks for) or is pieced together from camera, joints and commands. It goes to a store on
+disk first. A process of its own, of low priority, trains on it; what passes its validation is
+offered to ``mpc_node`` through ``load_model``, which checks it again and may take it back.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.task import Future
+from sensor_msgs.msg import CompressedImage, Image, JointState
+
+from wm_mpc.data.decoding import joint_state_to_array, message_to_trajectory, stamp_seconds
+from wm_mpc.data.trajectory import Trajectory
+from wm_mpc.errors import UserError, one_line
+from wm_mpc.msg import Plan as PlanMessage
+from wm_mpc.msg import PlannerStatus
+from wm_mpc.msg import Trajectory as TrajectoryMessage
+from wm_mpc.nodes import qos
+from wm_mpc.nodes.loop import decode
+from wm_mpc.nodes.messages import CommandFormat
+from wm_mpc.nodes.offers import Offer
+from wm_mpc.nodes.parameters import ParameterReader
+from wm_mpc.nodes.spin import run_node
+from wm_mpc.nodes.telemetry import Complaints
+from wm_mpc.nodes.trainer_config import TrainerConfig
+from wm_mpc.srv import LoadModel, Rollout
+from wm_mpc.training.intake import Assembler, Keeper
+from wm_mpc.training.live import TRAJECTORIES, LiveConfig
+from wm_mpc.training.live_process import LiveProcess
+from wm_mpc.training.live_worker import Job
+from wm_mpc.world_model import WorldModelConfig, read_record
+
+POLL_S = 0.2
+
+
+class TrainerNode(Node):
+    """See the module."""
+
+    def __init__(self) -> None:
+        super().__init__("trainer_node", automatically_declare_parameters_from_overrides=True)
+        reader = ParameterReader(self)
+        self.config = config = reader.read(TrainerConfig())
+        self.live = reader.read(LiveConfig())
+        reader.reject_unknown()
+        self.interface = WorldModelConfig(**read_record(config.model_path)["config"])
+        out = config.out_path.resolve()
+        self._keeper = Keeper(out / TRAJECTORIES, self.interface)
+        job = Job(
+            str(config.model_path.resolve()), str(out), asdict(self.live), config.seed,
+            config.device, config.nice, config.threads,
+        )  # fmt: skip
+        self._process = LiveProcess(job, out / "training.log")
+        self._complain = Complaints(self.get_logger().error)
+        self._facts = {"state": "starting", "refused": 0, "accepted": 0, "rejected": 0}
+        self._plan: PlanMessage | None = None
+        self._asked: Future | None = None
+        self._load = self.create_client(LoadModel, "load_model")
+        self._rollout = self.create_client(Rollout, "rollout")
+        self._offer = Offer(self._load, self._process.send, self._told)
+        self._listen()
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.EVENT)
+
+    def _listen(self) -> None:
+        listen, config = self.create_subscription, self.config
+        listen(TrajectoryMessage, "corrected_trajectory", self._on_trajectory, qos.EVENT)
+        listen(PlannerStatus, "status", self._on_status, qos.EVENT)
+        if config.source != "robot":
+            listen(PlanMessage, "plan", self._on_plan, qos.EVENT)
+        if config.source == "rollout":
+            return
+        model = self.interface
+        self._assembler = Assembler(model, config.max_steps)
+        self._format = CommandFormat(
+            config.command_type, config.command_names, model.action_dim, model.control_period
+        )
+        listen(Image, "image", self._on_image, qos.IMAGE)
+        listen(CompressedImage, "image/compressed", self._on_image, qos.IMAGE)
+        if model.proprio_dim:
+            listen(JointState, "proprio", self._on_proprio, qos.PROPRIO)
+        listen(self._format.type, "command", self._on_command, qos.COMMAND)
+        listen(Image, "goal_image", self._on_goal, qos.LATCHED)
+
+    # ---- life --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start training, and look after it."""
+        self._process.start()
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(POLL_S, self._on_poll, clock=steady)
+        self.create_timer(1.0, self._on_second, clock=steady)
+        if self.config.source != "robot":
+            self.create_timer(self.config.rollout_period_s, self._ask, clock=steady)
+        self.get_logger().info(
+            f"learning from {self.config.model_path}, {self._keeper.count} trajectories kept in "
+            f"{self._keeper.folder}"
+        )
+
+    def stop(self) -> None:
+        """End the training process; its unfinished round is taken up by the next one."""
+        self._process.stop()
+
+    # ---- what happened -----------------------------------------------------------------------
+
+    def _on_trajectory(self, message: TrajectoryMessage) -> None:
+        self._guarded("corrected_trajectory", lambda: [message_to_trajectory(message)])
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        stamp = stamp_seconds(message.header.stamp)
+        self._guarded("image", lambda: self._assembler.push("image", stamp, decode(message)))
+
+    def _on_proprio(self, message: JointState) -> None:
+        stamp, dim = stamp_seconds(message.header.stamp), self.interface.proprio_dim
+
+        def read() -> Iterable[Trajectory]:
+            values = joint_state_to_array(message, self.config.joint_names, dim)
+            return self._assembler.push("proprio", stamp, values)
+
+        self._guarded("proprio", read)
+
+    def _on_command(self, message: Any) -> None:
+        # Commands carry no common stamp: they count from when they are heard.
+        now = self.get_clock().now().nanoseconds * 1e-9
+        self._guarded(
+            "command", lambda: self._assembler.push("command", now, self._format.read(message))
+        )
+
+    def _on_goal(self, message: Image) -> None:
+        # With a new goal a simulator also moves the world, which no action did.
+        self._assembler.cut(stamp_seconds(message.header.stamp), "new goal")
+
+    def _guarded(self, source: str, read: Callable[[], Iterable[Trajectory]]) -> None:
+        """Keep what can be read; say what cannot."""
+        try:
+            for trajectory in read():
+                self._keeper.keep(trajectory)
+        except (UserError, ValueError) as error:
+            self._complain(source, f"{source}: {one_line(error)}")
+
+    # ---- the simulator's answers -------------------------------------------------------------
+
+    def _on_plan(self, message: PlanMessage) -> None:
+        self._plan = message
+
+    def _ask(self) -> None:
+        """Ask what the present plan would really do; the answer comes as a trajectory."""
+        plan, self._plan = self._plan, None
+        if plan is None or not self._rollout.service_is_ready():
+            return
+        if self._asked is not None and not self._asked.done():
+            return
+        request = Rollout.Request(
+            actions=[float(value) for value in plan.actions],
+            action_dim=plan.action_dim,
+            frame_stride=self.interface.frameskip,
+        )
+        self._asked = self._rollout.call_async(request)
+        self._asked.add_done_callback(self._answered)
+
+    def _answered(self, future: Future) -> None:
+        answer = future.result()
+        if answer is not None and not answer.success:
+            self._complain("rollout", f"rollout: {answer.message}")
+
+    # ---- training ----------------------------------------------------------------------------
+
+    def _on_status(self, message: PlannerStatus) -> None:
+        self._offer.seen(message.model_hash, message.ticks)
+
+    def _on_poll(self) -> None:
+        for event in self._process.events():
+            self._hear(event)
+        self._offer.advance()
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        kind = event.pop("event")
+        if kind == "offer":
+            self._offer.make(event["hash"], event["path"])
+        elif kind == "ready" and event["path"]:
+            # After a restart the last good generation may be news to the controller.
+            self._offer.make(event["hash"], event["path"])
+        elif kind == "refused":
+            self._facts["refused"] += 1
+        elif kind == "ended":
+            self.get_logger().warning(f"the training process ended with code {event['code']}")
+        elif kind == "failed":
+            self.get_logger().error(f"training: {event['reason']}")
+        self._facts["state"] = kind
+        words = ", ".join(f"{name} {_short(value)}" for name, value in event.items())
+        self.get_logger().info(f"training: {kind}: {words}")
+
+    def _told(self, what: str, reason: str) -> None:
+        """What became of an offer: ``accepted`` or ``rejected``."""
+        self._facts[what] += 1
+        log = self.get_logger()
+        (log.info if what == "accepted" else log.warning)(f"model {what}: {reason}")
+
+    def _on_second(self) -> None:
+        level = DiagnosticStatus.OK
+        if self._facts["state"] in ("ended", "failed"):
+            level = DiagnosticStatus.ERROR
+        entry = DiagnosticStatus(
+            level=level, name=f"{self.get_name()}: training", message=str(self._facts["state"])
+        )
+        values = self._facts | {"trajectories": self._keeper.count, "pid": self._process.pid}
+        entry.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+        array = DiagnosticArray(status=[entry])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+
+def _short(value: Any) -> str:
+    """Errors with four digits, everything else as it is."""
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{key} {_short(entry)}" for key, entry in value.items()) + ")"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node; exit code 0 after SIGINT or SIGTERM, 2 for unusable parameters."""
+    return run_node(TrainerNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
