@@ -176,8 +176,8 @@ def at_budget(spec: EvalSettings, fraction: float) -> EvalSettings:
     """Fit a planner to a share of CEM's time: what it does at most; the deadline does the rest.
 
     Sampling planners shrink samples and iterations alike, since a few iterations of many samples
-    would not converge and one iteration alone might not fit. Gradient planners get enough
-    iterations to fill the time. The user's own options win.
+    would not converge and one iteration alone might not fit. Gradient planners get more
+    iterations where there is time for them. The user's own options win.
     """
     if spec.planner not in PLANNERS:
         return spec
@@ -191,7 +191,7 @@ def at_budget(spec: EvalSettings, fraction: float) -> EvalSettings:
         if hasattr(default, "elites"):
             sizes["elites"] = max(2, samples // 10)
     else:
-        sizes = {"iterations": max(10, round(600 * fraction))}
+        sizes = {"iterations": max(default.iterations, round(600 * fraction))}
     fitted = tuple(f"{name}={value}" for name, value in sizes.items())
     return replace(spec, budget_fraction=fraction, options=fitted + spec.options)
 

@@ -33,7 +33,7 @@ def small(name: str, **overrides: object) -> object:
     sizes = {"samples": 40, "elites": 6, "iterations": 8} if "samples" in fields else {}
     sizes = {key: value for key, value in sizes.items() if key in fields}
     if name == "gd":  # plain descent needs a step below the curvature of these dynamics
-        sizes["learning_rate"] = 0.2
+        sizes["learning_rate"] = 0.1
     return planner_config(name, **(sizes | overrides))
 
 

@@ -29,7 +29,7 @@ class PlannerEntry:
 PLANNERS: dict[str, PlannerEntry] = {
     "cem": PlannerEntry(CemPlanner, CemConfig()),
     "mppi": PlannerEntry(MppiPlanner, MppiConfig()),
-    "gd": PlannerEntry(GradientPlanner, GradientConfig(optimizer="sgd", learning_rate=1.0)),
+    "gd": PlannerEntry(GradientPlanner, GradientConfig("sgd", learning_rate=1.0, iterations=60)),
     "adam": PlannerEntry(GradientPlanner, GradientConfig()),
     "grasp": PlannerEntry(GraspPlanner, GraspConfig()),
     "latco": PlannerEntry(LatcoPlanner, LatcoConfig()),
