@@ -15,6 +15,7 @@ from training_data import equal_states, linear_windows
 from wm_mpc.errors import UserError
 from wm_mpc.training import loop
 from wm_mpc.training.dynamics import DynamicsConfig, open_loop_error, rollout_loss, train_dynamics
+from wm_mpc.training.loop import Probe
 from wm_mpc.training.resume import FILE
 from wm_mpc.world_model import WorldModel
 
@@ -172,8 +173,9 @@ def test_success_picks_the_weights_and_ends_the_run() -> None:
         seen.append({k: v.clone() for k, v in model.predictor.state_dict().items()})
         return next(values)
 
-    config = dataclasses.replace(CONFIG, steps=100, probe_every=7, patience=2)
-    facts = train_dynamics(model, linear_windows(model), config, progress=False, measure=measure)
+    config = dataclasses.replace(CONFIG, steps=100)
+    probe = Probe(measure, 7, 2)
+    facts = train_dynamics(model, linear_windows(model), config, progress=False, probe=probe)
     # an equal value is no new best: the two after the second measurement exhaust the patience
     assert facts["probes"] == [[7, 0.2], [14, 0.6], [21, 0.5], [28, 0.6]]
     assert facts["steps"] == 28
@@ -182,9 +184,8 @@ def test_success_picks_the_weights_and_ends_the_run() -> None:
 
 def test_measuring_does_not_change_the_training() -> None:
     silent, _ = trained()
-    config = dataclasses.replace(CONFIG, probe_every=10)
     rising = iter([0.1, 0.2, 0.3, 0.4])
-    measured, _ = trained(config, measure=lambda: next(rising) + 0 * float(torch.rand(())))
+    measured, _ = trained(probe=Probe(lambda: next(rising) + 0 * float(torch.rand(())), 10))
     assert equal_states(silent.state_dict(), measured.state_dict())
 
 
@@ -203,7 +204,6 @@ def test_rollout_loss_is_zero_for_a_true_model_only(huber: float) -> None:
         ({"rollout": 0}, "rollout: 0; at least 1"),
         ({"steps": 0}, "steps: 0; at least 1"),
         ({"held_out": 0.0}, r"held_out: 0.0; in \(0, 0.5\]"),
-        ({"patience": -1}, "patience: -1; at least 0"),
     ],
 )
 def test_settings_name_field_value_and_bound(change: dict[str, Any], message: str) -> None:

@@ -18,11 +18,12 @@ from wm_mpc.training.adversarial import Attack, AttackConfig
 from wm_mpc.training.corrected import expert_windows
 from wm_mpc.training.curriculum import CurriculumConfig
 from wm_mpc.training.expert import Expert, load_expert
-from wm_mpc.training.finetune import Collector, FinetuneConfig, finetune, success_score
+from wm_mpc.training.finetune import Collector, FinetuneConfig, finetune
 from wm_mpc.training.gap import errors_per_step
 from wm_mpc.training.loop import Probe, Schedule
 from wm_mpc.training.online import OnlineConfig, simulator
 from wm_mpc.training.run_finetune import Config
+from wm_mpc.training.selection import success_score
 from wm_mpc.world_model import WorldModel
 
 SHORT = FinetuneConfig(steps=30, batch=32, lr=5e-3, save_every=10)

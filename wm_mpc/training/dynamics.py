@@ -41,9 +41,6 @@ class DynamicsConfig:
         max_seconds: stop after this much training time, the schedule following the clock; 0: no
             limit.
         save_every: optimiser steps between checkpoints.
-        probe_every: optimiser steps between two measurements of closed-loop success, which then
-            picks the weights; 0: never, the last weights are the result.
-        patience: stop after this many measurements without a new best; 0: never.
     """
 
     rollout: int = 3
@@ -58,16 +55,11 @@ class DynamicsConfig:
     threads: int = 0
     max_seconds: float = 0.0
     save_every: int = 1000
-    probe_every: int = 0
-    patience: int = 0
 
     def __post_init__(self) -> None:
         for name in ("rollout", "steps", "batch", "save_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: {getattr(self, name)}; at least 1 expected")
-        for name in ("probe_every", "patience"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name}: {getattr(self, name)}; at least 0 expected")
         if not 0 < self.held_out <= 0.5:
             raise UserError(f"held_out: {self.held_out}; in (0, 0.5] expected")
 
@@ -90,9 +82,17 @@ class LatentWindows:
 
     def split(self, share: float) -> tuple[Tensor, Tensor]:
         """Window ids ``(train, held out)``; whole episodes are held out, the last ones."""
-        last = self.episode.max() + 1
-        limit = last - max(1, math.ceil(share * float(last)))
-        return torch.where(self.episode < limit)[0], torch.where(self.episode >= limit)[0]
+        return held_out_split(self.episode, share)
+
+
+def held_out_split(episode: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Indices ``(train, held out)`` of windows whose episodes are given, int64 ``(N,)``.
+
+    The last ``share`` of the episodes is held out, at least one of them.
+    """
+    last = episode.max() + 1
+    limit = last - max(1, math.ceil(share * float(last)))
+    return torch.where(episode < limit)[0], torch.where(episode >= limit)[0]
 
 
 def project_frames(
@@ -127,7 +127,7 @@ def latent_windows(
 ) -> LatentWindows:
     """Pair latents with the normalised model actions of the windows."""
     raw = torch.from_numpy(frames.actions[windows.actions])  # (N, K, frameskip, action_dim)
-    actions = model.normalize_actions(raw.flatten(1, 2))
+    actions = model.normalize_actions(raw.flatten(1, 2).to(model.action_mean.device)).cpu()
     return LatentWindows(
         latents, torch.from_numpy(windows.frames), actions, torch.from_numpy(windows.episode)
     )
@@ -172,7 +172,7 @@ def train_dynamics(
     folder: str | Path | None = None,
     progress: bool = True,
     augment: Augmentation | None = None,
-    measure: Callable[[], float] | None = None,
+    probe: Probe | None = None,
 ) -> dict[str, Any]:
     """Train ``model.predictor`` in place; resumes from ``folder`` when it holds an unfinished run.
 
@@ -183,7 +183,7 @@ def train_dynamics(
         folder: where the resumable state is kept; None: nowhere.
         progress: show a progress bar.
         augment: maps latents ``(B, U + 1, *L)`` and actions ``(B, U, A)`` to equally valid ones.
-        measure: closed-loop success of the model as it is, for ``config.probe_every``.
+        probe: closed-loop success that picks the weights; None: the last weights.
 
     Returns:
         Facts: steps, seconds, loss curve, probes, held-out open-loop error per model step.
@@ -212,9 +212,6 @@ def train_dynamics(
         batch = (start, actions, latents[:, 1:])
         return tuple(value[part].to(device) for value in batch)
 
-    probe = None
-    if config.probe_every and measure is not None:
-        probe = Probe(measure, config.probe_every, config.patience)
     done = fit(
         RolloutLoss(model, config.huber),
         {"predictor": model.predictor},

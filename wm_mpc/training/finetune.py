@@ -6,7 +6,6 @@ Encoder and projector stay as they are, so that latents keep their meaning; see 
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -236,11 +235,4 @@ def finetune(
     )  # fmt: skip
 
 
-def success_score(row: dict[str, Any]) -> float:
-    """Success rate of an evaluation row; equal ones are told apart by the median final error."""
-    error = row["final_error"]["median"]
-    closeness = 1 / (1 + error) if math.isfinite(error) else 0.0
-    return row["success_rate"] + 1e-4 * closeness
-
-
-__all__ = ["Collector", "FinetuneConfig", "FinetuneLoss", "finetune", "success_score"]
+__all__ = ["Collector", "FinetuneConfig", "FinetuneLoss", "finetune"]

@@ -19,20 +19,31 @@ def _pyplot(what: str) -> Any:
     return pyplot
 
 
-def draw_curves(path: Path, curve: list[list[float]], open_loop_rmse: list[float]) -> None:
+def draw_curves(
+    path: Path,
+    curve: list[list[float]],
+    open_loop_rmse: list[float],
+    probes: list[list[float]] | None = None,
+) -> None:
     """Write a PNG: loss over optimiser steps, held-out open-loop error over model steps.
 
     Args:
         path: PNG file.
-        curve: rows ``[optimiser step, loss]``.
+        curve: rows ``[optimiser step, loss, ...]``.
         open_loop_rmse: root mean squared latent error after 1..K model steps.
+        probes: rows ``[optimiser step, success]``, drawn over the loss; none where nothing was
+            measured.
     """
     plt = _pyplot("training curves")
     if plt is None:
         return
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     left.plot([row[0] for row in curve], [row[1] for row in curve], lw=0.8)
-    left.set(xlabel="optimiser step", ylabel="rollout loss", yscale="log")
+    left.set(xlabel="optimiser step", ylabel="loss", yscale="log")
+    if probes:
+        success = left.twinx()
+        success.plot([row[0] for row in probes], [row[1] for row in probes], "o-", color="C1")
+        success.set(ylabel="success rate, selection goals", ylim=(0, 1.03))
     right.plot(range(1, len(open_loop_rmse) + 1), open_loop_rmse, "o-")
     right.set(xlabel="model steps ahead", ylabel="held-out latent RMSE", ylim=(0, None))
     figure.savefig(path, dpi=110)

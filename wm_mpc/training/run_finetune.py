@@ -17,45 +17,17 @@ from tyro.conf import Positional
 
 from wm_mpc.data.store import Store
 from wm_mpc.errors import UserError
-from wm_mpc.evaluation import ASSETS, evaluate
+from wm_mpc.evaluation import ASSETS
 from wm_mpc.report import write_report
 from wm_mpc.training.adversarial import Attack, AttackConfig
 from wm_mpc.training.curriculum import CurriculumConfig
 from wm_mpc.training.expert import load_expert
-from wm_mpc.training.finetune import Collector, FinetuneConfig, finetune, success_score
+from wm_mpc.training.finetune import Collector, FinetuneConfig, finetune
 from wm_mpc.training.gap import GapConfig, measure_gap, print_gap
-from wm_mpc.training.loop import Probe
 from wm_mpc.training.online import OnlineConfig, simulator
 from wm_mpc.training.plots import draw_finetuning
+from wm_mpc.training.selection import SelectionConfig, success_score
 from wm_mpc.world_model import WorldModel, encoder_reference
-
-
-@dataclass(frozen=True)
-class SelectionConfig:
-    """Closed-loop evaluation that picks the weights.
-
-    Attributes:
-        goals: episodes per measurement; 0: keep the last weights, measure nothing.
-        every: optimiser steps between two measurements.
-        seed: of the episodes; choose another one for the figures you report.
-        planner: registry name.
-        options: fields of the planner's configuration, name=value.
-        replan_every: control steps between two plans.
-        patience: stop after this many measurements without a new best; 0: never.
-    """
-
-    goals: int = 30
-    every: int = 500
-    seed: int = 7919
-    planner: str = "adam"
-    options: tuple[str, ...] = ()
-    replan_every: int = 1
-    patience: int = 0
-
-    def __post_init__(self) -> None:
-        for name, low in (("goals", 0), ("every", 1), ("replan_every", 1), ("patience", 0)):
-            if getattr(self, name) < low:
-                raise UserError(f"{name}: {getattr(self, name)}; at least {low} expected")
 
 
 @dataclass(frozen=True)
@@ -138,13 +110,7 @@ def run(config: Config) -> int:
         collector = Collector(model, env, expert, config.online, work / "corrected", config.seed)
     attack = None if config.method == "online" else Attack(model, config.attack)
     original = copy.deepcopy(model)
-    base, probe = start_success(model, config), None
-    if config.selection.goals:
-        probe = Probe(
-            lambda: success_score(success(model, config)),
-            config.selection.every,
-            config.selection.patience,
-        )
+    base, probe = start_success(model, config), config.selection.probe(model, config.task)
     done = finetune(
         model,
         expert,
@@ -187,27 +153,11 @@ def run(config: Config) -> int:
     return 0
 
 
-def success(model: WorldModel, config: Config) -> dict[str, Any]:
-    """Closed-loop evaluation of the model as it is."""
-    chosen = config.selection
-    return evaluate(
-        model,
-        config.task,
-        chosen.planner,
-        chosen.goals,
-        chosen.seed,
-        progress=False,
-        options=chosen.options,
-        replan_every=chosen.replan_every,
-        label=config.method,
-    )
-
-
 def start_success(model: WorldModel, config: Config) -> dict[str, Any] | None:
     """Closed-loop evaluation of the start model; None where nothing is measured."""
     if not config.selection.goals:
         return None
-    row = success(model, config)
+    row = config.selection.measure(model, config.task, config.method)
     kept = ("n", "seed", "success_rate", "success_ci95", "final_error")
     return {name: row[name] for name in kept}
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from tqdm import tqdm
 
 from wm_mpc.data.store import Store
 from wm_mpc.data.windows import Frames
 from wm_mpc.encoder import DinoEncoder
 from wm_mpc.errors import UserError
 from wm_mpc.report import write_report
+from wm_mpc.training import distributed
+from wm_mpc.training.decode import DecoderTraining, train_decoder
 from wm_mpc.training.dino import DinoConfig, train_dino
 from wm_mpc.training.dynamics import (
     DynamicsConfig,
@@ -27,17 +28,24 @@ from wm_mpc.training.dynamics import (
     project_frames,
     train_dynamics,
 )
-from wm_mpc.training.landmarks import (
-    LandmarkConfig,
-    compose_tokens,
-    find_reference,
-    train_landmarks,
-)
+from wm_mpc.training.joint import JointConfig, train_joint
+from wm_mpc.training.landmarks import LandmarkConfig
+from wm_mpc.training.patch import PatchConfig, set_token_scale, train_patch
 from wm_mpc.training.plots import draw_curves
 from wm_mpc.training.presets import PRESETS, TaskPreset
-from wm_mpc.training.symmetry import QuarterTurns
+from wm_mpc.training.selection import SelectionConfig
+from wm_mpc.training.stages import (
+    FrameView,
+    model_config,
+    set_normalisation,
+    set_visual_scale,
+    symmetry,
+    teach_landmarks,
+    teach_reader,
+)
 from wm_mpc.training.tokens import cache_tokens
-from wm_mpc.world_model import WorldModel, WorldModelConfig
+from wm_mpc.training.windows import TokenWindows
+from wm_mpc.world_model import WorldModel, encoder_reference
 
 
 @dataclass(frozen=True)
@@ -57,31 +65,64 @@ class EncoderTraining:
 
 @dataclass(frozen=True)
 class WorldModelTraining:
-    """Train a task's compact world model: landmarks, then dynamics.
+    """Train a task's world model on cached tokens of a frozen encoder.
+
+    The compact layout learns landmarks (or, with ``--projector joint``, whatever can be
+    predicted), then dynamics on the frozen latents. The patch layout is DINO-WM's. The same
+    command under ``torchrun`` uses several processes, GPUs or machines.
 
     Attributes:
         data: store folder.
         encoder: encoder folder or hub id.
         out: model folder; the work (token cache, resumable state) is kept in its subfolder
             ``work``.
+        layout: ``compact``, or ``patch`` for patch tokens and a ViT predictor.
+        projector: of the compact layout: ``landmarks``, or ``joint``: trained from nothing
+            together with the predictor, by the losses in ``joint``.
+        visual_dim: visual latent width of the joint projector; landmarks bring their own.
         window: longest model steps per training window.
         seed: seed of every stage.
-        reader_steps: optimiser steps of what reads the robot's posture from a goal picture.
+        device: ``cpu`` or ``cuda``.
+        reader_steps: optimiser steps of what reads the robot's posture from a goal picture;
+            0: no such reader.
         landmarks: the projector's schedule; sizes and robot silhouette come from the task.
-        dynamics: the predictor's losses and schedule.
+        joint: losses of projector and predictor together; with landmarks, a refinement.
+        dynamics: the predictor's losses and schedule on frozen latents.
+        patch: sizes, losses and schedule of the patch layout.
+        selection: closed-loop success that picks the weights; off by default.
+        decoder: draws what the model imagines, trained on detached latents; off by default.
         report: JSON file to write beside the model; empty: ``training.json`` in ``out``.
     """
 
     data: Path
     encoder: str
     out: Path
+    layout: str = "compact"
+    projector: str = "landmarks"
+    visual_dim: int = 32
     window: int = 5
     seed: int = 0
+    device: str = "cpu"
     reader_steps: int = 1500
     landmarks: LandmarkConfig = field(default_factory=LandmarkConfig)
+    joint: JointConfig = field(default_factory=JointConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    patch: PatchConfig = field(default_factory=PatchConfig)
+    selection: SelectionConfig = field(default_factory=lambda: SelectionConfig(goals=0))
+    decoder: DecoderTraining = field(default_factory=DecoderTraining)
     report: Path | None = None
     task: str = ""
+
+    def __post_init__(self) -> None:
+        for name, known in (("layout", LAYOUTS), ("projector", ("landmarks", "joint"))):
+            if getattr(self, name) not in known:
+                expected = " or ".join(known)
+                raise UserError(f"{name}: {getattr(self, name)!r}; {expected} expected")
+        for name, low in (("visual_dim", 1), ("window", 1), ("reader_steps", 0)):
+            if getattr(self, name) < low:
+                raise UserError(f"{name}: {getattr(self, name)}; at least {low} expected")
+        if self.layout == "compact" and self.projector == "joint" and not self.joint.steps:
+            raise UserError("joint.steps: 0; at least 1 expected for a projector trained jointly")
 
 
 @dataclass(frozen=True)
@@ -113,21 +154,6 @@ configs: dict[str, type] = {
 }
 
 
-class FrameView:
-    """The frames of a store as one sequence of pictures."""
-
-    def __init__(self, frames: Frames) -> None:
-        self.frames = frames
-
-    def __len__(self) -> int:
-        """Number of frames."""
-        return len(self.frames.image_step)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """Picture ``index``, uint8 ``(H, W, 3)``."""
-        return self.frames.gather(np.array([index]))[0]
-
-
 def run(config: EncoderTraining | WorldModelTraining) -> int:
     """Train what the configuration names; the exit code."""
     if isinstance(config, EncoderTraining):
@@ -143,176 +169,179 @@ def run(config: EncoderTraining | WorldModelTraining) -> int:
     return 0
 
 
+@dataclass
+class Material:
+    """What every layout trains on.
+
+    Attributes:
+        preset: interface of the task.
+        store, frames: the data.
+        own: raw proprioception of every frame, ``(F, P)``.
+        encoder: frozen.
+        tokens: its cached tokens, float16 ``(F, N, C)``.
+        work: folder of caches and resumable states.
+    """
+
+    preset: TaskPreset
+    store: Store
+    frames: Frames
+    own: np.ndarray
+    encoder: DinoEncoder
+    tokens: np.ndarray
+    work: Path
+
+
 def train_world_model(config: WorldModelTraining) -> WorldModel:
     """Run all stages and save the model.
 
     Raises:
-        UserError: unknown task, unusable data or encoder.
+        UserError: unknown task, unusable data, encoder or device.
     """
-    preset = PRESETS.get(config.task)
-    if preset is None:
+    if config.task not in PRESETS:
         raise UserError(f"task: {config.task!r}; one of {', '.join(PRESETS)} expected")
     if config.dynamics.threads:
         torch.set_num_threads(config.dynamics.threads)
-    started = time.perf_counter()
-    store = Store.open(config.data)
-    frames = store.frames()
-    encoder = DinoEncoder.load(config.encoder)
-    work = config.out / "work"
-    tokens = cache_tokens(encoder, frames, work)
-    own = frame_proprio(frames)
-    torch.manual_seed(config.seed)
-    marks = dataclasses.replace(
-        config.landmarks,
-        landmarks=preset.landmarks,
-        rotate=preset.rotate,
-        robot=preset.robot,
-        seed=config.seed,
-    )
-    model = WorldModel(model_config(config.task, preset, marks.landmarks), encoder)
-    set_normalisation(model, frames, own)
-    landmark_facts = teach_landmarks(model, frames, own, marks, config.seed)
-    reader_facts = teach_reader(model, tokens, own, config.reader_steps, config.seed)
-    set_visual_scale(model, tokens, config.seed)
-    latents = project_frames(model, tokens, own)
-    data = latent_windows(model, latents, frames, store.windows(config.window, preset.frameskip))
-    dynamics = dataclasses.replace(config.dynamics, seed=config.seed)
-    dynamics_facts = train_dynamics(model, data, dynamics, work, augment=symmetry(model, preset))
-    facts = {
-        "data": {"episodes": len(store), "frames": len(own), "steps": int(frames.length.sum())},
-        "seed": config.seed,
-        "seconds": round(time.perf_counter() - started, 1),
-        "landmarks": landmark_facts,
-        "reader": reader_facts,
-        "dynamics": {k: v for k, v in dynamics_facts.items() if k != "curve"},
-    }
-    relative = config.encoder
-    if Path(config.encoder).is_dir():
-        relative = os.path.relpath(Path(config.encoder).resolve(), config.out.resolve())
-    model.save(config.out, encoder=relative, extra=facts)
-    draw_curves(
-        config.out / "training.png", dynamics_facts["curve"], dynamics_facts["open_loop_rmse"]
-    )
-    write_report(
-        config.report or config.out / "training.json", f"train {config.task}", config.seed, [facts]
-    )
-    print(json.dumps(facts))
+    with distributed.process_group(config.device) as device:
+        batch = config.patch.batch if config.layout == "patch" else config.dynamics.batch
+        if batch % distributed.world():
+            raise UserError(f"batch: {batch} is no multiple of {distributed.world()} processes")
+        started = time.perf_counter()
+        material = prepare(config, device)
+        torch.manual_seed(config.seed)
+        model, facts = LAYOUTS[config.layout](config, material)
+        decoder = None
+        if config.decoder.steps:
+            latents = project_frames(model, material.tokens, material.own)
+            training = dataclasses.replace(config.decoder, seed=config.seed)
+            decoder, facts["decoder"] = train_decoder(
+                latents, material.frames, training, device, material.work / "decoder"
+            )
+        if distributed.rank() == 0:
+            frames = material.frames
+            about = {
+                "data": {
+                    "episodes": len(frames.length),
+                    "frames": len(material.own),
+                    "steps": int(frames.length.sum()),
+                },
+                "seed": config.seed,
+                "layout": config.layout,
+                "processes": distributed.world(),
+                "seconds": round(time.perf_counter() - started, 1),
+            }
+            finish(config, model, about | facts)
+            if decoder is not None:
+                decoder.save(config.out, model)
+        distributed.barrier()
     return model
 
 
-def model_config(task: str, preset: TaskPreset, landmarks: int) -> WorldModelConfig:
-    """Architecture of a task's compact model."""
-    return WorldModelConfig(
-        task=task,
-        action_dim=len(preset.action_low),
-        proprio_dim=preset.proprio_dim,
-        frameskip=preset.frameskip,
-        control_period=preset.control_period,
-        action_low=preset.action_low,
-        action_high=preset.action_high,
-        projector="keypoint_pool",
-        visual_dim=2 * landmarks,
-        predictor="mlp",
-        goal_weights=preset.goal_weights,
-        proprio_reader=True,
-        predictor_args={"width": preset.width, "depth": 2},
-    )
+def prepare(config: WorldModelTraining, device: torch.device) -> Material:
+    """Open the data and encode it; the first rank works while the others wait."""
+    store = Store.open(config.data)
+    frames = store.frames()
+    encoder = DinoEncoder.load(config.encoder).to(device)
+    work = config.out / "work"
+    if distributed.rank() == 0:
+        cache_tokens(encoder, frames, work)
+    distributed.barrier()
+    tokens = cache_tokens(encoder, frames, work, progress=False)
+    own = frame_proprio(frames)
+    return Material(PRESETS[config.task], store, frames, own, encoder, tokens, work)
 
 
-def symmetry(model: WorldModel, preset: TaskPreset) -> QuarterTurns | None:
-    """Quarter turns of the task's workspace, where it has them."""
-    if preset.turn_centre is None:
-        return None
-    velocities = [(2, 3)] if preset.proprio_dim == 4 else []
-    return QuarterTurns(model, [(0, 1)], velocities, preset.turn_centre, [(0, 1)])
-
-
-def set_normalisation(model: WorldModel, frames: Frames, own: np.ndarray) -> None:
-    """Set the action and proprioception statistics from the data."""
-    model.action_mean.copy_(torch.from_numpy(frames.actions.mean(0, dtype=np.float64)))
-    model.action_std.copy_(torch.from_numpy(frames.actions.std(0, dtype=np.float64).clip(1e-6)))
-    model.proprio_mean.copy_(torch.from_numpy(own.mean(0, dtype=np.float64)))
-    model.proprio_std.copy_(torch.from_numpy(own.std(0, dtype=np.float64).clip(1e-6)))
-
-
-def teach_landmarks(
-    model: WorldModel,
-    frames: Frames,
-    own: np.ndarray,
-    config: LandmarkConfig,
-    seed: int,
-    candidates: int = 4000,
-) -> dict:
-    """Train the projector on compositions of one reference frame.
-
-    Returns the facts of the stage.
-    """
-    assert model.encoder is not None
-    rng = np.random.default_rng(seed)
-    ids = np.sort(rng.choice(len(own), min(candidates, len(own)), replace=False))
-    images = frames.gather(ids)
-    reference = find_reference(images, own[ids], config)
-    tokens, targets = compose_tokens(model.encoder, reference, images, own[ids], config)
-    facts = train_landmarks(model.projector, tokens, targets, config)
-    return facts | {
-        "reference_frame": int(ids[reference.index]),
-        "reference_pixels": reference.area,
+def train_compact(
+    config: WorldModelTraining, material: Material
+) -> tuple[WorldModel, dict[str, Any]]:
+    """Projector, then dynamics on frozen latents."""
+    preset, seed = material.preset, config.seed
+    marks = dataclasses.replace(
+        config.landmarks, landmarks=preset.landmarks, rotate=preset.rotate, robot=preset.robot,
+        seed=seed,
+    )  # fmt: skip
+    landmarks = config.projector == "landmarks"
+    layout = {
+        "projector": "keypoint_pool",
+        "visual_dim": 2 * marks.landmarks if landmarks else config.visual_dim,
+        "predictor": "mlp",
+        "predictor_args": {"width": preset.width, "depth": 2},
+        "proprio_reader": config.reader_steps > 0,
     }
-
-
-def teach_reader(
-    model: WorldModel, tokens: np.ndarray, own: np.ndarray, steps: int, seed: int, batch: int = 192
-) -> dict:
-    """Teach ``model.proprio_reader`` to read the robot's own reports from its pictures.
-
-    Args:
-        model: world model with its normalisation set; the reader is trained in place.
-        tokens: cached tokens ``(F, N, C)``.
-        own: raw proprioception ``(F, P)`` of the same frames.
-        steps: optimiser steps.
-        seed: seed of the batches.
-        batch: frames per step.
-
-    Returns:
-        Facts: steps, and the root mean squared error per channel on held-out frames [std].
-    """
-    reader = model.proprio_reader
-    assert reader is not None
-    rng = np.random.default_rng(seed)
-    targets = (torch.from_numpy(own) - model.proprio_mean) / model.proprio_std
-    train = len(own) - max(1, len(own) // 50)
-    optimizer = torch.optim.AdamW(reader.parameters(), lr=2e-3, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps, pct_start=0.05)
-    for _ in tqdm(range(steps), desc="reader", mininterval=2.0):
-        ids = np.sort(rng.integers(0, train, batch))
-        with torch.autocast("cpu", torch.bfloat16):
-            found = reader(torch.from_numpy(np.asarray(tokens[ids], np.float32)))
-        loss = F.smooth_l1_loss(found.float(), targets[ids], beta=0.1)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-    ids = np.arange(train, len(own))[:2000]
-    with torch.no_grad():
-        found = reader(torch.from_numpy(np.asarray(tokens[ids], np.float32)))
-    error = (found - targets[ids]).square().mean(0).sqrt()
-    return {"steps": steps, "rmse": [round(float(e), 4) for e in error]}
-
-
-def set_visual_scale(model: WorldModel, tokens: np.ndarray, seed: int, sample: int = 8000) -> None:
-    """Centre the visual latent and give it unit variance.
-
-    One scale serves all channels, so that image distances stay comparable.
-    """
-    ids = np.sort(
-        np.random.default_rng(seed).choice(len(tokens), min(sample, len(tokens)), replace=False)
+    model = WorldModel(model_config(config.task, preset, **layout), material.encoder)
+    model.to(material.encoder.mean.device)
+    set_normalisation(model, material.frames, material.own)
+    facts: dict[str, Any] = {}
+    if distributed.rank() == 0:
+        if landmarks:
+            facts["landmarks"] = teach_landmarks(model, material.frames, material.own, marks, seed)
+        if config.reader_steps:
+            facts["reader"] = teach_reader(
+                model, material.tokens, material.own, config.reader_steps, seed
+            )
+        if landmarks:
+            set_visual_scale(model, material.tokens, seed)
+    distributed.share_state(model)
+    windows = material.store.windows(config.window, preset.frameskip)
+    if config.joint.steps:
+        data = TokenWindows.build(model, material.tokens, material.frames, windows)
+        joint = dataclasses.replace(config.joint, seed=seed)
+        facts["joint"] = train_joint(model, data, joint, material.work / "joint")
+        set_visual_scale(model, material.tokens, seed)
+    latents = project_frames(model, material.tokens, material.own)
+    facts["dynamics"] = train_dynamics(
+        model,
+        latent_windows(model, latents, material.frames, windows),
+        dataclasses.replace(config.dynamics, seed=seed),
+        material.work,
+        # only landmarks are known to turn with the workspace
+        augment=symmetry(model, preset) if landmarks and not config.joint.steps else None,
+        probe=config.selection.probe(model, config.task),
     )
-    with torch.no_grad():
-        parts = [
-            model.projector(torch.from_numpy(np.asarray(tokens[part], np.float32)))
-            for part in np.array_split(ids, max(1, len(ids) // 500))
-        ]
-    visual = torch.cat(parts)
-    model.visual_mean.copy_(visual.mean(0))
-    model.visual_std.fill_(float((visual - visual.mean(0)).square().mean().sqrt()))
+    return model, facts
+
+
+def train_patch_layout(
+    config: WorldModelTraining, material: Material
+) -> tuple[WorldModel, dict[str, Any]]:
+    """Patch tokens as they are, and a ViT predictor."""
+    preset, patch = material.preset, dataclasses.replace(config.patch, seed=config.seed)
+    layout = {
+        "projector": "identity",
+        "visual_dim": material.encoder.dim,
+        "proprio_embed": patch.proprio_embed,
+        "predictor": "vit",
+        "predictor_args": patch.predictor_args(),
+        "proprio_reader": config.reader_steps > 0,
+    }
+    model = WorldModel(model_config(config.task, preset, **layout), material.encoder)
+    model.to(material.encoder.mean.device)
+    set_normalisation(model, material.frames, material.own)
+    set_token_scale(model, material.tokens, config.seed)
+    facts: dict[str, Any] = {}
+    if distributed.rank() == 0 and config.reader_steps:
+        facts["reader"] = teach_reader(
+            model, material.tokens, material.own, config.reader_steps, config.seed
+        )
+    distributed.share_state(model)
+    steps = max(config.window, patch.window)
+    windows = material.store.windows(steps, preset.frameskip)
+    data = TokenWindows.build(model, material.tokens, material.frames, windows)
+    probe = config.selection.probe(model, config.task)
+    facts["dynamics"] = train_patch(model, data, patch, material.work, probe=probe)
+    return model, facts
+
+
+LAYOUTS: dict[str, Callable[[WorldModelTraining, Material], tuple[WorldModel, dict]]] = {
+    "compact": train_compact,
+    "patch": train_patch_layout,
+}
+
+
+def finish(config: WorldModelTraining, model: WorldModel, facts: dict[str, Any]) -> None:
+    """Save the model, its report and its curves."""
+    dynamics = facts["dynamics"]
+    curve = dynamics.pop("curve")
+    model.save(config.out, encoder=encoder_reference(model, config.out), extra=facts)
+    draw_curves(config.out / "training.png", curve, dynamics["open_loop_rmse"], dynamics["probes"])
+    write_report(config.report or config.out / "training.json", None, config.seed, [facts])
+    print(json.dumps(facts))

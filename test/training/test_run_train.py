@@ -1,0 +1,222 @@
+"""``wm-mpc train`` from a store to a model that loads, in every layout and in two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import tiny_encoder
+from safetensors.torch import load_file
+from training_data import dot_store
+
+from wm_mpc import cli
+from wm_mpc.decoder import DECODER_FILE, Decoder
+from wm_mpc.errors import UserError
+from wm_mpc.training.decode import DecoderTraining
+from wm_mpc.training.dino import DinoConfig
+from wm_mpc.training.dynamics import DynamicsConfig
+from wm_mpc.training.joint import JointConfig
+from wm_mpc.training.landmarks import LandmarkConfig
+from wm_mpc.training.patch import PatchConfig
+from wm_mpc.training.run_train import EncoderTraining, WallTraining, run, train_world_model
+from wm_mpc.training.selection import SelectionConfig
+from wm_mpc.world_model import WEIGHTS_FILE, WorldModel
+
+ROOT = Path(__file__).resolve().parents[2]
+PATCH = PatchConfig(steps=6, batch=4, save_every=3, held_out=0.2)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store and an encoder."""
+    folder = tmp_path_factory.mktemp("world")
+    dot_store(folder / "store", episodes=10)
+    tiny_encoder(folder / "encoder")
+    return folder
+
+
+def config(world: Path, out: Path, **changes: Any) -> WallTraining:
+    settings: dict[str, Any] = {
+        "window": 3, "reader_steps": 2,
+        "landmarks": LandmarkConfig(compositions=16, steps=2, batch=8),
+        "dynamics": DynamicsConfig(steps=4, batch=8, held_out=0.2),
+        "patch": PATCH,
+    }  # fmt: skip
+    return WallTraining(world / "store", str(world / "encoder"), out, **(settings | changes))
+
+
+def test_the_compact_layout(world: Path, tmp_path: Path) -> None:
+    trained = train_world_model(config(world, tmp_path / "model"))
+    model = WorldModel.load(tmp_path / "model")
+    assert model.hash == trained.hash and model.latent_shape == (4,)
+    frames = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    latent = model.encode(frames, torch.rand(2, 2))
+    assert torch.isfinite(model.rollout(latent, torch.zeros(2, 3, 10))).all()
+    assert model.read_proprio(frames).shape == (2, 2)
+    report = json.loads((tmp_path / "model" / "training.json").read_text())
+    (facts,) = report["results"]
+    assert facts["data"] == {"episodes": 10, "frames": 310, "steps": 300}
+    assert {"landmarks", "reader", "dynamics"} <= set(facts)
+    assert (tmp_path / "model" / "training.png").stat().st_size > 5000
+
+
+def test_statistics_come_from_the_data(world: Path, tmp_path: Path) -> None:
+    from wm_mpc.data.store import Store
+
+    model = train_world_model(config(world, tmp_path))
+    frames = Store.open(world / "store").frames()
+    assert np.allclose(model.action_std, frames.actions.std(0), atol=1e-4)
+    assert np.allclose(model.proprio_mean, frames.proprio.mean(0), atol=1e-2)
+
+
+@pytest.mark.parametrize("layout", ["compact", "patch"])
+def test_same_seed_same_model(layout: str, world: Path, tmp_path: Path) -> None:
+    found = [
+        train_world_model(config(world, tmp_path / name, layout=layout, seed=seed)).hash
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    ]
+    assert found[0] == found[1] != found[2]
+
+
+def test_the_joint_projector(world: Path, tmp_path: Path) -> None:
+    joint = JointConfig(steps=3, batch=8, held_out=0.2)
+    model = train_world_model(
+        config(world, tmp_path, projector="joint", visual_dim=6, joint=joint)
+    )
+    assert model.visual_dim == 6
+    (facts,) = json.loads((tmp_path / "training.json").read_text())["results"]
+    assert set(facts["joint"]["losses"]) == {
+        "loss", "prediction", "straighten", "inverse", "variance", "covariance",
+    }  # fmt: skip
+    assert "landmarks" not in facts
+
+
+def test_the_patch_layout(world: Path, tmp_path: Path) -> None:
+    train_world_model(config(world, tmp_path, layout="patch"))
+    model = WorldModel.load(tmp_path)
+    assert model.latent_shape == (16, 26) and model.config.predictor == "vit"
+    (facts,) = json.loads((tmp_path / "training.json").read_text())["results"]
+    assert len(facts["dynamics"]["open_loop_rmse"]) == 3
+
+
+def test_an_interrupted_patch_run_goes_on_exactly(world: Path, tmp_path: Path) -> None:
+    from wm_mpc.training import patch as module
+
+    calls = iter(range(100))
+    forward = module.PatchLosses.forward
+
+    def dying(self: module.PatchLosses, *batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        return forward(self, *batch)
+
+    settings = config(world, tmp_path / "part", layout="patch")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.PatchLosses, "forward", dying)
+        with pytest.raises(KeyboardInterrupt):
+            train_world_model(settings)
+    resumed = train_world_model(settings)
+    assert next(calls) == 5  # three steps were stored, a fourth was lost with the interruption
+    whole = train_world_model(replace(settings, out=tmp_path / "whole"))
+    assert resumed.hash == whole.hash
+
+
+def test_two_processes_train_what_one_does(world: Path, tmp_path: Path) -> None:
+    arguments = [
+        "train", "wall", "--data", str(world / "store"), "--encoder", str(world / "encoder"),
+        "--layout", "patch", "--window", "3", "--reader-steps", "2", "--patch.steps", "5",
+        "--patch.batch", "4", "--patch.held-out", "0.2", "--dynamics.threads", "1",
+    ]  # fmt: skip
+    assert cli.main([*arguments, "--out", str(tmp_path / "one")]) == 0
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         "-m", "wm_mpc.cli", *arguments, "--out", str(tmp_path / "two")],
+        env=environment, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (load_file(tmp_path / name / WEIGHTS_FILE) for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        assert torch.allclose(value, two[key], atol=2e-4), key
+    (facts,) = json.loads((tmp_path / "two" / "training.json").read_text())["results"]
+    assert facts["processes"] == 2
+    # the optimiser did move the weights by more than the tolerance
+    fresh = train_world_model(
+        config(world, tmp_path / "less", layout="patch", reader_steps=2,
+               patch=replace(PATCH, steps=1))
+    ).state_dict()  # fmt: skip
+    assert any((one[k] - fresh[k]).abs().max() > 1e-3 for k in one if "predictor" in k)
+
+
+def test_success_picks_the_weights(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = iter([0.5, 0.2])
+    seen: list[tuple] = []
+
+    def measured(self: SelectionConfig, model: WorldModel, task: str) -> dict[str, Any]:
+        seen.append((task, {k: v.clone() for k, v in model.predictor.state_dict().items()}))
+        return {"success_rate": next(rates), "final_error": {"median": 1.0}}
+
+    monkeypatch.setattr(SelectionConfig, "measure", measured)
+    model = train_world_model(config(world, tmp_path, selection=SelectionConfig(goals=3, every=2)))
+    assert [task for task, _ in seen] == ["wall", "wall"]
+    for key, value in model.predictor.state_dict().items():
+        assert torch.equal(value, seen[0][1][key])
+
+
+@pytest.mark.parametrize("layout", ["compact", "patch"])
+def test_a_decoder_is_trained_beside(layout: str, world: Path, tmp_path: Path) -> None:
+    training = DecoderTraining(steps=3, batch=4, pixels=32, width=16, depth=1)
+    model = train_world_model(config(world, tmp_path, layout=layout, decoder=training))
+    decoder = Decoder.load(tmp_path, WorldModel.load(tmp_path))
+    assert (tmp_path / DECODER_FILE).is_file()
+    latents = torch.randn(2, 3, *model.latent_shape)
+    assert decoder.decode(latents).shape == (2, 3, 32, 32, 3)
+
+
+def test_the_encoder(world: Path, tmp_path: Path) -> None:
+    dino = DinoConfig(
+        image_size=32, patch_size=8, dim=16, layers=1, heads=2, local_size=16, local_crops=1,
+        prototypes=16, batch=2, steps=2,
+    )  # fmt: skip
+    assert run(EncoderTraining((world / "store",), tmp_path, dino)) == 0
+    assert (tmp_path / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layout": "grid"}, "layout: 'grid'; compact or patch"),
+        ({"projector": "pool"}, "projector: 'pool'; landmarks or joint"),
+        ({"projector": "joint"}, "joint.steps: 0; at least 1"),
+        ({"window": 0}, "window: 0; at least 1"),
+    ],
+)
+def test_settings_name_field_value_and_bound(
+    change: dict, message: str, world: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        config(world, tmp_path, **change)
+
+
+def test_cuda_where_there_is_none(world: Path, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        assert train_world_model(config(world, tmp_path, device="cuda")).hash
+        return
+    with pytest.raises(UserError, match="device: 'cuda'; this machine has no usable CUDA device"):
+        train_world_model(config(world, tmp_path, device="cuda"))
+
+
+def test_an_unknown_task_is_told(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="task: 'nope'; one of pusht"):
+        train_world_model(config(world, tmp_path, task="nope"))

@@ -1,0 +1,158 @@
+"""The stages of world-model training between pictures and dynamics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from wm_mpc.data.windows import Frames
+from wm_mpc.training.landmarks import (
+    LandmarkConfig,
+    compose_tokens,
+    find_reference,
+    train_landmarks,
+)
+from wm_mpc.training.presets import TaskPreset
+from wm_mpc.training.symmetry import QuarterTurns
+from wm_mpc.world_model import WorldModel, WorldModelConfig
+
+
+class FrameView:
+    """The frames of a store as one sequence of pictures."""
+
+    def __init__(self, frames: Frames) -> None:
+        self.frames = frames
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.frames.image_step)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Picture ``index``, uint8 ``(H, W, 3)``."""
+        return self.frames.gather(np.array([index]))[0]
+
+
+def model_config(task: str, preset: TaskPreset, **layout: Any) -> WorldModelConfig:
+    """Architecture for a task's interface.
+
+    Args:
+        task: name of the task.
+        preset: its interface.
+        layout: further fields of the configuration: projector, predictor, widths.
+    """
+    return WorldModelConfig(
+        task=task,
+        action_dim=len(preset.action_low),
+        proprio_dim=preset.proprio_dim,
+        frameskip=preset.frameskip,
+        control_period=preset.control_period,
+        action_low=preset.action_low,
+        action_high=preset.action_high,
+        goal_weights=preset.goal_weights,
+        **layout,
+    )
+
+
+def symmetry(model: WorldModel, preset: TaskPreset) -> QuarterTurns | None:
+    """Quarter turns of the task's workspace, where it has them."""
+    if preset.turn_centre is None:
+        return None
+    velocities = [(2, 3)] if preset.proprio_dim == 4 else []
+    return QuarterTurns(model, [(0, 1)], velocities, preset.turn_centre, [(0, 1)])
+
+
+def set_normalisation(model: WorldModel, frames: Frames, own: np.ndarray) -> None:
+    """Set the action and proprioception statistics from the data."""
+    model.action_mean.copy_(torch.from_numpy(frames.actions.mean(0, dtype=np.float64)))
+    model.action_std.copy_(torch.from_numpy(frames.actions.std(0, dtype=np.float64).clip(1e-6)))
+    model.proprio_mean.copy_(torch.from_numpy(own.mean(0, dtype=np.float64)))
+    model.proprio_std.copy_(torch.from_numpy(own.std(0, dtype=np.float64).clip(1e-6)))
+
+
+def teach_landmarks(
+    model: WorldModel,
+    frames: Frames,
+    own: np.ndarray,
+    config: LandmarkConfig,
+    seed: int,
+    candidates: int = 4000,
+) -> dict:
+    """Train the projector on compositions of one reference frame.
+
+    Returns the facts of the stage.
+    """
+    assert model.encoder is not None
+    rng = np.random.default_rng(seed)
+    ids = np.sort(rng.choice(len(own), min(candidates, len(own)), replace=False))
+    images = frames.gather(ids)
+    reference = find_reference(images, own[ids], config)
+    tokens, targets = compose_tokens(model.encoder, reference, images, own[ids], config)
+    facts = train_landmarks(model.projector, tokens, targets, config)
+    return facts | {
+        "reference_frame": int(ids[reference.index]),
+        "reference_pixels": reference.area,
+    }
+
+
+def teach_reader(
+    model: WorldModel, tokens: np.ndarray, own: np.ndarray, steps: int, seed: int, batch: int = 192
+) -> dict:
+    """Teach ``model.proprio_reader`` to read the robot's own reports from its pictures.
+
+    Args:
+        model: world model with its normalisation set; the reader is trained in place.
+        tokens: cached tokens ``(F, N, C)``.
+        own: raw proprioception ``(F, P)`` of the same frames.
+        steps: optimiser steps.
+        seed: seed of the batches.
+        batch: frames per step.
+
+    Returns:
+        Facts: steps, and the root mean squared error per channel on held-out frames [std].
+    """
+    reader = model.proprio_reader
+    assert reader is not None
+    rng = np.random.default_rng(seed)
+    device = model.proprio_mean.device
+    targets = (torch.from_numpy(own).to(device) - model.proprio_mean) / model.proprio_std
+    train = len(own) - max(1, len(own) // 50)
+    optimizer = torch.optim.AdamW(reader.parameters(), lr=2e-3, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps, pct_start=0.05)
+    for _ in tqdm(range(steps), desc="reader", mininterval=2.0):
+        ids = np.sort(rng.integers(0, train, batch))
+        with torch.autocast(device.type, torch.bfloat16):
+            found = reader(torch.from_numpy(np.asarray(tokens[ids], np.float32)).to(device))
+        loss = F.smooth_l1_loss(found.float(), targets[ids], beta=0.1)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    ids = np.arange(train, len(own))[:2000]
+    with torch.no_grad():
+        found = reader(torch.from_numpy(np.asarray(tokens[ids], np.float32)).to(device))
+    error = (found - targets[ids]).square().mean(0).sqrt()
+    return {"steps": steps, "rmse": [round(float(e), 4) for e in error]}
+
+
+def set_visual_scale(model: WorldModel, tokens: np.ndarray, seed: int, sample: int = 8000) -> None:
+    """Centre the visual latent and give it unit variance.
+
+    One scale serves all channels, so that image distances stay comparable.
+    """
+    ids = np.sort(
+        np.random.default_rng(seed).choice(len(tokens), min(sample, len(tokens)), replace=False)
+    )
+    device = model.visual_mean.device
+    with torch.no_grad():
+        parts = [
+            model.projector(torch.from_numpy(np.asarray(tokens[part], np.float32)).to(device))
+            for part in np.array_split(ids, max(1, len(ids) // 500))
+        ]
+    visual = torch.cat(parts)
+    model.visual_mean.copy_(visual.mean(0))
+    model.visual_std.fill_(float((visual - visual.mean(0)).square().mean().sqrt()))
