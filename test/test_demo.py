@@ -161,7 +161,8 @@ def measured() -> demo_report.Measured:
     )
     ticks = (*recordings[1].ticks[:2], over, *recordings[1].ticks[3:])
     recordings[1] = replace(recordings[1], ticks=ticks)
-    ros = {"rmw": "rmw_x", "nodes": ["/demo", "/mpc_node", "/sim_bridge"], "domain": 3}
+    nodes = ["/demo", "/mpc_node", "/sim_bridge"]
+    ros = {"rmw": "rmw_x", "nodes": nodes, "domain": 3, "load_average": 99.0}
     config = Config(episodes=3, seed=5, baselines=4)
     return demo.measure(config, recordings, {**ros, **demo_report.rates(recordings)})
 
@@ -225,4 +226,5 @@ def test_the_page_holds_everything_it_shows(
     assert all(source.startswith("data:image/") for source in links.sources)
     assert not links.tags & {"script", "link", "iframe"} and "@import" not in text
     assert "2 of 3 goals reached" in text and "rmw_x" in text and "/sim_bridge" in text
+    assert "99.0 processes wanted to run at a time" in text
     assert "url(" not in text and text.count("<svg") == 3 + 3

@@ -207,6 +207,7 @@ def perform(config: Config, view: LiveView | None) -> tuple[list[Recording], dic
                     "rmw": observer.rmw,
                     "nodes": observer.node_names(),
                     "domain": int(domain),
+                    "load_average": os.getloadavg()[0],
                     **rates(recordings),
                 }
             finally:

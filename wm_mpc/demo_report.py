@@ -18,7 +18,7 @@ from wm_mpc.budget import CemReference
 from wm_mpc.episodes import Episode
 from wm_mpc.eval_jobs import EvalSettings, make_env, run_episodes
 from wm_mpc.evaluation import summarise
-from wm_mpc.stats import median_interval, percentile, wilson
+from wm_mpc.stats import median_interval, percentile, summary_ms, wilson
 from wm_mpc.viz.record import Recording, Tick
 
 BUDGET_FRACTION = 0.10
@@ -64,6 +64,7 @@ def controller_row(task: str, seed: int, steps: int, recordings: list[Recording]
     )
     episodes = [recording.episode() for recording in recordings]
     row = _row(spec, episodes, reference)
+    row["encode_ms"] = summary_ms([tick.encode_ms for tick in ticks])
     row["model_hash"] = last.model_hash
     row["ticks_not_running"] = sum(len(recording.stops()) for recording in recordings)
     return row

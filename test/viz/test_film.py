@@ -25,6 +25,12 @@ def test_a_success_and_a_failure_are_shown(episodes: tuple[Recording, ...]) -> N
     assert film.choose(episodes[1:2]) == [0]
 
 
+def test_the_still_shows_a_push() -> None:
+    assert film.telling([40.0, 40.0, 35.0, 29.0, 3.0]) == 3
+    assert film.telling([40.0] * 6) == 2
+    assert film.telling([0.0]) == 0
+
+
 def test_films_run_in_real_time(episodes: tuple[Recording, ...], tmp_path: Path) -> None:
     short = (episodes[0],)
     measured = SimpleNamespace(task="pusht", recordings=short, steps=50, period=PERIOD)

@@ -172,7 +172,7 @@ def write(out: Path, measured: Any) -> list[Film]:
         frames = [camera.frame(k) for k in range(len(recording.moments))]
         save(out / name, frames, measured.period)
         if not films:
-            frames[len(frames) // 3].save(out / STILL_NAME, optimize=True)
+            frames[telling(camera.errors)].save(out / STILL_NAME, optimize=True)
         films.append(Film(out / name, index + 1, recording.success, len(frames) - 1))
     return films
 
@@ -184,6 +184,12 @@ def choose(recordings: Sequence[Recording]) -> list[int]:
     failures = [k for k in order if not recordings[k].success]
     longest = max(successes, key=lambda k: len(recordings[k].moments), default=None)
     return ([] if longest is None else [longest]) + failures[:1]
+
+
+def telling(errors: Sequence[float]) -> int:
+    """Moment of an episode that says most in one picture: the error has begun to fall."""
+    begun = (k for k, error in enumerate(errors) if error < 0.75 * errors[0])
+    return next(begun, len(errors) // 3)
 
 
 def save(path: Path, frames: Sequence[Image.Image], period: float) -> None:

@@ -195,6 +195,7 @@ def _timing(facts: dict[str, Any], measured: Any) -> str:
     )
     return (
         f'<h2>Time</h2><div class="charts">{figures}</div>{_percentiles(row)}{_over(budget)}'
+        f"{_busy(facts)}"
     )
 
 
@@ -208,7 +209,8 @@ def _percentiles(row: dict[str, Any]) -> str:
     keys = ("p50", "p95", "p99", "max")
     head = "".join(f"<th>{key} [ms]</th>" for key in keys)
     lines = []
-    for name, key in (("planning", "plan_ms"), ("whole tick", "tick_ms")):
+    parts = (("encoding", "encode_ms"), ("planning", "plan_ms"), ("whole tick", "tick_ms"))
+    for name, key in parts:
         cells = "".join(f"<td>{row[key][column]:.2f}</td>" for column in keys)
         lines.append(f"<tr><td>{name}</td>{cells}</tr>")
     return (
@@ -234,6 +236,17 @@ def _over(budget: dict[str, Any]) -> str:
     return (
         f'<p class="note">{measured} {len(over)} of {total} ticks took more than {share:.0f} %; '
         f'the worst:</p><ul class="note">{items}</ul>'
+    )
+
+
+def _busy(facts: dict[str, Any]) -> str:
+    """Say when other work kept the processor from the nodes."""
+    load, cores = facts["ros"]["load_average"], facts["machine"]["cores"]
+    if load <= cores:
+        return ""
+    return (
+        f'<p class="note">The machine was busy: {load:.1f} processes wanted to run at a time, on '
+        f"{cores} cores. Times and success suffer from that.</p>"
     )
 
 
