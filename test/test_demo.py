@@ -196,6 +196,26 @@ def test_ticks_over_their_share_are_told_with_a_reason(measured: demo_report.Mea
     assert measured.ros["control_rate_hz"] == pytest.approx(10.0)
 
 
+@pytest.mark.parametrize(
+    ("changes", "before", "words"),
+    [
+        ({"budget_ms": 60.0}, {}, "configured with a larger budget: 60.00 ms"),
+        ({"iterations": 0}, {}, "not even one iteration"),
+        ({}, {"iterations": 0}, "the whole period was granted"),
+        ({}, {}, "instead of 1.20 ms: the planner shared"),
+        ({"iterations": 40}, {}, "40 iterations of 1.25 ms ended after the deadline"),
+    ],
+)
+def test_every_way_to_exceed_the_share_has_its_reason(
+    changes: dict[str, Any], before: dict[str, Any], words: str
+) -> None:
+    whole = replay(3)
+    over = replace(whole.ticks[5], **{"plan_ms": 50.0, "cem_ratio_wall": 0.25, **changes})
+    ticks = (*whole.ticks[:4], replace(whole.ticks[4], **before), over, *whole.ticks[6:])
+    (told,) = demo_report.budget_facts([replace(whole, ticks=ticks)])["ticks_over"]
+    assert told["step"] == 5 and words in told["why"]
+
+
 class Links(HTMLParser):
     """Everything a browser would fetch or run."""
 

@@ -155,8 +155,8 @@ def budget_facts(recordings: list[Recording]) -> dict[str, Any]:
     ``ticks_over`` lists every tick that took more than its share: where, how much, and why.
     """
     where = list(_planning(recordings))
-    ratios = [tick.cem_ratio_wall for *_, tick in where]
-    pace = [tick.plan_ms / tick.iterations for *_, tick in where if tick.iterations]
+    ratios = [tick.cem_ratio_wall for _, _, tick, _ in where]
+    pace = [tick.plan_ms / tick.iterations for _, _, tick, _ in where if tick.iterations]
     usual = median(pace) if pace else float("nan")
     over = [entry for entry in where if entry[2].cem_ratio_wall > BUDGET_FRACTION]
     last = where[-1][2]
@@ -175,32 +175,43 @@ def budget_facts(recordings: list[Recording]) -> dict[str, Any]:
                 "step": step,
                 "plan_ms": tick.plan_ms,
                 "cem_ratio_wall": tick.cem_ratio_wall,
-                "why": _why_over(tick, usual),
+                "why": _why_over(tick, before, usual),
             }
-            for episode, step, tick in over
+            for episode, step, tick, before in over
         ],
     }  # fmt: skip
 
 
-def _planning(recordings: list[Recording]) -> Iterator[tuple[int, int, Tick]]:
+def _planning(recordings: list[Recording]) -> Iterator[tuple[int, int, Tick, Tick | None]]:
+    """Episode, step, tick, and the planning tick before it in the same episode."""
     for number, recording in enumerate(recordings, 1):
+        before = None
         for step, tick in recording.thinking():
-            yield number, step, tick
+            yield number, step, tick, before
+            before = tick
 
 
-def _why_over(tick: Tick, usual: float) -> str:
-    """Say why planning took more than its share of the reference's time."""
+def _why_over(tick: Tick, before: Tick | None, usual: float) -> str:
+    """Say why planning took more than its share of the reference's time.
+
+    Args:
+        tick: the one that took more.
+        before: the one before it.
+        usual: median duration of an iteration in all ticks [ms].
+    """
     if tick.plan_ms <= tick.budget_ms:
         return f"the node was configured with a larger budget: {tick.budget_ms:.2f} ms"
     if not tick.iterations:
         return "not even one iteration ended within the budget"
+    if before is not None and not before.iterations:
+        return "nothing was evaluated in the tick before, so that the whole period was granted"
     each = tick.plan_ms / tick.iterations
     if each > _SLOW * usual:
         return (
             f"an iteration took {each:.2f} ms instead of {usual:.2f} ms: the planner shared its "
             "processor with other work"
         )
-    return f"the last of {tick.iterations} iterations ended after the deadline"
+    return f"{tick.iterations} iterations of {each:.2f} ms ended after the deadline"
 
 
 def rates(recordings: list[Recording]) -> dict[str, float]:
