@@ -344,11 +344,33 @@ def test_ten_percent_dropped_frames_cost_only_those_frames(tmp_path: Path) -> No
     bag.writer.close()
     report, (found,) = bring_in(tmp_path / "bag", tmp_path / "store")
     assert report.exit_code == PARTIAL
-    assert any("20 of 200 steps (10." in p and "have no frame" in p for p in report.problems)
+    assert any("20 of 200 frames (10.0%) are missing" in p for p in report.problems)
     kept = [k for k in range(200) if k not in lost]
     np.testing.assert_array_equal(found.image_steps, kept)
     np.testing.assert_array_equal(found.images[:, 0, 0, 0], kept)
     np.testing.assert_array_equal(found.actions[:, 0], np.arange(199))
+
+
+@pytest.mark.parametrize("told_by", ["marker", "option"])
+def test_frames_that_are_rarer_than_steps(tmp_path: Path, told_by: str) -> None:
+    episodes = trajectories(2, steps=20)
+    for episode in episodes:
+        episode.images, episode.image_steps = episode.images[::5], episode.image_steps[::5]
+        episode.meta |= {"frame_stride": 5} if told_by == "marker" else {}
+    with BagWriter(tmp_path / "bag", WriterConfig(min_free_mb=0)) as writer:
+        Exporter(writer).write(episodes)
+    stride = 5 if told_by == "option" else 1
+    align = AlignConfig(PERIOD, frame_stride=stride)
+    report, stored = bring_in(tmp_path / "bag", tmp_path / "store", align=align)
+    assert report.exit_code == COMPLETE, report.problems
+    for found, expected in zip(stored, episodes, strict=True):
+        np.testing.assert_array_equal(found.image_steps, expected.image_steps)
+        np.testing.assert_array_equal(found.images, expected.images)
+        np.testing.assert_array_equal(found.actions, expected.actions)
+    if told_by == "option":
+        report, stored = bring_in(tmp_path / "bag", tmp_path / "unaware")
+        assert (report.exit_code, stored) == (FAILED, [])
+        assert "--frame-stride" in report.problems[-1]
 
 
 def test_undecodable_messages_are_counted(tmp_path: Path) -> None:

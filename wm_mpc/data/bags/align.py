@@ -37,7 +37,9 @@ class AlignConfig:
             answer to a frame counts for that frame however long thinking took; 0.5 for commands
             that come much faster than steps.
         command_tolerance_s: [s] a command is held at most this long; 0: one and a half periods.
-        max_missing: [steps] so many steps in a row may lack a frame; more end the episode.
+        frame_stride: [steps] from one frame to the next, where frames are rarer than steps; an
+            episode whose marker tells its own ``frame_stride`` has that.
+        max_missing: so many expected frames in a row may be missing; more end the episode.
         min_steps: [steps] shorter episodes are dropped.
         max_steps: [steps] longer episodes are cut: bounds the memory that an import needs.
         reorder_s: [s] messages may arrive this much out of order.
@@ -51,6 +53,7 @@ class AlignConfig:
     command_method: str = "zoh"
     command_phase: float = 0.9
     command_tolerance_s: float = 0.0
+    frame_stride: int = 1
     max_missing: int = 3
     min_steps: int = 5
     max_steps: int = 1000
@@ -81,7 +84,12 @@ class AlignConfig:
                 raise ValueError(f"{name}: {getattr(self, name)!r}; one of {METHODS} expected")
         if not 0 <= self.command_phase < 1:
             raise ValueError(f"command_phase: {self.command_phase}; [0, 1) expected")
-        for name, low in (("max_missing", 0), ("min_steps", 1), ("max_steps", self.min_steps)):
+        for name, low in (
+            ("frame_stride", 1),
+            ("max_missing", 0),
+            ("min_steps", 1),
+            ("max_steps", self.min_steps),
+        ):
             if getattr(self, name) < low:
                 raise ValueError(f"{name}: {getattr(self, name)}; at least {low} expected")
         for name in ("reorder_s", "patience_s"):
@@ -101,6 +109,11 @@ class Episode:
     states: list[np.ndarray] = field(default_factory=list)
     actions: list[np.ndarray] = field(default_factory=list)
     end: str = ""
+
+    def stride(self, default: int) -> int:
+        """Steps from one frame to the next: the marker's word, or the default."""
+        told = self.meta.get("frame_stride", default)
+        return told if isinstance(told, int) and told >= 1 else default
 
     def trim(self) -> None:
         """Cut what follows the last frame, and the action whose outcome was not seen."""
@@ -188,7 +201,7 @@ class Aligner:
 
     def _advance(self, finishing: bool) -> Iterator[Episode]:
         images = self.buffers["image"]
-        while images or (self._episode and self._missing <= self._config.max_missing):
+        while images or self._episode:
             if self._episode is None:
                 self._next = images.stamps[0]
             if not finishing and not self._ready(self._next):
@@ -209,11 +222,11 @@ class Aligner:
 
     def _step(self, stamp: int, found: int | None) -> Iterator[Episode]:
         """Add one step to the running episode, or end it where something is missing."""
-        images = self.buffers["image"]
+        images, config = self.buffers["image"], self._config
         frame = None if found is None else images.values[found]
         proprio = state = None
         if "proprio" in self.buffers:
-            proprio = self._read("proprio", stamp, self._config.proprio_method)
+            proprio = self._read("proprio", stamp, config.proprio_method)
         if "state" in self.buffers:
             state = self._read("state", stamp, "nearest")
         lacking = next(
@@ -230,7 +243,7 @@ class Aligner:
             self.counts[f"frames without {lacking}"] += images.forget_before(stamp + 1)
             return
         command = self.buffers["command"].read(
-            stamp + self._command_at, self._config.command_method, self._command_tolerance
+            stamp + self._command_at, config.command_method, self._command_tolerance
         )
         if command is None and self._episode is None:
             self.counts["frames without command"] += images.forget_before(stamp + 1)
@@ -250,9 +263,9 @@ class Aligner:
         self._next = stamp + self._period
         if command is None:
             yield from self._close("command gap", stamp)
-        elif self._missing > self._config.max_missing:
+        elif self._missing >= episode.stride(config.frame_stride) * (config.max_missing + 1):
             yield from self._close("image gap", stamp)
-        elif len(episode.stamps) > self._config.max_steps:
+        elif len(episode.stamps) > config.max_steps:
             yield from self._close("longest allowed")
             # the last observation also begins the next episode, so that no transition is lost
             images.forget_before(stamp if found is not None else stamp + 1)
@@ -306,7 +319,8 @@ class Aligner:
         self.counts["episodes"] += 1
         self.counts["steps"] += steps
         self.counts["frames"] += len(episode.images)
-        self.counts["steps without a frame"] += steps + 1 - len(episode.images)
+        expected = steps // episode.stride(self._config.frame_stride) + 1
+        self.counts["missing frames"] += max(0, expected - len(episode.images))
         self.counts[f"ended: {reason}"] += 1
         yield episode
 

@@ -100,8 +100,11 @@ class Import:
     command_tolerance: float | None = None
     """[s] how long a command is held [1.5 periods]."""
 
+    frame_stride: int | None = None
+    """Steps from one frame to the next, where frames are rarer than steps [1, or the marker's]."""
+
     max_missing: int | None = None
-    """Steps in a row that may lack a frame before the episode ends [3]."""
+    """Expected frames in a row that may be missing before the episode ends [3]."""
 
     min_steps: int | None = None
     """Shorter episodes are dropped [5]."""

@@ -82,14 +82,20 @@ class BagReport:
                     f"{part} {topic.topic}: {count} of {topic.messages} messages ({share:.1%}) "
                     f"not used: {reason}"
                 )
-        steps, bare = self.counts["steps"], self.counts["steps without a frame"]
-        if bare:
+        frames, missing = self.counts["frames"], self.counts["missing frames"]
+        if missing:
             self.problems.append(
-                f"image: {bare} of {steps + self.counts['episodes']} steps "
-                f"({bare / (steps + 1):.1%}) have no frame: dropped while recording"
+                f"image: {missing} of {frames + missing} frames "
+                f"({missing / (frames + missing):.1%}) "
+                "are missing: dropped while recording"
             )
         if not self.usable:
             why = "; ".join(f"{n} {what}" for what, n in sorted(self.counts.items()) if n)
+            if (
+                self.counts["steps after the last frame"]
+                > self.counts["steps in episodes too short"]
+            ):
+                why += "; if frames are rarer than steps, say how much by --frame-stride"
             self.problems.append(f"no episode could be made ({why or 'no messages'})")
 
     def lines(self) -> Iterator[str]:
@@ -108,7 +114,7 @@ class BagReport:
         )
         if self.already:
             yield f"  {self.already} of these were in the store from an earlier run"
-        shown = ("episodes", "steps", "frames", "steps without a frame")
+        shown = ("episodes", "steps", "frames", "missing frames")
         for what, count in sorted(self.counts.items()):
             if count and what not in shown:
                 yield f"  {count} {what}"
