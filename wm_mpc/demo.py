@@ -2,7 +2,8 @@
 
 ``sim_bridge`` and ``mpc_node`` run as processes of their own, started as ``wm-mpc launch`` would;
 this process watches their topics, asks the simulator for one episode after the other, and writes
-``report.json``, ``film.webp`` and ``report.html``. Nothing it does is part of the control loop.
+``report.json``, ``film.webp``, ``still.png`` and ``report.html``. Nothing it does is part of the
+control loop.
 
 Environment variables ``WM_MPC_DEMO_EPISODES``, ``_SEED``, ``_TASK``, ``_PLANNER``, ``_MODEL``,
 ``_OUT``, ``_TIMEOUT`` and ``_VIEW`` (1: window) replace the defaults below.
@@ -127,7 +128,7 @@ def run(config: Config) -> int:
     prepare_environment()
     view = _open_view(config)
     config.out.mkdir(parents=True, exist_ok=True)
-    for name in ("report.json", "report.html", film.NAME):
+    for name in ("report.json", "report.html", film.NAME, film.FAILURE_NAME, film.STILL_NAME):
         (config.out / name).unlink(missing_ok=True)
     try:
         recordings, ros = perform(config, view)
