@@ -45,12 +45,12 @@ def test_two_opencv_builds_are_a_failure(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.delenv("CC", raising=False)
     assert doctor.check_compiler(lambda name: None).status == doctor.WARN
-    found = doctor.check_compiler(lambda name: "/bin/clang++" if name == "clang++" else None)
-    assert (found.status, found.detail) == (doctor.OK, "/bin/clang++")
-    monkeypatch.setenv("CXX", "my-c++")
-    assert doctor.check_compiler(lambda name: f"/opt/{name}").detail == "/opt/my-c++"
+    found = doctor.check_compiler(lambda name: "/bin/clang" if name == "clang" else None)
+    assert (found.status, found.detail) == (doctor.OK, "/bin/clang")
+    monkeypatch.setenv("CC", "my-cc")
+    assert doctor.check_compiler(lambda name: f"/opt/{name}").detail == "/opt/my-cc"
 
 
 @pytest.mark.parametrize(

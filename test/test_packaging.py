@@ -166,11 +166,14 @@ def test_bundled_files_are_small_enough() -> None:
         assert path.stat().st_size <= 16 * 2**20, f"{path} is larger than 16 MiB"
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
-def test_links_lead_somewhere(name: str) -> None:
-    targets = re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text())
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
     local = [target for target in targets if "://" not in target]
-    assert [target for target in local if not (ROOT / target).exists()] == []
+    assert [target for target in local if not (page.parent / target).exists()] == []
 
 
 def test_the_interface_reference_quotes_the_files() -> None:

@@ -140,14 +140,13 @@ def check_libraries(find: Callable[[str], str | None] = ctypes.util.find_library
 
 
 def check_compiler(which: Callable[[str], str | None] = shutil.which) -> Finding:
-    """torch.compile builds C++ at run time."""
-    named = os.environ.get("CXX", "")
-    for program in filter(None, (named, "g++", "clang++")):
+    """The planning kernel is compiled on first use."""
+    for program in filter(None, (os.environ.get("CC"), "cc", "gcc", "clang")):
         found = which(program)
         if found:
-            return Finding("c++ compiler", OK, found)
-    detail = "missing: torch.compile falls back to eager code, fewer iterations fit a tick"
-    return Finding("c++ compiler", WARN, detail, "apt install g++")
+            return Finding("c compiler", OK, found)
+    detail = "missing: planning falls back to autograd, fewer iterations fit a tick"
+    return Finding("c compiler", WARN, detail, "apt install gcc")
 
 
 def check_gpu() -> Finding:
