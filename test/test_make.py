@@ -22,7 +22,13 @@ def plan(*words: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("target", "then"), [("test", "-m pytest -q"), ("demo", "bin/wm-mpc demo"), ("lint", "ruff")]
+    ("target", "then"),
+    [
+        ("test", "-m pytest -q"),
+        ("demo", "bin/wm-mpc demo"),
+        ("lint", "ruff"),
+        ("models", "tools/train_models.sh"),
+    ],
 )
 def test_targets_set_up_first(target: str, then: str, tmp_path: Path) -> None:
     planned = plan(target, f"VENV={tmp_path}")

@@ -26,8 +26,10 @@ from wm_mpc.training.dynamics import DynamicsConfig
 from wm_mpc.training.joint import JointConfig
 from wm_mpc.training.landmarks import LandmarkConfig
 from wm_mpc.training.patch import PatchConfig
-from wm_mpc.training.run_train import EncoderTraining, WallTraining, run, train_world_model
+from wm_mpc.training.pipeline import train_world_model
+from wm_mpc.training.run_train import run
 from wm_mpc.training.selection import SelectionConfig
+from wm_mpc.training.train_config import EncoderTraining, WallTraining
 from wm_mpc.world_model import WEIGHTS_FILE, WorldModel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -182,6 +184,14 @@ def test_a_decoder_is_trained_beside(layout: str, world: Path, tmp_path: Path) -
     assert (tmp_path / DECODER_FILE).is_file()
     latents = torch.randn(2, 3, *model.latent_shape)
     assert decoder.decode(latents).shape == (2, 3, 32, 32, 3)
+
+
+def test_a_decoder_for_a_finished_model(world: Path, tmp_path: Path) -> None:
+    train_world_model(config(world, tmp_path))
+    arguments = ["--frames", "40", "--decoder.steps", "3", "--decoder.width", "16"]
+    data = ["--data", str(world / "store")]
+    assert cli.main(["train", "decoder", "--model", str(tmp_path), *data, *arguments]) == 0
+    assert Decoder.load(tmp_path, WorldModel.load(tmp_path)).config.latent_shape == (4,)
 
 
 def test_the_encoder(world: Path, tmp_path: Path) -> None:

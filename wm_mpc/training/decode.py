@@ -85,6 +85,7 @@ def train_decoder(
     latents: Tensor,
     frames: Frames,
     config: DecoderTraining,
+    ids: np.ndarray | None = None,
     device: torch.device | str = "cpu",
     folder: Path | None = None,
     progress: bool = True,
@@ -92,9 +93,10 @@ def train_decoder(
     """Train a decoder for latents that stay as they are.
 
     Args:
-        latents: ``(F, *L)``, one per frame of the store.
-        frames: the frames themselves.
+        latents: ``(M, *L)``, one per frame.
+        frames: frames of the store.
         config: sizes and schedule.
+        ids: which frames the latents are of, ``(M,)``; None: all of them, in order.
         device: where to train.
         folder: where the resumable state is kept; None: nowhere.
         progress: show a progress bar.
@@ -109,24 +111,25 @@ def train_decoder(
     if size != width:
         raise UserError(f"images: {size} x {width} px; square ones expected")
     device = torch.device(device)
+    ids = np.arange(len(latents)) if ids is None else ids
     torch.manual_seed(config.seed)
     shape = tuple(latents.shape[1:])
     decoder = Decoder(DecoderConfig(shape, size, config.width, config.depth)).to(device)
     sample = np.sort(np.random.default_rng(config.seed).choice(
         len(latents), min(500, len(latents)), replace=False))  # fmt: skip
-    mean = frames.gather(sample).mean(0)
+    mean = frames.gather(ids[sample]).mean(0)
     decoder.background.copy_(torch.from_numpy(mean / 255).permute(2, 0, 1).logit(0.02))
     train = max(1, len(latents) - max(1, len(latents) // 50))
 
     def draw(generator: torch.Generator, part: slice) -> tuple[Tensor, ...]:
-        ids = torch.randint(train, (config.batch,), generator=generator)[part]
-        pictures = frames.gather(ids.numpy())
+        rows = torch.randint(train, (config.batch,), generator=generator)[part]
+        pictures = frames.gather(ids[rows.numpy()])
         entropy = int(torch.randint(2**31, (), generator=generator))
         chosen = draw_places(pictures, mean, config.pixels, np.random.default_rng(entropy))
         places = torch.from_numpy(np.stack([chosen % size, chosen // size], -1))
-        colours = np.take_along_axis(pictures.reshape(len(ids), -1, 3), chosen[..., None], 1)
+        colours = np.take_along_axis(pictures.reshape(len(rows), -1, 3), chosen[..., None], 1)
         batch = (
-            latents[ids].detach().float(),
+            latents[rows].detach().float(),
             (places.float() + 0.5) / size * 2 - 1,
             torch.from_numpy(colours).float() / 255,
         )
@@ -140,6 +143,6 @@ def train_decoder(
     )  # fmt: skip
     last = np.arange(train, len(latents))[:16]
     drawn = decoder.decode(latents[last].to(device)).numpy().astype(np.float32)
-    error = float(np.abs(drawn - frames.gather(last)).mean())
+    error = float(np.abs(drawn - frames.gather(ids[last])).mean())
     return decoder.eval(), {"steps": done.step, "seconds": round(done.elapsed, 1),
                             "mean_absolute_error": round(error, 2)}  # fmt: skip

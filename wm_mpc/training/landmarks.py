@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
+from tyro.conf import Suppress
 
 from wm_mpc.encoder import DinoEncoder
 from wm_mpc.errors import UserError
@@ -94,7 +95,7 @@ class LandmarkConfig:
     batch: int = 192
     lr: float = 3e-3
     contrast: int = 60
-    robot: RobotDisc | None = None
+    robot: Suppress[RobotDisc | None] = None
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -1,0 +1,222 @@
+"""World-model training from a store to a model folder, stage by stage."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wm_mpc.data.store import Store
+from wm_mpc.data.windows import Frames
+from wm_mpc.encoder import DinoEncoder
+from wm_mpc.errors import UserError
+from wm_mpc.report import write_report
+from wm_mpc.training import distributed
+from wm_mpc.training.decode import train_decoder
+from wm_mpc.training.dynamics import (
+    frame_proprio,
+    latent_windows,
+    project_frames,
+    train_dynamics,
+)
+from wm_mpc.training.joint import train_joint
+from wm_mpc.training.patch import set_token_scale, train_patch
+from wm_mpc.training.plots import draw_curves
+from wm_mpc.training.presets import PRESETS, TaskPreset
+from wm_mpc.training.stages import (
+    model_config,
+    set_normalisation,
+    set_visual_scale,
+    symmetry,
+    teach_landmarks,
+    teach_reader,
+)
+from wm_mpc.training.tokens import cache_tokens
+from wm_mpc.training.train_config import WorldModelTraining
+from wm_mpc.training.windows import TokenWindows
+from wm_mpc.world_model import WorldModel, encoder_reference
+
+
+@dataclass
+class Material:
+    """What every layout trains on.
+
+    Attributes:
+        preset: interface of the task.
+        store, frames: the data.
+        own: raw proprioception of every frame, ``(F, P)``.
+        encoder: frozen.
+        tokens: its cached tokens, float16 ``(F, N, C)``.
+        work: folder of caches and resumable states.
+    """
+
+    preset: TaskPreset
+    store: Store
+    frames: Frames
+    own: np.ndarray
+    encoder: DinoEncoder
+    tokens: np.ndarray
+    work: Path
+
+
+def train_world_model(config: WorldModelTraining) -> WorldModel:
+    """Run all stages and save the model.
+
+    Raises:
+        UserError: unknown task, unusable data, encoder or device.
+    """
+    if config.task not in PRESETS:
+        raise UserError(f"task: {config.task!r}; one of {', '.join(PRESETS)} expected")
+    if config.dynamics.threads:
+        torch.set_num_threads(config.dynamics.threads)
+    with distributed.process_group(config.device) as device:
+        batch = config.patch.batch if config.layout == "patch" else config.dynamics.batch
+        if batch % distributed.world():
+            raise UserError(f"batch: {batch} is no multiple of {distributed.world()} processes")
+        started = time.perf_counter()
+        material = prepare(config, device)
+        torch.manual_seed(config.seed)
+        model, facts = LAYOUTS[config.layout](config, material)
+        decoder = None
+        if config.decoder.steps:
+            latents = project_frames(model, material.tokens, material.own)
+            training = dataclasses.replace(config.decoder, seed=config.seed)
+            decoder, facts["decoder"] = train_decoder(
+                latents, material.frames, training, None, device, material.work / "decoder"
+            )
+        if distributed.rank() == 0:
+            frames = material.frames
+            about = {
+                "data": {
+                    "episodes": len(frames.length),
+                    "frames": len(material.own),
+                    "steps": int(frames.length.sum()),
+                },
+                "seed": config.seed,
+                "layout": config.layout,
+                "processes": distributed.world(),
+                "seconds": round(time.perf_counter() - started, 1),
+            }
+            finish(config, model, about | facts)
+            if decoder is not None:
+                decoder.save(config.out, model)
+        distributed.barrier()
+    return model
+
+
+def prepare(config: WorldModelTraining, device: torch.device) -> Material:
+    """Open the data and encode it; the first rank works while the others wait."""
+    store = Store.open(config.data)
+    frames = store.frames()
+    encoder = DinoEncoder.load(config.encoder).to(device)
+    work = config.out / "work"
+    if distributed.rank() == 0:
+        cache_tokens(encoder, frames, work)
+    distributed.barrier()
+    tokens = cache_tokens(encoder, frames, work, progress=False)
+    own = frame_proprio(frames)
+    return Material(PRESETS[config.task], store, frames, own, encoder, tokens, work)
+
+
+def train_compact(
+    config: WorldModelTraining, material: Material
+) -> tuple[WorldModel, dict[str, Any]]:
+    """Projector, then dynamics on frozen latents."""
+    preset, seed = material.preset, config.seed
+    marks = dataclasses.replace(
+        config.landmarks, landmarks=preset.landmarks, rotate=preset.rotate, robot=preset.robot,
+        seed=seed,
+    )  # fmt: skip
+    landmarks = config.projector == "landmarks"
+    layout = {
+        "projector": "keypoint_pool",
+        "visual_dim": 2 * marks.landmarks if landmarks else config.visual_dim,
+        "predictor": "mlp",
+        "predictor_args": {"width": preset.width, "depth": 2},
+        "proprio_reader": config.reader_steps > 0,
+    }
+    model = WorldModel(model_config(config.task, preset, **layout), material.encoder)
+    model.to(material.encoder.mean.device)
+    set_normalisation(model, material.frames, material.own)
+    facts: dict[str, Any] = {}
+    if distributed.rank() == 0:
+        if landmarks:
+            facts["landmarks"] = teach_landmarks(model, material.frames, material.own, marks, seed)
+        if config.reader_steps:
+            facts["reader"] = teach_reader(
+                model, material.tokens, material.own, config.reader_steps, seed
+            )
+        if landmarks:
+            set_visual_scale(model, material.tokens, seed)
+    distributed.share_state(model)
+    windows = material.store.windows(config.window, preset.frameskip)
+    if config.joint.steps:
+        data = TokenWindows.build(model, material.tokens, material.frames, windows)
+        joint = dataclasses.replace(config.joint, seed=seed)
+        facts["joint"] = train_joint(model, data, joint, material.work / "joint")
+        set_visual_scale(model, material.tokens, seed)
+    latents = project_frames(model, material.tokens, material.own)
+    facts["dynamics"] = train_dynamics(
+        model,
+        latent_windows(model, latents, material.frames, windows),
+        dataclasses.replace(config.dynamics, seed=seed),
+        material.work,
+        # only landmarks are known to turn with the workspace
+        augment=symmetry(model, preset) if landmarks and not config.joint.steps else None,
+        probe=config.selection.probe(model, config.task),
+    )
+    return model, facts
+
+
+def train_patch_layout(
+    config: WorldModelTraining, material: Material
+) -> tuple[WorldModel, dict[str, Any]]:
+    """Patch tokens as they are, and a ViT predictor."""
+    preset, patch = material.preset, dataclasses.replace(config.patch, seed=config.seed)
+    layout = {
+        "projector": "identity",
+        "visual_dim": material.encoder.dim,
+        "proprio_embed": patch.proprio_embed,
+        "predictor": "vit",
+        "predictor_args": patch.predictor_args(),
+        "proprio_reader": config.reader_steps > 0,
+    }
+    model = WorldModel(model_config(config.task, preset, **layout), material.encoder)
+    model.to(material.encoder.mean.device)
+    set_normalisation(model, material.frames, material.own)
+    set_token_scale(model, material.tokens, config.seed)
+    facts: dict[str, Any] = {}
+    if distributed.rank() == 0 and config.reader_steps:
+        facts["reader"] = teach_reader(
+            model, material.tokens, material.own, config.reader_steps, config.seed
+        )
+    distributed.share_state(model)
+    steps = max(config.window, patch.window)
+    windows = material.store.windows(steps, preset.frameskip)
+    data = TokenWindows.build(model, material.tokens, material.frames, windows)
+    probe = config.selection.probe(model, config.task)
+    facts["dynamics"] = train_patch(model, data, patch, material.work, probe=probe)
+    return model, facts
+
+
+LAYOUTS: dict[str, Callable[[WorldModelTraining, Material], tuple[WorldModel, dict]]] = {
+    "compact": train_compact,
+    "patch": train_patch_layout,
+}
+
+
+def finish(config: WorldModelTraining, model: WorldModel, facts: dict[str, Any]) -> None:
+    """Save the model, its report and its curves."""
+    dynamics = facts["dynamics"]
+    curve = dynamics.pop("curve")
+    model.save(config.out, encoder=encoder_reference(model, config.out), extra=facts)
+    draw_curves(config.out / "training.png", curve, dynamics["open_loop_rmse"], dynamics["probes"])
+    write_report(config.report or config.out / "training.json", None, config.seed, [facts])
+    print(json.dumps(facts))

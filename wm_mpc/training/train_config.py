@@ -1,0 +1,146 @@
+"""What ``wm-mpc train`` can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wm_mpc.errors import UserError
+from wm_mpc.training.decode import DecoderTraining
+from wm_mpc.training.dino import DinoConfig
+from wm_mpc.training.dynamics import DynamicsConfig
+from wm_mpc.training.joint import JointConfig
+from wm_mpc.training.landmarks import LandmarkConfig
+from wm_mpc.training.patch import PatchConfig
+from wm_mpc.training.selection import SelectionConfig
+
+
+@dataclass(frozen=True)
+class EncoderTraining:
+    """Pre-train a small DINO encoder on the frames of one or more stores.
+
+    Attributes:
+        data: store folders; every store contributes equally often.
+        out: folder of the encoder, in the ``transformers`` layout.
+        dino: sizes and schedule.
+    """
+
+    data: tuple[Path, ...]
+    out: Path
+    dino: DinoConfig = field(default_factory=DinoConfig)
+
+
+@dataclass(frozen=True)
+class DecoderForModel:
+    """Train a decoder for a finished world model; it draws what the model imagines.
+
+    Attributes:
+        model: world-model folder; ``decoder.safetensors`` is written into it.
+        data: store folder.
+        frames: most frames to train on.
+        device: ``cpu`` or ``cuda``.
+        threads: CPU threads; 0: torch's own choice.
+        decoder: sizes and schedule.
+    """
+
+    model: Path
+    data: Path
+    frames: int = 8000
+    device: str = "cpu"
+    threads: int = 0
+    decoder: DecoderTraining = field(default_factory=lambda: DecoderTraining(steps=6000))
+
+
+@dataclass(frozen=True)
+class WorldModelTraining:
+    """Train a task's world model on cached tokens of a frozen encoder.
+
+    The compact layout learns landmarks (or, with ``--projector joint``, whatever can be
+    predicted), then dynamics on the frozen latents. The patch layout is DINO-WM's. The same
+    command under ``torchrun`` uses several processes, GPUs or machines.
+
+    Attributes:
+        data: store folder.
+        encoder: encoder folder or hub id.
+        out: model folder; the work (token cache, resumable state) is kept in its subfolder
+            ``work``.
+        layout: ``compact``, or ``patch`` for patch tokens and a ViT predictor.
+        projector: of the compact layout: ``landmarks``, or ``joint``: trained from nothing
+            together with the predictor, by the losses in ``joint``.
+        visual_dim: visual latent width of the joint projector; landmarks bring their own.
+        window: longest model steps per training window.
+        seed: seed of every stage.
+        device: ``cpu`` or ``cuda``.
+        reader_steps: optimiser steps of what reads the robot's posture from a goal picture;
+            0: no such reader.
+        landmarks: the projector's schedule; sizes and robot silhouette come from the task.
+        joint: losses of projector and predictor together; with landmarks, a refinement.
+        dynamics: the predictor's losses and schedule on frozen latents.
+        patch: sizes, losses and schedule of the patch layout.
+        selection: closed-loop success that picks the weights; off by default.
+        decoder: draws what the model imagines, trained on detached latents; off by default.
+        report: JSON file to write beside the model; empty: ``training.json`` in ``out``.
+    """
+
+    data: Path
+    encoder: str
+    out: Path
+    layout: str = "compact"
+    projector: str = "landmarks"
+    visual_dim: int = 32
+    window: int = 5
+    seed: int = 0
+    device: str = "cpu"
+    reader_steps: int = 1500
+    landmarks: LandmarkConfig = field(default_factory=LandmarkConfig)
+    joint: JointConfig = field(default_factory=JointConfig)
+    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    patch: PatchConfig = field(default_factory=PatchConfig)
+    selection: SelectionConfig = field(default_factory=lambda: SelectionConfig(goals=0))
+    decoder: DecoderTraining = field(default_factory=DecoderTraining)
+    report: Path | None = None
+    task: str = ""
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("layout", ("compact", "patch")),
+            ("projector", ("landmarks", "joint")),
+        ):
+            if getattr(self, name) not in known:
+                expected = " or ".join(known)
+                raise UserError(f"{name}: {getattr(self, name)!r}; {expected} expected")
+        for name, low in (("visual_dim", 1), ("window", 1), ("reader_steps", 0)):
+            if getattr(self, name) < low:
+                raise UserError(f"{name}: {getattr(self, name)}; at least {low} expected")
+        if self.layout == "compact" and self.projector == "joint" and not self.joint.steps:
+            raise UserError("joint.steps: 0; at least 1 expected for a projector trained jointly")
+
+
+@dataclass(frozen=True)
+class PushTTraining(WorldModelTraining):
+    """Train the Push-T world model."""
+
+    task: str = "pusht"
+
+
+@dataclass(frozen=True)
+class WallTraining(WorldModelTraining):
+    """Train the Wall world model."""
+
+    task: str = "wall"
+
+
+@dataclass(frozen=True)
+class PointMazeTraining(WorldModelTraining):
+    """Train the PointMaze world model."""
+
+    task: str = "point_maze"
+
+
+configs: dict[str, type] = {
+    "dino": EncoderTraining,
+    "decoder": DecoderForModel,
+    "pusht": PushTTraining,
+    "wall": WallTraining,
+    "point_maze": PointMazeTraining,
+}
