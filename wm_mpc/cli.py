@@ -63,6 +63,11 @@ COMMANDS: dict[str, Command] = {
         "model error where experts went against where the planner goes",
         "pusht --help",
     ),
+    "live": Command(
+        "wm_mpc.live_trial",
+        "learn while a simulated robot runs, disturb it, and report on it",
+        "wall --out out/live --help",
+    ),
     "eval": Command(
         "wm_mpc.evaluation",
         "closed-loop success in the true simulator, with intervals",

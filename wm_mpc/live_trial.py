@@ -1,0 +1,321 @@
+"""``wm-mpc live``: does learning while the robot runs help, and does it never hurt?
+
+Starts a simulated task with ``online_finetune:=true``, from a model that may be spoiled on
+purpose, and lets episode follow episode for some minutes. On the way it can kill ``trainer_node``
+without warning and hand the controller poisoned models. The report compares the first episodes
+with the last ones and tells every model change, every deadline miss near one, and what became of
+the poison.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+from tyro.conf import Positional
+
+from wm_mpc import ros_env
+from wm_mpc.demo import prepare_environment
+from wm_mpc.demo_stage import START_S, DemoError, NodeLog
+from wm_mpc.errors import UserError
+from wm_mpc.eval_jobs import TASK_IDS
+from wm_mpc.evaluation import ASSETS
+from wm_mpc.locations import share_dir
+from wm_mpc.processes import Supervisor, describe
+from wm_mpc.report import write_report
+from wm_mpc.runner import processes, signals_stop
+from wm_mpc.stats import difference_interval, wilson
+from wm_mpc.world_model import WorldModel, encoder_reference
+
+if TYPE_CHECKING:
+    from wm_mpc.nodes.live_watch import LiveWatch
+
+POISONS = ("nan", "shuffled")
+NEAR_S = 1.0
+"""[s] A deadline miss this soon after a model change is counted as near it."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Run a simulated task with live fine-tuning and report on it.
+
+    Attributes:
+        task: pusht, wall or point_maze.
+        out: folder of everything this run writes; a new one.
+        minutes: [min] of running after the first plan.
+        model: start model; default: the bundled one of the task.
+        action_scale: the start model is told that actions are this many times larger than they
+            are; 1: it is not spoiled.
+        replay: store of expert trajectories that is mixed in; default: none.
+        episode_steps: control steps per episode.
+        seed: of episodes, plans and training.
+        window: episodes at begin and end that are compared.
+        trainer: parameters of trainer_node, name=value.
+        kill: kill trainer_node half-way and start it again.
+        poison: at three quarters of the time, ask the controller to load poisoned models.
+        learn: false: the same without trainer_node, for comparison.
+        report: JSON file to write; default: live.json in ``out``.
+    """
+
+    task: Positional[str]
+    out: Path
+    minutes: float = 10.0
+    model: Path | None = None
+    action_scale: float = 1.0
+    replay: Path | None = None
+    episode_steps: int = 60
+    seed: int = 0
+    window: int = 20
+    trainer: tuple[str, ...] = ()
+    kill: bool = True
+    poison: bool = True
+    learn: bool = True
+    report: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.task not in TASK_IDS:
+            raise UserError(f"task: {self.task!r}; one of {', '.join(TASK_IDS)} expected")
+        for name, low, high in (
+            ("minutes", 0.1, 1e4), ("action_scale", 1e-3, 1e3), ("episode_steps", 5, 10_000),
+            ("window", 1, 10_000), ("seed", 0, 2**31 - 1),
+        ):  # fmt: skip
+            if not low <= getattr(self, name) <= high:
+                raise UserError(f"{name}: {getattr(self, name)}; {low:g} to {high:g} expected")
+
+
+def run(config: Config) -> int:
+    """Run, print the comparison, write the report; 0 when the nodes did their work."""
+    if ros_env.rclpy_source() is None:
+        raise UserError("rclpy: not found; source a ROS 2 setup file or pip install 'wm-mpc[ros]'")
+    if config.out.exists() and any(config.out.iterdir()):
+        raise UserError(f"out: {config.out} is not empty")
+    config.out.mkdir(parents=True, exist_ok=True)
+    prepare_environment()
+    start = spoiled_model(config)
+    try:
+        row = perform(config, start)
+    except DemoError as failure:
+        print(f"wm-mpc live: error: {failure}", file=sys.stderr)
+        print(f"the nodes' output: {config.out / 'nodes.log'}", file=sys.stderr)
+        return 1
+    print(format_row(row))
+    report = config.report or config.out / "live.json"
+    write_report(report, None, config.seed, [row], config=asdict(config))
+    return 0
+
+
+def spoiled_model(config: Config) -> Path:
+    """Write the start model, with its action scale spoiled where asked; returns its folder."""
+    model = WorldModel.load(config.model or ASSETS / config.task)
+    folder = config.out.resolve() / "start"
+    with torch.no_grad():
+        # The bounds that planners keep are those of the robot, whatever the model believes.
+        model.action_std.mul_(config.action_scale)
+    model.save(folder, encoder_reference(model, folder), {"action_scale": config.action_scale})
+    return folder
+
+
+def parameter_file(config: Config) -> Path:
+    """The task's parameter file with this run's episode length and training parameters."""
+    content = yaml.safe_load((share_dir() / "config" / f"{config.task}.yaml").read_text())
+    for key, section in content.items():
+        parameters = section["ros__parameters"]
+        if key.endswith("sim_bridge"):
+            parameters["episode_steps"] = config.episode_steps
+        if key.endswith("trainer_node"):
+            for entry in config.trainer:
+                name, _, value = entry.partition("=")
+                parameters[name] = yaml.safe_load(value)
+    path = config.out.resolve() / "parameters.yaml"
+    # JSON is YAML with unambiguous types: the joint "y" stays a text
+    path.write_text(json.dumps(content, indent=1))
+    return path
+
+
+def perform(config: Config, start: Path) -> dict[str, Any]:
+    """Start the nodes, wait, disturb, end the nodes; the row of the report.
+
+    Raises:
+        DemoError: a node that must run ended or never worked.
+    """
+    from wm_mpc.nodes.live_watch import LiveWatch
+
+    arguments = {
+        "params_file": str(parameter_file(config)), "model": str(start),
+        "seed": str(config.seed), "live": str(config.out.resolve() / "live"),
+        "online_finetune": "true" if config.learn else "false",
+    }  # fmt: skip
+    if config.replay is not None:
+        arguments["replay"] = str(config.replay.resolve())
+    children = processes(f"{config.task}_sim", arguments)
+    with (config.out / "nodes.log").open("w") as stream:
+        supervisor = Supervisor(children, NodeLog(stream))
+        watch = LiveWatch()
+        try:
+            with signals_stop(supervisor) as received, supervisor:
+                trial = Trial(config, supervisor, watch, received)
+                facts = trial.run({child.name: child for child in children})
+        finally:
+            watch.close()
+    return summarise(config, watch, facts)
+
+
+class Trial:
+    """The run itself.
+
+    Args:
+        config: of the run.
+        supervisor: of the nodes.
+        watch: of the topics.
+        received: signals that this process received.
+    """
+
+    def __init__(
+        self, config: Config, supervisor: Supervisor, watch: LiveWatch, received: list
+    ) -> None:
+        self.config, self.supervisor = config, supervisor
+        self.watch, self.received = watch, received
+
+    def run(self, specs: dict[str, Any]) -> dict[str, Any]:
+        """Wait and disturb; facts about the disturbances."""
+        config, facts = self.config, {"kill": None, "poison": []}
+        self.wait(self.watch.running, START_S, "mpc_node: first plans")
+        began = time.monotonic()
+        self.watch.begin()
+        seconds = config.minutes * 60
+
+        def until(share: float) -> None:
+            left = began + share * seconds - time.monotonic()
+            self.wait(lambda: time.monotonic() >= began + share * seconds, left + 10, "time")
+
+        if config.learn and config.kill:
+            until(0.5)
+            facts["kill"] = self.kill_trainer(specs["trainer_node"])
+        if config.poison:
+            until(0.75)
+            facts["poison"] = [self.offer_poison(kind) for kind in POISONS]
+        until(1.0)
+        return facts
+
+    def wait(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+        """Wait until ``condition`` is true.
+
+        Raises:
+            DemoError: time is up, or a node that must run ended.
+            KeyboardInterrupt: a signal asked this process to end.
+        """
+        end = time.monotonic() + timeout_s
+        while not condition():
+            if self.received:
+                raise KeyboardInterrupt
+            for name, code in self.supervisor.poll().items():
+                if code is not None and name != "trainer_node":
+                    raise DemoError(f"{name} ended {describe(code)}")
+            if time.monotonic() >= end:
+                raise DemoError(f"{what} not within {timeout_s:.0f} s")
+            time.sleep(0.05)
+
+    def kill_trainer(self, spec: Any) -> dict[str, Any]:
+        """Kill ``trainer_node`` without warning; start it again some seconds later."""
+        ticks, kept = len(self.watch.ticks), self.kept()
+        self.supervisor.send("trainer_node", signal.SIGKILL)
+        end = time.monotonic() + 5.0
+        self.wait(lambda: time.monotonic() >= end, 6.0, "time")
+        during = len(self.watch.ticks) - ticks
+        after = self.kept()
+        self.supervisor.start(spec)
+        return {"ticks_while_dead": during, "kept_before": kept, "kept_after": after}
+
+    def kept(self) -> int:
+        """Trajectories on disk: one file each."""
+        folder = self.config.out / "live" / "trajectories"
+        return len(list(folder.glob("shard-*.safetensors")))
+
+    def offer_poison(self, kind: str) -> dict[str, Any]:
+        """Ask the controller to load a poisoned copy of what it runs; what became of it."""
+        running = self.watch.model_hash
+        folder = self.config.out.resolve() / f"poison_{kind}"
+        digest = poison(self.model_folder(running), folder, kind)
+        answer = self.watch.load(folder)
+        self.wait(answer.done, 60.0, "load_model: answer")
+        result = answer.result()
+        if result.success:
+            # Refusal was not possible; then it must be taken back.
+            self.wait(lambda: self.watch.model_hash == digest, 10.0, "swap")
+            self.wait(lambda: self.watch.model_hash != digest, 60.0, "rollback of the poison")
+        outcome = "rolled back" if result.success else "refused"
+        return {"kind": kind, "outcome": outcome, "message": result.message}
+
+    def model_folder(self, digest: str) -> Path:
+        """Folder of the model that runs."""
+        for folder in (self.config.out / "live" / "models").glob("[0-9]*"):
+            record = json.loads((folder / "world_model.json").read_text())
+            if next(iter(record["sha256"].values())).startswith(digest):
+                return folder
+        return self.config.out / "start"
+
+
+def poison(source: Path, folder: Path, kind: str) -> str:
+    """Write a spoiled copy of a model; returns its hash.
+
+    Args:
+        source: folder of a sound model.
+        folder: where the copy goes.
+        kind: ``nan`` (one weight is not a number) or ``shuffled`` (it takes each number of an
+            action for another one).
+    """
+    model = WorldModel.load(source)
+    first = next(p for name, p in model.predictor.named_parameters() if p.ndim == 2)
+    with torch.no_grad():
+        if kind == "nan":
+            first[0, 0] = float("nan")
+        else:
+            columns = first[:, -model.action_width :].clone()
+            first[:, -model.action_width :] = -columns.roll(1, dims=1)
+    return model.save(folder, encoder_reference(model, folder))
+
+
+def summarise(config: Config, watch: LiveWatch, facts: dict[str, Any]) -> dict[str, Any]:
+    """Row of the report."""
+    episodes = watch.episodes
+    n = min(config.window, len(episodes) // 2)
+    if not n:
+        raise DemoError(f"{len(episodes)} episodes: too few to compare; run for longer")
+    first, last = sum(episodes[:n]), sum(episodes[-n:])
+    return {
+        "task": config.task, "model": "spoiled" if config.action_scale != 1 else "base",
+        "mode": "live", "learn": config.learn, "n": n, "episodes": len(episodes),
+        "success_by_episode": [int(e) for e in episodes],
+        "first": {"success_rate": first / n, "success_ci95": list(wilson(first, n))},
+        "last": {"success_rate": last / n, "success_ci95": list(wilson(last, n))},
+        "difference_ci95": list(difference_interval(last, n, first, n)),
+        "model_changes": len(watch.changes), "rollbacks": watch.changes_back,
+        "ticks": len(watch.ticks), "deadline_misses": sum(miss for _, miss in watch.ticks),
+        **watch.misses(NEAR_S), "stopped_ticks": watch.stopped, **facts,
+    }  # fmt: skip
+
+
+def format_row(row: dict[str, Any]) -> str:
+    """Lines for people."""
+    low, high = (100 * bound for bound in row["difference_ci95"])
+    lines = [
+        f"{row['task']} live: {row['episodes']} episodes, success of the first {row['n']} "
+        f"{100 * row['first']['success_rate']:.0f} %, of the last {row['n']} "
+        f"{100 * row['last']['success_rate']:.0f} %; difference [{low:.0f}, {high:.0f}] points",
+        f"{row['model_changes']} model changes ({row['rollbacks']} back), {row['ticks']} ticks, "
+        f"{row['deadline_misses']} deadline misses: {row['misses_near_changes']} in "
+        f"{row['ticks_near_changes']} ticks within {NEAR_S:g} s of a change, "
+        f"{row['misses_elsewhere']} in {row['ticks_elsewhere']} ticks elsewhere",
+    ]
+    lines += [f"poison {p['kind']}: {p['outcome']}: {p['message']}" for p in row["poison"]]
+    if row["kill"]:
+        lines.append(f"trainer killed: {row['kill']}")
+    return "\n".join(lines)
