@@ -1,0 +1,95 @@
+"""The live trial spoils and poisons as it says, and counts right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers import tiny_checkpoint
+
+from wm_mpc.demo_stage import DemoError
+from wm_mpc.errors import CheckpointError, UserError
+from wm_mpc.live_trial import (
+    Config,
+    format_row,
+    parameter_file,
+    poison,
+    run,
+    spoiled_model,
+    summarise,
+)
+from wm_mpc.world_model import WorldModel
+
+
+def test_a_spoiled_model_sees_alike_and_takes_actions_for_larger_ones(tmp_path: Path) -> None:
+    source = tiny_checkpoint(tmp_path / "model")
+    config = Config("pusht", tmp_path / "out", model=source, action_scale=2.0)
+    before, after = WorldModel.load(source), WorldModel.load(spoiled_model(config))
+    raw = torch.randn(1, 5, 2)
+    torch.testing.assert_close(
+        after.normalize_actions(raw), before.normalize_actions(raw) / 2, atol=1e-6, rtol=1e-5
+    )
+    picture = torch.randint(0, 255, (1, 32, 32, 3), dtype=torch.uint8)
+    own = torch.zeros(1, 4)
+    torch.testing.assert_close(before.encode(picture, own), after.encode(picture, own))
+
+
+def test_poison_is_what_it_says(tmp_path: Path) -> None:
+    source = tiny_checkpoint(tmp_path / "model")
+    poison(source, tmp_path / "nan", "nan")
+    with pytest.raises(CheckpointError, match="not finite"):
+        WorldModel.load(tmp_path / "nan")
+    digest = poison(source, tmp_path / "shuffled", "shuffled")
+    good, bad = (WorldModel.load(p) for p in (source, tmp_path / "shuffled"))
+    assert bad.hash == digest != good.hash
+    latent, action = torch.randn(8, 10), torch.randn(8, 10)
+    torch.testing.assert_close(bad.step(latent, action), good.step(latent, -action.roll(-1, 1)))
+
+
+def test_the_parameter_file_changes_only_what_was_asked(tmp_path: Path) -> None:
+    config = Config("wall", tmp_path, episode_steps=33, trainer=("steps=7", "replay_ratio=[1, 1]"))
+    sections = json.loads(parameter_file(config).read_text())
+    assert sections["/**/sim_bridge"]["ros__parameters"]["episode_steps"] == 33
+    trainer = sections["/**/trainer_node"]["ros__parameters"]
+    assert (trainer["steps"], trainer["replay_ratio"]) == (7, [1, 1])
+    assert sections["/**/mpc_node"]["ros__parameters"]["joint_names"] == ["x", "y"]
+
+
+def watch(episodes: list[bool]) -> SimpleNamespace:
+    return SimpleNamespace(
+        episodes=episodes, changes=[(1.0, "a", "b")], changes_back=0, stopped=2,
+        ticks=[(0.5, True), (1.2, True), (5.0, False)],
+        misses=lambda s: {"ticks_near_changes": 2, "misses_near_changes": 2,
+                          "ticks_elsewhere": 1, "misses_elsewhere": 0},
+    )  # fmt: skip
+
+
+def test_first_and_last_episodes_are_compared(tmp_path: Path) -> None:
+    config = Config("wall", tmp_path, window=20)
+    episodes = [False] * 20 + [True, False] * 5 + [True] * 20
+    row = summarise(config, watch(episodes), {"kill": None, "poison": []})
+    assert (row["n"], row["episodes"]) == (20, 50)
+    assert row["first"]["success_rate"] == 0 and row["last"]["success_rate"] == 1
+    low, high = row["difference_ci95"]
+    assert 0.7 < low < high <= 1
+    assert row["deadline_misses"] == 2 and "50 episodes" in format_row(row)
+    short = summarise(config, watch([False, True, True]), {"kill": None, "poison": []})
+    assert short["n"] == 1
+    with pytest.raises(DemoError, match="1 episodes: too few"):
+        summarise(config, watch([True]), {"kill": None, "poison": []})
+
+
+def test_bad_settings(tmp_path: Path) -> None:
+    for settings, words in (
+        ({"task": "chess"}, "task: 'chess'"),
+        ({"minutes": 0.0}, "minutes: 0.0; 0.1 to 10000"),
+        ({"action_scale": -1.0}, "action_scale"),
+    ):
+        with pytest.raises(UserError, match=words):
+            Config(**({"task": "wall", "out": tmp_path} | settings))
+    (tmp_path / "old").touch()
+    with pytest.raises(UserError, match="is not empty"):
+        run(Config("wall", tmp_path))
