@@ -50,7 +50,7 @@ def test_proposals_beat_standing_still(trained: Proposer) -> None:
 
 
 def test_a_proposal_saves_iterations(trained: Proposer) -> None:
-    model, objective = AnalyticDynamics(), make_objective()
+    model, objective = AnalyticDynamics(), make_objective(running_weight=0.1)
     latents, _ = windows(16)
     planner = make_planner("adam", model, objective, planner_config("adam", iterations=2))
     without, given = 0.0, 0.0

@@ -112,7 +112,8 @@ def test_plans_stay_within_the_bounds(name: str, bound: float) -> None:
 
 
 def test_same_seed_same_plan_and_another_seed_another(name: str, model: AnalyticDynamics) -> None:
-    planner = make_planner(name, model, make_objective(), small(name))
+    # Weights under which no seed finds the plan that every seed starts from the best one.
+    planner = make_planner(name, model, make_objective(running_weight=0.1), small(name))
     first, again, other = (planner.plan(request(seed, model)) for seed in (5, 5, 6))
     assert torch.equal(first.actions, again.actions)
     assert first.cost == again.cost
