@@ -18,9 +18,8 @@ case $SIZE in
 full)
   PUSHT=24000 WALL=9000 MAZE=5000
   DINO=(--dino.steps 800)
-  PUSHT_TRAINING=(--landmarks.compositions 40000 --landmarks.steps 6000 --dynamics.steps 60000)
-  WALL_TRAINING=(--landmarks.compositions 10000 --landmarks.steps 1200 --dynamics.steps 12000
-    --dynamics.rollout 4 --dynamics.noise 0.15)
+  PUSHT_TRAINING=(--landmarks.compositions 40000 --landmarks.steps 6000 --dynamics.steps 28000)
+  WALL_TRAINING=(--landmarks.compositions 10000 --landmarks.steps 1200 --dynamics.steps 12000)
   MAZE_TRAINING=(--landmarks.compositions 10000 --landmarks.steps 1200 --dynamics.steps 8000)
   DECODER=(--decoder.steps 6000)
   ;;
