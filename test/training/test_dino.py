@@ -17,14 +17,12 @@ from wm_mpc.errors import UserError
 from wm_mpc.training import dino
 from wm_mpc.training.dino import (
     DinoConfig,
-    block_mask,
     collapse_measure,
     koleo,
-    random_views,
-    salient_patches,
     sinkhorn,
     train_dino,
 )
+from wm_mpc.training.views import block_mask, random_views, salient_patches
 
 CONFIG = DinoConfig(
     image_size=32, patch_size=8, dim=16, layers=1, heads=2, local_size=16, local_crops=1,
