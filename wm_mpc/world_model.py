@@ -13,101 +13,28 @@ Actions are *model actions*: ``frameskip`` raw actions stacked to width ``A`` an
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from wm_mpc.checkpoint import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    check_state,
+    encoder_reference,
+    load_encoder,
+    names_encoder,
+    read_record,
+    read_weights,
+    write_checkpoint,
+)
 from wm_mpc.encoder import DinoEncoder
 from wm_mpc.errors import CheckpointError
+from wm_mpc.model_config import WorldModelConfig
 from wm_mpc.predictors import PREDICTORS
 from wm_mpc.projector import PROJECTORS, KeypointPool
-
-FORMAT = "wm_mpc.world_model"
-VERSION = 1
-CONFIG_FILE = "world_model.json"
-WEIGHTS_FILE = "world_model.safetensors"
-
-
-@dataclass(frozen=True)
-class WorldModelConfig:
-    """Architecture and the task's interface.
-
-    Attributes:
-        task: task the model was trained for.
-        action_dim: raw action width.
-        proprio_dim: raw proprioception width.
-        frameskip: control steps per model step.
-        control_period: seconds per control step.
-        action_low, action_high: raw action bounds, ``action_dim`` values each.
-        projector: ``identity`` (patch layout) or ``keypoint_pool`` (compact layout).
-        visual_dim: visual latent width; the encoder's for ``identity``.
-        proprio_embed: width of a learned proprioception embedding; 0 uses the normalised values
-            themselves.
-        predictor: ``mlp``, ``gru`` or ``vit``.
-        goal_weights: relative weight of each raw proprioception channel in goal costs, >= 0;
-            empty: all equal. Only meaningful without a learned proprioception embedding.
-        proprio_reader: whether the model can read the robot's own posture from a picture, for
-            goals given as a picture alone.
-        projector_args, predictor_args: further arguments of the two, see their classes.
-    """
-
-    task: str
-    action_dim: int
-    proprio_dim: int
-    frameskip: int
-    control_period: float
-    action_low: tuple[float, ...]
-    action_high: tuple[float, ...]
-    projector: str = "keypoint_pool"
-    visual_dim: int = 32
-    proprio_embed: int = 0
-    predictor: str = "mlp"
-    goal_weights: tuple[float, ...] = ()
-    proprio_reader: bool = False
-    projector_args: dict[str, Any] = field(default_factory=dict)
-    predictor_args: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in ("action_dim", "frameskip", "visual_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)}; at least 1 expected")
-        for name in ("proprio_dim", "proprio_embed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)}; at least 0 expected")
-        if not self.control_period > 0:
-            raise ValueError(f"control_period: {self.control_period} s; more than 0 expected")
-        for name in ("action_low", "action_high"):
-            object.__setattr__(self, name, tuple(float(v) for v in getattr(self, name)))
-            if len(getattr(self, name)) != self.action_dim:
-                raise ValueError(
-                    f"{name}: {len(getattr(self, name))} values for "
-                    f"{self.action_dim} action dimensions"
-                )
-        object.__setattr__(self, "goal_weights", tuple(float(v) for v in self.goal_weights))
-        if self.goal_weights and (
-            len(self.goal_weights) != self.proprio_dim or min(self.goal_weights) < 0
-        ):
-            raise ValueError(
-                f"goal_weights: {self.goal_weights}; "
-                f"{self.proprio_dim} values of at least 0 expected"
-            )
-        if any(lo >= hi for lo, hi in zip(self.action_low, self.action_high, strict=True)):
-            raise ValueError(
-                f"action_low: {self.action_low} is not below action_high {self.action_high}"
-            )
-        for name, known in (("projector", PROJECTORS), ("predictor", PREDICTORS)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name}: {getattr(self, name)!r} unknown; one of {', '.join(known)} expected"
-                )
 
 
 class WorldModel(nn.Module):
@@ -306,19 +233,13 @@ class WorldModel(nn.Module):
             The model hash: first 12 hex digits of the weights' SHA-256.
         """
         path = Path(path)
-        path.mkdir(parents=True, exist_ok=True)
         state = {
             k: v.detach().cpu().contiguous()
             for k, v in self.state_dict().items()
             if not k.startswith("encoder.")
         }
-        temporary = path / (WEIGHTS_FILE + ".tmp")
-        save_file(state, temporary)
-        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
         source = encoder if encoder is not None else (self.encoder.source if self.encoder else "")
         record = {
-            "format": FORMAT,
-            "version": VERSION,
             "config": dataclasses.asdict(self.config),
             "encoder": {
                 "source": source,
@@ -326,15 +247,10 @@ class WorldModel(nn.Module):
                 "channels": self.channels,
                 "image_size": self.encoder.image_size if self.encoder else 0,
             },
-            "sha256": {WEIGHTS_FILE: digest},
             "generation": self.generation,
             "extra": extra or {},
         }
-        temporary.replace(path / WEIGHTS_FILE)
-        text = json.dumps(record, indent=1) + "\n"
-        (path / (CONFIG_FILE + ".tmp")).write_text(text)
-        (path / (CONFIG_FILE + ".tmp")).replace(path / CONFIG_FILE)
-        self.hash, self.path = digest[:12], path
+        self.hash, self.path = write_checkpoint(path, state, record)[:12], path
         return self.hash
 
     @classmethod
@@ -363,16 +279,7 @@ class WorldModel(nn.Module):
             config = WorldModelConfig(**record["config"])
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{path / CONFIG_FILE}: config: {error}") from error
-        weights = path / WEIGHTS_FILE
-        if not weights.is_file():
-            raise CheckpointError(f"{path}: {WEIGHTS_FILE} is missing")
-        data = weights.read_bytes()
-        digest = hashlib.sha256(data).hexdigest()
-        expected = record["sha256"].get(WEIGHTS_FILE)
-        if digest != expected:
-            raise CheckpointError(
-                f"{weights}: sha256 {digest[:12]} differs from the recorded {str(expected)[:12]}"
-            )
+        state, digest = read_weights(path, record)
         about = record["encoder"]
         if encoder is None and with_encoder:
             encoder = load_encoder(path, about)
@@ -385,95 +292,12 @@ class WorldModel(nn.Module):
                 f"{path}: encoder gives {encoder.num_tokens} x {encoder.dim} tokens, "
                 f"the model was trained on {about['num_tokens']} x {about['channels']}"
             )
-        model._load_state(load_safetensors(data), weights)
-        model.generation, model.hash, model.path = (
-            int(record.get("generation", 0)),
-            digest[:12],
-            path,
-        )
+        own = {k: v for k, v in model.state_dict().items() if not k.startswith("encoder.")}
+        check_state(state, own, path / WEIGHTS_FILE)
+        model.load_state_dict(state, strict=False)
+        model.generation = int(record.get("generation", 0))
+        model.hash, model.path = digest[:12], path
         return model.to(device).eval()
-
-    def _load_state(self, state: dict[str, Tensor], where: Path) -> None:
-        own = {k: v for k, v in self.state_dict().items() if not k.startswith("encoder.")}
-        missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-        if missing or unknown:
-            what = f"lacks {missing[0]}" if missing else f"has an unknown key {unknown[0]}"
-            raise CheckpointError(
-                f"{where}: {what} ({len(missing)} missing, {len(unknown)} unknown)"
-            )
-        for key, value in state.items():
-            if value.shape != own[key].shape:
-                raise CheckpointError(
-                    f"{where}: {key}: shape {tuple(value.shape)}; {tuple(own[key].shape)} expected"
-                )
-            if not torch.isfinite(value).all():
-                raise CheckpointError(f"{where}: {key}: not finite")
-        self.load_state_dict(state, strict=False)
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """Read and check ``world_model.json``.
-
-    Raises:
-        CheckpointError: missing, not JSON, another format or version, or a key is missing.
-    """
-    file = path / CONFIG_FILE
-    if not file.is_file():
-        raise CheckpointError(
-            f"{path}: {CONFIG_FILE} is missing; a world-model folder is expected"
-        )
-    try:
-        record = json.loads(file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{file}: not valid JSON: {error}") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise CheckpointError(f"{file}: format: {FORMAT!r} expected")
-    if record.get("version") != VERSION:
-        raise CheckpointError(
-            f"{file}: version: {record.get('version')}; this release reads {VERSION}"
-        )
-    for key in ("config", "encoder", "sha256"):
-        if key not in record:
-            raise CheckpointError(f"{file}: key {key!r} is missing")
-    return record
-
-
-def load_encoder(path: Path, about: dict[str, Any]) -> DinoEncoder:
-    """Load the encoder a record names.
-
-    This is a folder relative to the model's, an absolute folder, or a hub id.
-    """
-    source = about.get("source", "")
-    if not source:
-        raise CheckpointError(f"{path}: encoder: no source recorded")
-    relative = path / source
-    return DinoEncoder.load(
-        relative if relative.is_dir() else source, about.get("image_size") or None
-    )
-
-
-def names_encoder(path: Path, encoder: DinoEncoder | None) -> bool:
-    """Whether a model folder names exactly this encoder, so that it need not be loaded again.
-
-    Raises:
-        CheckpointError: ``path`` is no model folder.
-    """
-    about = read_record(path)["encoder"]
-    source = str(about.get("source", ""))
-    if encoder is None or not source or about.get("image_size") != encoder.image_size:
-        return False
-    if source == encoder.source:
-        return not Path(path / source).is_dir()
-    folder, own = path / source, Path(encoder.source)
-    return folder.is_dir() and own.is_dir() and folder.resolve() == own.resolve()
-
-
-def encoder_reference(model: WorldModel, folder: Path) -> str:
-    """Where a model saved in ``folder`` finds its encoder: a relative path, or a hub id."""
-    source = model.encoder.source if model.encoder is not None else ""
-    if not Path(source).is_dir():
-        return source
-    return os.path.relpath(Path(source).resolve(), folder.resolve())
 
 
 __all__ = [

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from training_data import dot_store
 
 from wm_mpc import cli
+from wm_mpc.checkpoint import WEIGHTS_FILE
 from wm_mpc.decoder import DECODER_FILE, Decoder
 from wm_mpc.errors import UserError
 from wm_mpc.training.decode import DecoderTraining
@@ -30,7 +31,7 @@ from wm_mpc.training.pipeline import train_world_model
 from wm_mpc.training.run_train import run
 from wm_mpc.training.selection import SelectionConfig
 from wm_mpc.training.train_config import EncoderTraining, WallTraining
-from wm_mpc.world_model import WEIGHTS_FILE, WorldModel
+from wm_mpc.world_model import WorldModel
 
 ROOT = Path(__file__).resolve().parents[2]
 PATCH = PatchConfig(steps=6, batch=4, save_every=3, held_out=0.2)
