@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from wm_mpc.encoder import IMAGENET_MEAN, IMAGENET_STD
 from wm_mpc.errors import UserError
+from wm_mpc.training.precision import autocast
 from wm_mpc.training.views import block_mask, random_views, salient_patches
 
 GUARD_FROM = 100
@@ -237,7 +238,7 @@ def train_dino(
             device
         )
         mask = mask.to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             with torch.no_grad():
                 told = teacher(globals_)
                 image_target = sinkhorn(teacher.image_head(told[:, 0]), config.teacher_temperature)
@@ -260,7 +261,7 @@ def train_dino(
                     for _ in range(config.local_crops)
                 ]
             )
-            with torch.autocast(device.type, torch.bfloat16):
+            with autocast(device):
                 scores = (
                     student.image_head(student((local - mean) / std)[:, 0]).float()
                     / config.student_temperature

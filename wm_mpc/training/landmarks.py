@@ -29,6 +29,7 @@ from tyro.conf import Suppress
 
 from wm_mpc.encoder import DinoEncoder
 from wm_mpc.errors import UserError
+from wm_mpc.training.precision import autocast
 from wm_mpc.training.tokens import encode_images
 
 
@@ -310,7 +311,7 @@ def train_landmarks(
         )
         optimizer.param_groups[0]["lr"] = rate
         ids = torch.randint(train, (config.batch,), generator=generator)
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             found = projector(tokens[ids].to(device).float())
         loss = F.smooth_l1_loss(found.float(), targets[ids].to(device).flatten(1), beta=0.1)
         optimizer.zero_grad(set_to_none=True)

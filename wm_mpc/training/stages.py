@@ -16,6 +16,7 @@ from wm_mpc.training.landmarks import (
     find_reference,
     train_landmarks,
 )
+from wm_mpc.training.precision import autocast
 from wm_mpc.training.presets import TaskPreset
 from wm_mpc.training.symmetry import QuarterTurns
 from wm_mpc.world_model import WorldModel, WorldModelConfig
@@ -124,7 +125,7 @@ def teach_reader(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps, pct_start=0.05)
     for _ in tqdm(range(steps), desc="reader", mininterval=2.0):
         ids = np.sort(rng.integers(0, train, batch))
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             found = reader(torch.from_numpy(np.asarray(tokens[ids], np.float32)).to(device))
         loss = F.smooth_l1_loss(found.float(), targets[ids], beta=0.1)
         optimizer.zero_grad(set_to_none=True)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from wm_mpc.data.windows import Frames
 from wm_mpc.encoder import DinoEncoder
+from wm_mpc.training.precision import autocast
 
 TOKENS, PROGRESS = "tokens.npy", "tokens.json"
 FLUSH_EVERY = 50
@@ -24,10 +25,10 @@ FLUSH_EVERY = 50
 def encode_images(encoder: DinoEncoder, images: np.ndarray) -> np.ndarray:
     """Tokens of pictures: uint8 ``(B, H, W, 3)`` -> float16 ``(B, N, C)``.
 
-    The arithmetic is bfloat16, twice as fast on CPUs that have it.
+    The arithmetic is bfloat16 where that is faster, see ``precision``.
     """
     device = encoder.mean.device
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+    with torch.no_grad(), autocast(device):
         tokens = encoder(torch.from_numpy(images).to(device))
     return tokens.float().cpu().numpy().astype(np.float16)
 
