@@ -154,7 +154,9 @@ def test_whole_episodes_are_held_out() -> None:
 def test_augmentation_sees_every_batch() -> None:
     shapes = []
 
-    def mirror(latents: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def mirror(
+        latents: Tensor, actions: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         shapes.append((latents.shape, actions.shape))
         return -latents, -actions
 

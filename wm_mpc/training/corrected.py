@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wm_mpc.data.trajectory import Trajectory
 from wm_mpc.errors import UserError
-from wm_mpc.training.dynamics import LatentWindows
+from wm_mpc.training.dynamics import Augmentation, LatentWindows
 from wm_mpc.training.expert import encode_pictures
 from wm_mpc.world_model import WorldModel
 
@@ -146,6 +146,7 @@ class Replay:
             only.
         ratio: parts expert, parts corrected: ``(7, 3)``.
         batch: windows per batch.
+        augment: see ``train_dynamics``; None: windows as they are.
 
     Attributes:
         length: model steps of the windows drawn next.
@@ -159,8 +160,10 @@ class Replay:
         ratio: tuple[int, int],
         batch: int,
         length: int = 1,
+        augment: Augmentation | None = None,
     ) -> None:
         self.expert, self.ids, self.corrected = expert, ids, corrected
+        self.augment = augment
         self.ratio, self.batch, self.length = ratio, batch, length
 
     def shares(self) -> tuple[int, int]:
@@ -183,8 +186,12 @@ class Replay:
         if corrected:
             assert self.corrected is not None
             pieces.append(self.corrected.draw(corrected, self.length, generator))
-        start, actions, targets = (torch.cat(values)[part] for values in zip(*pieces, strict=True))
-        return start, actions, targets
+        start, actions, targets = (torch.cat(values) for values in zip(*pieces, strict=True))
+        if self.augment is not None:
+            latents = torch.cat([start[:, None], targets], 1)
+            latents, actions = self.augment(latents, actions, generator)
+            start, targets = latents[:, 0], latents[:, 1:]
+        return start[part], actions[part], targets[part]
 
 
 def expert_windows(data: LatentWindows, ids: Tensor, length: int) -> Batch:

@@ -18,7 +18,7 @@ from wm_mpc.errors import UserError
 from wm_mpc.training.loop import Probe, Schedule, fit
 from wm_mpc.world_model import WorldModel
 
-Augmentation = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def train_dynamics(
         latents = data.latents[data.frames[ids, : config.rollout + 1]]
         actions = data.actions[ids, : config.rollout]
         if augment is not None:
-            latents, actions = augment(latents, actions)
+            latents, actions = augment(latents, actions, generator)
         start = latents[:, 0]
         if config.noise:
             start = start + config.noise * torch.randn(start.shape, generator=generator)

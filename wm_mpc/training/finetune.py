@@ -20,6 +20,7 @@ from wm_mpc.errors import UserError
 from wm_mpc.training.adversarial import Attack
 from wm_mpc.training.corrected import LatentBuffer, Replay, trajectory_chains
 from wm_mpc.training.curriculum import CurriculumConfig
+from wm_mpc.training.dynamics import Augmentation
 from wm_mpc.training.expert import Expert
 from wm_mpc.training.loop import Probe, Schedule, fit
 from wm_mpc.training.online import OnlineConfig, plan_and_execute
@@ -147,6 +148,7 @@ class Collector:
             self.config.planner,
             self.config.options,
             self.seed * 100_003 + number,
+            self.config.far,
         )
         for done in executed:
             done.trajectory.meta["round"] = number
@@ -171,6 +173,7 @@ def finetune(
     attack: Attack | None = None,
     collector: Collector | None = None,
     probe: Probe | None = None,
+    augment: Augmentation | None = None,
     folder: Path | None = None,
     seed: int = 0,
     key: dict[str, Any] | None = None,
@@ -186,6 +189,7 @@ def finetune(
         attack: perturbs the inputs; None: they stay clean.
         collector: source of corrected data; None: expert data only.
         probe: measures closed-loop success.
+        augment: moves windows by the symmetries of the workspace.
         folder: where the resumable state is kept.
         seed: of batches and perturbations.
         key: further settings that must agree for a stored state to be used.
@@ -205,6 +209,7 @@ def finetune(
         None if collector is None else collector.buffer,
         ratio,
         config.batch,
+        augment=augment,
     )
     if attack is not None and attack.config.radii == "fixed":
         start, actions, _ = replay(torch.Generator().manual_seed(seed))

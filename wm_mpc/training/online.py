@@ -40,6 +40,9 @@ class OnlineConfig:
         options: fields of the planner's configuration, name=value.
         ratio: parts expert and parts corrected in every batch.
         limit: model steps of corrected data kept, the oldest go first; 0: all.
+        far: share of the plans that pursue a random expert frame instead of a later frame of
+            their own window, in [0, 1]: goals that the horizon does not reach, which closed loop
+            control meets all the time.
     """
 
     rollouts: int = 60
@@ -48,6 +51,7 @@ class OnlineConfig:
     options: tuple[str, ...] = ()
     ratio: tuple[int, int] = (7, 3)
     limit: int = 0
+    far: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("rollouts", "every"):
@@ -60,6 +64,8 @@ class OnlineConfig:
             raise UserError(f"ratio: {self.ratio}; two numbers >= 0, not both 0, expected")
         if self.limit < 0:
             raise UserError(f"limit: {self.limit}; at least 0 expected")
+        if not 0 <= self.far <= 1:
+            raise UserError(f"far: {self.far}; in [0, 1] expected")
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,7 @@ def plan_and_execute(
     planner: str = "adam",
     options: tuple[str, ...] = (),
     seed: int = 0,
+    far: float = 0.0,
 ) -> Iterator[Executed]:
     """Plan from the starts of expert windows to their later frames, and execute the plans.
 
@@ -132,6 +139,7 @@ def plan_and_execute(
         planner: registry name.
         options: fields of the planner's configuration, ``name=value``.
         seed: of the planner's draws.
+        far: share of the plans whose goal is a random expert frame, see ``OnlineConfig``.
     """
     objective = GoalObjective(
         ObjectiveConfig(), distance, model.visual_dim, model.proprio_width,
@@ -141,6 +149,11 @@ def plan_and_execute(
     search = make_planner(planner, model, objective, config)
     device = model.action_mean.device
     starts, goals = (expert.latents(ids, step).to(device) for step in (0, distance))
+    if far:
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.rand(len(ids), generator=generator) < far
+        anywhere = expert.train[torch.randint(len(expert.train), ids.shape, generator=generator)]
+        goals[chosen] = expert.latents(anywhere[chosen], 0).to(device)
     for i, state in enumerate(expert.states(ids)):
         plan = search.plan(PlanRequest(starts[i], goals[i], seed=seed * 1009 + i))
         raw = model.denormalize_actions(plan.actions).cpu().numpy()

@@ -38,7 +38,7 @@ from wm_mpc.training.stages import (
     teach_landmarks,
     teach_reader,
 )
-from wm_mpc.training.tokens import cache_tokens
+from wm_mpc.training.tokens import cache_tokens, fingerprint
 from wm_mpc.training.train_config import WorldModelTraining
 from wm_mpc.training.windows import TokenWindows
 from wm_mpc.world_model import WorldModel, encoder_reference
@@ -130,31 +130,13 @@ def train_compact(
 ) -> tuple[WorldModel, dict[str, Any]]:
     """Projector, then dynamics on frozen latents."""
     preset, seed = material.preset, config.seed
-    marks = dataclasses.replace(
-        config.landmarks, landmarks=preset.landmarks, rotate=preset.rotate, robot=preset.robot,
-        seed=seed,
-    )  # fmt: skip
     landmarks = config.projector == "landmarks"
-    layout = {
-        "projector": "keypoint_pool",
-        "visual_dim": 2 * marks.landmarks if landmarks else config.visual_dim,
-        "predictor": "mlp",
-        "predictor_args": {"width": preset.width, "depth": 2},
-        "proprio_reader": config.reader_steps > 0,
-    }
-    model = WorldModel(model_config(config.task, preset, **layout), material.encoder)
-    model.to(material.encoder.mean.device)
-    set_normalisation(model, material.frames, material.own)
-    facts: dict[str, Any] = {}
-    if distributed.rank() == 0:
-        if landmarks:
-            facts["landmarks"] = teach_landmarks(model, material.frames, material.own, marks, seed)
-        if config.reader_steps:
-            facts["reader"] = teach_reader(
-                model, material.tokens, material.own, config.reader_steps, seed
-            )
-        if landmarks:
-            set_visual_scale(model, material.tokens, seed)
+    predictor = {"width": config.width or preset.width, "depth": config.depth or preset.depth}
+    if config.latents_from is None:
+        model, facts = teach_latents(config, material, predictor)
+    else:
+        model, facts = adopt_latents(config, material, predictor)
+        landmarks = model.visual_dim == 2 * preset.landmarks
     distributed.share_state(model)
     windows = material.store.windows(config.window, preset.frameskip)
     if config.joint.steps:
@@ -173,6 +155,63 @@ def train_compact(
         probe=config.selection.probe(model, config.task),
     )
     return model, facts
+
+
+def teach_latents(
+    config: WorldModelTraining, material: Material, predictor: dict[str, int]
+) -> tuple[WorldModel, dict[str, Any]]:
+    """Model with normalisation, projector and reader trained, and a fresh predictor."""
+    preset, seed = material.preset, config.seed
+    marks = dataclasses.replace(
+        config.landmarks, landmarks=preset.landmarks, rotate=preset.rotate, robot=preset.robot,
+        seed=seed,
+    )  # fmt: skip
+    landmarks = config.projector == "landmarks"
+    layout = {
+        "projector": "keypoint_pool",
+        "visual_dim": 2 * marks.landmarks if landmarks else config.visual_dim,
+        "predictor": "mlp",
+        "predictor_args": predictor,
+        "proprio_reader": config.reader_steps > 0,
+    }
+    model = WorldModel(model_config(config.task, preset, **layout), material.encoder)
+    model.to(material.encoder.mean.device)
+    set_normalisation(model, material.frames, material.own)
+    facts: dict[str, Any] = {}
+    if distributed.rank() == 0:
+        if landmarks:
+            facts["landmarks"] = teach_landmarks(model, material.frames, material.own, marks, seed)
+        if config.reader_steps:
+            facts["reader"] = teach_reader(
+                model, material.tokens, material.own, config.reader_steps, seed
+            )
+        if landmarks:
+            set_visual_scale(model, material.tokens, seed)
+    return model, facts
+
+
+def adopt_latents(
+    config: WorldModelTraining, material: Material, predictor: dict[str, int]
+) -> tuple[WorldModel, dict[str, Any]]:
+    """Everything of ``config.latents_from`` but its predictor, which starts anew.
+
+    Raises:
+        UserError: that model is of another task, layout or encoder.
+    """
+    assert config.latents_from is not None
+    source = WorldModel.load(config.latents_from)
+    if source.config.task != config.task or source.config.predictor != "mlp":
+        raise UserError(
+            f"latents_from: {config.latents_from} is a {source.config.task} model with predictor "
+            f"{source.config.predictor}; {config.task} and mlp expected"
+        )
+    if source.encoder is None or fingerprint(source.encoder) != fingerprint(material.encoder):
+        raise UserError(f"latents_from: {config.latents_from} has another encoder than --encoder")
+    layout = dataclasses.replace(source.config, predictor_args=predictor)
+    model = WorldModel(layout, material.encoder).to(material.encoder.mean.device)
+    kept = {k: v for k, v in source.state_dict().items() if not k.startswith("predictor.")}
+    model.load_state_dict(kept, strict=False)
+    return model, {"latents_from": source.hash}
 
 
 def train_patch_layout(

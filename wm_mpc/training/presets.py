@@ -23,10 +23,15 @@ class TaskPreset:
         landmarks: image points per object.
         rotate: whether the object's orientation can be seen.
         robot: the robot's silhouette where it is not the object itself.
-        width: predictor width.
+        width, depth: hidden units and layers of the compact predictor.
         turn_centre: raw position (x, y) about which the workspace may be turned by quarters
             without a difference; None where it may not. Positions are proprio[0:2], velocities
             the rest.
+        clearance: largest distance from the mean of the landmarks to a point of the object, as a
+            fraction of the picture's side; None where motions of the object that keep it clear of
+            the borders are no symmetry.
+        border: width of the strip along the picture's sides that the object cannot enter, as a
+            fraction of the side.
     """
 
     proprio_dim: int
@@ -40,6 +45,9 @@ class TaskPreset:
     robot: RobotDisc | None
     width: int
     turn_centre: tuple[float, float] | None = None
+    clearance: float | None = None
+    border: float = 0.0
+    depth: int = 2
 
 
 PRESETS: dict[str, TaskPreset] = {
@@ -56,6 +64,8 @@ PRESETS: dict[str, TaskPreset] = {
         RobotDisc(0, 1, 1 / 512, 0.0, 1 / 512, 0.0, 15 / 512),
         384,
         (256.0, 256.0),
+        clearance=90 / 512,
+        border=6 / 512,
     ),
     "wall": TaskPreset(2, (-1.8, -1.8), (1.8, 1.8), 5, 0.1, (1.0, 1.0), 1, False, None, 256),
     "point_maze": TaskPreset(

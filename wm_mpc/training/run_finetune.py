@@ -21,12 +21,15 @@ from wm_mpc.evaluation import ASSETS
 from wm_mpc.report import write_report
 from wm_mpc.training.adversarial import Attack, AttackConfig
 from wm_mpc.training.curriculum import CurriculumConfig
+from wm_mpc.training.dynamics import Augmentation
 from wm_mpc.training.expert import load_expert
 from wm_mpc.training.finetune import Collector, FinetuneConfig, finetune
 from wm_mpc.training.gap import GapConfig, measure_gap, print_gap
 from wm_mpc.training.online import OnlineConfig, simulator
 from wm_mpc.training.plots import draw_finetuning
+from wm_mpc.training.presets import PRESETS
 from wm_mpc.training.selection import SelectionConfig, success_score
+from wm_mpc.training.stages import symmetry
 from wm_mpc.world_model import WorldModel, encoder_reference
 
 
@@ -45,6 +48,8 @@ class Config:
         episodes: so many episodes, spread evenly over the store; 0: all.
         held_out: share of the episodes held out.
         seed: seed of batches, perturbations, starts and plans.
+        augment: move windows by the symmetries of the task's workspace, as training does; for
+            landmark latents only.
         finetune: schedule and loss.
         attack: adversarial perturbations.
         online: plans to execute.
@@ -64,6 +69,7 @@ class Config:
     episodes: int = 0
     held_out: float = 0.05
     seed: int = 0
+    augment: bool = False
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
@@ -119,6 +125,7 @@ def run(config: Config) -> int:
         attack=attack,
         collector=collector,
         probe=probe,
+        augment=task_symmetry(model, config.task) if config.augment else None,
         folder=work,
         seed=config.seed,
         key=resume_key(config),
@@ -162,8 +169,23 @@ def start_success(model: WorldModel, config: Config) -> dict[str, Any] | None:
     return {name: row[name] for name in kept}
 
 
+def task_symmetry(model: WorldModel, task: str) -> Augmentation:
+    """Motions of the task's workspace that change nothing.
+
+    Raises:
+        UserError: the task has none, or the latents are no landmarks.
+    """
+    preset = PRESETS[task]
+    found = symmetry(model, preset) if model.visual_dim == 2 * preset.landmarks else None
+    if found is None:
+        raise UserError(f"augment: no symmetry is known for {task} and these latents")
+    return found
+
+
 def resume_key(config: Config) -> dict[str, Any]:
     """Settings that must agree for an unfinished run to be taken up."""
-    names = ("method", "episodes", "held_out", "seed", "attack", "online", "selection")
+    names = (
+        "method", "episodes", "held_out", "seed", "augment", "attack", "online", "selection",
+    )  # fmt: skip
     values = asdict(config)
     return {"data": str(config.data.resolve()), **{name: values[name] for name in names}}

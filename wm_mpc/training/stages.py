@@ -18,7 +18,7 @@ from wm_mpc.training.landmarks import (
 )
 from wm_mpc.training.precision import autocast
 from wm_mpc.training.presets import TaskPreset
-from wm_mpc.training.symmetry import QuarterTurns
+from wm_mpc.training.symmetry import QuarterTurns, RigidMotions
 from wm_mpc.world_model import WorldModel, WorldModelConfig
 
 
@@ -58,12 +58,15 @@ def model_config(task: str, preset: TaskPreset, **layout: Any) -> WorldModelConf
     )
 
 
-def symmetry(model: WorldModel, preset: TaskPreset) -> QuarterTurns | None:
-    """Quarter turns of the task's workspace, where it has them."""
+def symmetry(model: WorldModel, preset: TaskPreset) -> QuarterTurns | RigidMotions | None:
+    """Motions of the task's workspace that change nothing, where it has them."""
     if preset.turn_centre is None:
         return None
     velocities = [(2, 3)] if preset.proprio_dim == 4 else []
-    return QuarterTurns(model, [(0, 1)], velocities, preset.turn_centre, [(0, 1)])
+    turns = QuarterTurns(model, [(0, 1)], velocities, preset.turn_centre, [(0, 1)])
+    if preset.clearance is None or preset.robot is None:
+        return turns
+    return RigidMotions(model, preset.robot, turns, preset.clearance, preset.border)
 
 
 def set_normalisation(model: WorldModel, frames: Frames, own: np.ndarray) -> None:

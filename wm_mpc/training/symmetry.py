@@ -1,4 +1,4 @@
-"""Quarter turns of a square workspace, as affine maps of latents and actions.
+"""Motions of the workspace that change nothing, as affine maps of latents and actions.
 
 Seen from above, a square table with a fixed camera looks and behaves the same after a quarter
 turn. With landmark latents the turn is an exact affine map, so every recorded window stands for
@@ -7,11 +7,13 @@ four without encoding a single further picture.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from wm_mpc.training.landmarks import RobotDisc
 from wm_mpc.world_model import WorldModel
 
 
@@ -63,7 +65,9 @@ class QuarterTurns:
             whole = torch.block_diag(*[matrix] * steps)
             self.action_maps.append((whole.float(), offset.repeat(steps).float()))
 
-    def __call__(self, latents: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, latents: Tensor, actions: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Turn a quarter of the batch ``(B, T, D), (B, U, A)`` by each angle; same shapes."""
         turned_latents, turned_actions = [], []
         for k, (some, moves) in enumerate(zip(latents.chunk(4), actions.chunk(4), strict=True)):
@@ -72,6 +76,85 @@ class QuarterTurns:
             matrix, offset = self.action_maps[k]
             turned_actions.append(moves @ matrix + offset)
         return torch.cat(turned_latents), torch.cat(turned_actions)
+
+
+class RigidMotions:
+    """Quarter turns of the whole workspace, and any rigid motion of what is far from its borders.
+
+    Pushing on a table does not depend on where on the table it happens, nor on its orientation,
+    as long as nothing touches a border. So a window whose object keeps clear of the border is
+    turned by a random angle and shifted to a random place that is clear of it too. With landmark
+    latents both are exact affine maps.
+
+    Args:
+        model: world model with landmark latents and proprioception (x, y) or (x, y, vx, vy);
+            actions are displacements or velocities in the plane.
+        robot: where the robot's position appears in the picture; of equal scale in x and y.
+        turns: quarter turns of the workspace, done first.
+        clearance: largest distance from the mean of the landmarks to a point of the object, as a
+            fraction of the picture's side.
+        border: width of the strip along the picture's sides that the object cannot enter, as a
+            fraction of the side.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        robot: RobotDisc,
+        turns: QuarterTurns,
+        clearance: float,
+        border: float,
+    ) -> None:
+        if not math.isclose(robot.x_scale, robot.y_scale):
+            raise ValueError(f"robot: scales {robot.x_scale} and {robot.y_scale}; equal expected")
+        self.turns = turns
+        # landmarks and robot in one unit: half the picture's side, from its middle
+        self.free = 1.0 - 2.0 * (border + clearance)
+        if not self.free > 0:
+            raise ValueError(f"clearance: {clearance} and border {border} leave no room")
+        visual, own = model.visual_dim, model.config.proprio_dim
+        scale = torch.cat([model.visual_std.cpu(), 2 * robot.x_scale * model.proprio_std.cpu()])
+        place = 2 * torch.tensor([robot.x_offset, robot.y_offset]) - 1
+        moving = [visual + 2, visual + 3] if own == 4 else []
+        offset = torch.cat([model.visual_mean.cpu(), 2 * robot.x_scale * model.proprio_mean.cpu()])
+        offset[visual : visual + 2] += place
+        self.scale, self.offset = scale.float(), offset.float()
+        self.points, self.width = visual // 2, len(scale)
+        # pairs (x, y) that are shifted: landmarks and robot, not the velocity
+        shifted = torch.ones(self.width // 2)
+        shifted[[i // 2 for i in moving[:1]]] = 0.0
+        self.shifted = shifted[:, None]
+        self.action_mean, self.action_std = model.action_mean.cpu(), model.action_std.cpu()
+
+    def __call__(
+        self, latents: Tensor, actions: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Move a batch ``(B, T, D), (B, U, A)``; same shapes."""
+        latents, actions = self.turns(latents, actions, generator)
+        batch = len(latents)
+        pairs = (latents * self.scale + self.offset).unflatten(-1, (-1, 2))
+        centre = pairs[:, :, : self.points].mean(2)
+        angle = 2 * math.pi * torch.rand(batch, generator=generator)
+        turn = torch.stack([angle.cos(), angle.sin(), -angle.sin(), angle.cos()], -1)
+        turn = turn.unflatten(-1, (2, 2))  # row vectors: (x, y) @ turn
+        about = centre[:, :1, None] * self.shifted
+        moved = torch.einsum("btkx,bxy->btky", pairs - about, turn)
+        path = moved[:, :, : self.points].mean(2)
+        low, high = -self.free - path.amin(1), self.free - path.amax(1)
+        shift = low + torch.rand(batch, 2, generator=generator) * (high - low)
+        moved = moved + shift[:, None, None] * self.shifted
+        robot = moved[:, :, self.points]
+        fits = (
+            (centre.abs() <= self.free).flatten(1).all(1)
+            & (low <= high).all(1)
+            & (robot.abs() <= 1.0).flatten(1).all(1)
+        )
+        moved = (moved.flatten(2) - self.offset) / self.scale
+        raw = actions.unflatten(-1, (-1, 2)) * self.action_std + self.action_mean
+        raw = torch.einsum("bukx,bxy->buky", raw, turn)
+        turned = ((raw - self.action_mean) / self.action_std).flatten(2)
+        latents = torch.where(fits[:, None, None], moved, latents)
+        return latents, torch.where(fits[:, None, None], turned, actions)
 
 
 def _quarter(matrix: Tensor, pairs: Sequence[tuple[int, int]]) -> None:

@@ -68,6 +68,9 @@ class WorldModelTraining:
         projector: of the compact layout: ``landmarks``, or ``joint``: trained from nothing
             together with the predictor, by the losses in ``joint``.
         visual_dim: visual latent width of the joint projector; landmarks bring their own.
+        latents_from: folder of a compact model whose encoder, projector and normalisation are
+            taken as they are: only dynamics are trained, on the same latents.
+        width, depth: hidden units and layers of the compact predictor; 0: the task's default.
         window: longest model steps per training window.
         seed: seed of every stage.
         device: ``cpu`` or ``cuda``.
@@ -88,6 +91,9 @@ class WorldModelTraining:
     layout: str = "compact"
     projector: str = "landmarks"
     visual_dim: int = 32
+    latents_from: Path | None = None
+    width: int = 0
+    depth: int = 0
     window: int = 5
     seed: int = 0
     device: str = "cpu"
@@ -109,11 +115,21 @@ class WorldModelTraining:
             if getattr(self, name) not in known:
                 expected = " or ".join(known)
                 raise UserError(f"{name}: {getattr(self, name)!r}; {expected} expected")
-        for name, low in (("visual_dim", 1), ("window", 1), ("reader_steps", 0)):
+        for name, low in (
+            ("visual_dim", 1),
+            ("window", 1),
+            ("reader_steps", 0),
+            ("width", 0),
+            ("depth", 0),
+        ):
             if getattr(self, name) < low:
                 raise UserError(f"{name}: {getattr(self, name)}; at least {low} expected")
         if self.layout == "compact" and self.projector == "joint" and not self.joint.steps:
             raise UserError("joint.steps: 0; at least 1 expected for a projector trained jointly")
+        if self.latents_from is not None and (self.layout == "patch" or self.joint.steps):
+            raise UserError(
+                f"latents_from: {self.latents_from}; not with the patch layout or joint losses"
+            )
 
 
 @dataclass(frozen=True)
