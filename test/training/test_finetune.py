@@ -15,14 +15,14 @@ from wm_mpc import cli
 from wm_mpc.errors import UserError
 from wm_mpc.perception import perception_hash
 from wm_mpc.training.adversarial import Attack, AttackConfig
-from wm_mpc.training.corrected import expert_windows
+from wm_mpc.training.corrected import Replay, expert_windows
 from wm_mpc.training.curriculum import CurriculumConfig
 from wm_mpc.training.expert import Expert, load_expert
 from wm_mpc.training.finetune import Collector, FinetuneConfig, finetune
 from wm_mpc.training.gap import errors_per_step
 from wm_mpc.training.loop import Probe, Schedule
 from wm_mpc.training.online import OnlineConfig, simulator
-from wm_mpc.training.run_finetune import Config
+from wm_mpc.training.run_finetune import Config, task_symmetry
 from wm_mpc.training.selection import success_score
 from wm_mpc.world_model import WorldModel
 
@@ -108,6 +108,33 @@ def test_the_best_probe_wins(model: WorldModel, expert: Expert) -> None:
     finetune(model, expert, SHORT, CurriculumConfig(), probe=Probe(measure, 10), progress=False)
     assert len(seen) == 3
     torch.testing.assert_close(weights(model), seen[1], rtol=0, atol=0)
+
+
+def test_windows_are_moved_whole(model: WorldModel, expert: Expert, tmp_path: Path) -> None:
+    """Expert and corrected windows alike, start and targets together."""
+    seen = []
+
+    def mirror(
+        latents: torch.Tensor, actions: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append((latents.shape, actions.shape))
+        return -latents, -actions
+
+    source = collector(model, expert, tmp_path / "c")
+    source.round(0, 2)
+    replay = Replay(expert.data, expert.train, source.buffer, (1, 1), 8, 2, augment=mirror)
+    plain = Replay(expert.data, expert.train, source.buffer, (1, 1), 8, 2)
+    for moved, same in zip(
+        replay(torch.Generator().manual_seed(0)), plain(torch.Generator().manual_seed(0)),
+        strict=True,
+    ):  # fmt: skip
+        assert torch.equal(moved, -same)
+    assert seen == [((8, 3, *model.latent_shape), (8, 2, model.action_width))]
+
+
+def test_symmetries_must_be_known(model: WorldModel) -> None:
+    with pytest.raises(UserError, match="augment: no symmetry is known for wall"):
+        task_symmetry(model, "wall")
 
 
 def test_windows_must_be_as_long_as_the_curriculum(model: WorldModel, expert: Expert) -> None:

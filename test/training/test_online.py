@@ -72,6 +72,19 @@ def test_plans_start_at_the_expert_and_predictions_are_the_models(
         torch.testing.assert_close(predicted, executed.predicted, atol=5e-2, rtol=0)
 
 
+def test_far_goals_replace_the_windows_own(model: WorldModel, expert: Expert) -> None:
+    env, ids = simulator("wall", model), expert.train[:4]
+    options = ("iterations=3", "starts=2")
+
+    def plans(far: float) -> list[np.ndarray]:
+        done = plan_and_execute(model, env, expert, ids, 2, options=options, seed=4, far=far)
+        return [executed.trajectory.actions for executed in done]
+
+    own, far = plans(0.0), plans(1.0)
+    assert sum(not np.array_equal(a, b) for a, b in zip(own, far, strict=True)) >= 3
+    assert all(np.array_equal(a, b) for a, b in zip(far, plans(1.0), strict=True))
+
+
 def test_a_store_without_states_is_refused(expert: Expert) -> None:
     blind = replace(expert, frames=replace(expert.frames, state=None))
     with pytest.raises(UserError, match="no simulator states"):
@@ -92,6 +105,7 @@ def test_a_store_of_another_robot_is_refused(model: WorldModel, tmp_path: Path) 
         ({"planner": "best"}, "planner: 'best' unknown"),
         ({"ratio": (0, 0)}, "ratio"),
         ({"limit": -1}, "limit: -1"),
+        ({"far": 1.5}, "far: 1.5"),
     ],
 )
 def test_bad_settings(settings: dict, words: str) -> None:

@@ -21,6 +21,7 @@ from wm_mpc import cli
 from wm_mpc.checkpoint import WEIGHTS_FILE
 from wm_mpc.decoder import DECODER_FILE, Decoder
 from wm_mpc.errors import UserError
+from wm_mpc.perception import perception_hash
 from wm_mpc.training.decode import DecoderTraining
 from wm_mpc.training.dino import DinoConfig
 from wm_mpc.training.dynamics import DynamicsConfig
@@ -100,6 +101,30 @@ def test_the_joint_projector(world: Path, tmp_path: Path) -> None:
         "loss", "prediction", "straighten", "inverse", "variance", "covariance",
     }  # fmt: skip
     assert "landmarks" not in facts
+
+
+def test_new_dynamics_on_the_latents_of_another_model(world: Path, tmp_path: Path) -> None:
+    source = train_world_model(config(world, tmp_path / "a"))
+    changed = config(world, tmp_path / "b", latents_from=tmp_path / "a", width=24, depth=3)
+    model = train_world_model(changed)
+    assert perception_hash(model) == perception_hash(source) and model.hash != source.hash
+    loaded = WorldModel.load(tmp_path / "b")
+    assert loaded.config.predictor_args == {"width": 24, "depth": 3}
+    (facts,) = json.loads((tmp_path / "b" / "training.json").read_text())["results"]
+    assert facts["latents_from"] == source.hash and "landmarks" not in facts
+
+
+def test_latents_of_a_model_that_does_not_fit(world: Path, tmp_path: Path) -> None:
+    train_world_model(config(world, tmp_path / "a"))
+    tiny_encoder(tmp_path / "other", seed=1)
+    wrong = replace(
+        config(world, tmp_path / "b", latents_from=tmp_path / "a"),
+        encoder=str(tmp_path / "other"),
+    )
+    with pytest.raises(UserError, match="latents_from: .* has another encoder"):
+        train_world_model(wrong)
+    with pytest.raises(UserError, match="latents_from: .* not with the patch layout"):
+        config(world, tmp_path / "b", latents_from=tmp_path / "a", layout="patch")
 
 
 def test_the_patch_layout(world: Path, tmp_path: Path) -> None:
