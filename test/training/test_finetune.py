@@ -110,6 +110,19 @@ def test_the_best_probe_wins(model: WorldModel, expert: Expert) -> None:
     torch.testing.assert_close(weights(model), seen[1], rtol=0, atol=0)
 
 
+def test_corrected_data_of_an_earlier_run(
+    model: WorldModel, expert: Expert, tmp_path: Path
+) -> None:
+    earlier = collector(model, expert, tmp_path / "a")
+    earlier.round(0, 2)
+    config = replace(ONLINE, corrected=(tmp_path / "a",))
+    later = Collector(model, simulator("wall", model), expert, config, tmp_path / "b", seed=1)
+    assert len(later.buffer) == len(earlier.buffer) == 6
+    # rounds of another run are not this one's
+    later.round(0, 2)
+    assert len(later.buffer) == 12
+
+
 def test_windows_are_moved_whole(model: WorldModel, expert: Expert, tmp_path: Path) -> None:
     """Expert and corrected windows alike, start and targets together."""
     seen = []

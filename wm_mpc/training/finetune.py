@@ -21,7 +21,7 @@ from wm_mpc.training.adversarial import Attack
 from wm_mpc.training.corrected import LatentBuffer, Replay, trajectory_chains
 from wm_mpc.training.curriculum import CurriculumConfig
 from wm_mpc.training.dynamics import Augmentation
-from wm_mpc.training.expert import Expert
+from wm_mpc.training.expert import Expert, check_store
 from wm_mpc.training.loop import Probe, Schedule, fit
 from wm_mpc.training.online import OnlineConfig, plan_and_execute
 from wm_mpc.training.resume import Progress
@@ -119,6 +119,11 @@ class Collector:
             task=task.name, action_dim=task.action_dim, proprio_dim=task.proprio_dim,
             state_dim=task.state_dim, control_period=task.control_period, image_size=(size, size),
         )  # fmt: skip
+        for earlier in config.corrected:
+            store = Store.open(earlier)
+            check_store(model, store)
+            for trajectory in store:
+                self._add(trajectory)
         self.writer = StoreWriter(folder, spec)
         stored = Store.open(folder, skip_bad=True)
         for trajectory in stored:

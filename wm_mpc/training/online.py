@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class OnlineConfig:
         far: share of the plans that pursue a random expert frame instead of a later frame of
             their own window, in [0, 1]: goals that the horizon does not reach, which closed loop
             control meets all the time.
+        corrected: stores of trajectories from earlier runs, offline or live, to start with.
     """
 
     rollouts: int = 60
@@ -52,6 +54,7 @@ class OnlineConfig:
     ratio: tuple[int, int] = (7, 3)
     limit: int = 0
     far: float = 0.0
+    corrected: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("rollouts", "every"):

@@ -117,10 +117,11 @@ def prepare(config: WorldModelTraining, device: torch.device) -> Material:
     frames = store.frames()
     encoder = DinoEncoder.load(config.encoder).to(device)
     work = config.out / "work"
+    folder = config.tokens or work
     if distributed.rank() == 0:
-        cache_tokens(encoder, frames, work)
+        cache_tokens(encoder, frames, folder)
     distributed.barrier()
-    tokens = cache_tokens(encoder, frames, work, progress=False)
+    tokens = cache_tokens(encoder, frames, folder, progress=False)
     own = frame_proprio(frames)
     return Material(PRESETS[config.task], store, frames, own, encoder, tokens, work)
 

@@ -188,4 +188,5 @@ def resume_key(config: Config) -> dict[str, Any]:
         "method", "episodes", "held_out", "seed", "augment", "attack", "online", "selection",
     )  # fmt: skip
     values = asdict(config)
+    values["online"]["corrected"] = [str(p.resolve()) for p in config.online.corrected]
     return {"data": str(config.data.resolve()), **{name: values[name] for name in names}}

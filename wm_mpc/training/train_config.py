@@ -64,6 +64,8 @@ class WorldModelTraining:
         encoder: encoder folder or hub id.
         out: model folder; the work (token cache, resumable state) is kept in its subfolder
             ``work``.
+        tokens: folder of the store's token cache, filled where it is not complete, so that several
+            models share it; default: in ``work``.
         layout: ``compact``, or ``patch`` for patch tokens and a ViT predictor.
         projector: of the compact layout: ``landmarks``, or ``joint``: trained from nothing
             together with the predictor, by the losses in ``joint``.
@@ -88,6 +90,7 @@ class WorldModelTraining:
     data: Path
     encoder: str
     out: Path
+    tokens: Path | None = None
     layout: str = "compact"
     projector: str = "landmarks"
     visual_dim: int = 32

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# What the latent is made of: patch tokens without projector, projectors with and without
+# straightening, landmarks; each with and without proprioception in the goal cost. Wall, CPU.
+#
+#   tools/ablation.sh DATA [OUT]      DATA: a Wall store; every predictor trains SECONDS_EACH seconds
+#
+# What is there already is not repeated; interrupted training resumes.
+set -euo pipefail
+
+DATA=$1
+OUT=${2:-out/ablation}
+ENCODER=${ENCODER:-wm_mpc/assets/encoder}
+RESULTS=${RESULTS:-$OUT/results}
+TOKENS=${TOKENS:-$OUT/tokens}
+SECONDS_EACH=${SECONDS_EACH:-480}
+GOALS=${GOALS:-50}
+SEED=${SEED:-21}
+WM_MPC=${WM_MPC:-wm-mpc}
+
+JOINT=(--projector joint --visual-dim 16 --joint.steps 1000000)
+MLP=(--dynamics.steps 1000000 --dynamics.huber 0 --dynamics.batch 256 --dynamics.threads 1)
+HALF=$((SECONDS_EACH / 2))
+
+run() {
+  echo "+ $*"
+  "$@"
+}
+
+train() { # name options...
+  local name=$1
+  shift
+  [[ -f $OUT/$name/training.json ]] && return
+  run "$WM_MPC" train wall --data "$DATA" --encoder "$ENCODER" --out "$OUT/$name" \
+    --tokens "$TOKENS" --reader-steps 0 "$@"
+}
+
+evaluate() { # name proprio_weight
+  local report=$RESULTS/ablation_$1.$2.json
+  [[ -f $report ]] && return
+  run "$WM_MPC" eval --task wall --planner adam --model "$OUT/$1" --goals "$GOALS" --seed "$SEED" \
+    --replan-every 5 --budget-fraction 0 --options iterations=20 starts=8 --threads 1 \
+    --objective.proprio-weight "$2" --report "$report"
+}
+
+# the same training time for all; projectors and MLP share theirs
+train patch --layout patch --patch.steps 1000000 --patch.max-seconds "$SECONDS_EACH" --dynamics.threads 1
+train projector "${JOINT[@]}" --joint.straighten 0 --joint.max-seconds "$HALF" "${MLP[@]}" \
+  --dynamics.max-seconds "$HALF"
+train straightened "${JOINT[@]}" --joint.straighten 0.1 --joint.max-seconds "$HALF" "${MLP[@]}" \
+  --dynamics.max-seconds "$HALF"
+train landmarks --landmarks.compositions 10000 --landmarks.steps 1200 "${MLP[@]}" \
+  --dynamics.max-seconds "$HALF"
+for name in landmarks projector straightened patch; do
+  for weight in 0.3 0; do evaluate "$name" "$weight"; done
+done
