@@ -25,6 +25,7 @@ from wm_mpc.episodes import (
 )
 from wm_mpc.errors import UserError
 from wm_mpc.objective import GoalObjective, ObjectiveConfig
+from wm_mpc.perception import perception_hash
 from wm_mpc.planners import PLANNERS, make_planner, planner_config
 from wm_mpc.planners.amortised import load_proposer
 from wm_mpc.world_model import WorldModel
@@ -239,7 +240,7 @@ def make_policy(
     proposer = None
     if spec.proposals is not None:
         proposer = load_proposer(
-            spec.proposals, model.latent_shape, model.action_width, model.hash
+            spec.proposals, model.latent_shape, model.action_width, perception_hash(model)
         )
         if proposer.horizon != horizon:
             raise UserError(f"proposals: horizon {proposer.horizon}; {horizon} expected")

@@ -13,6 +13,7 @@ from wm_mpc.planners import PlanRequest, make_planner, planner_config
 from wm_mpc.planners.amortised import (
     PROPOSERS,
     InitNetwork,
+    InverseDynamics,
     Proposer,
     load_proposer,
     save_proposer,
@@ -42,8 +43,9 @@ def test_proposals_beat_standing_still(trained: Proposer) -> None:
     for i in range(8):
         start, goal = latents[i, 0], latents[i, -1]
         proposed = trained.propose(model, start, goal)
-        assert proposed.shape == (1, HORIZON, ACTION)
-        both = torch.cat([proposed, torch.zeros_like(proposed)])
+        plans = HORIZON if trained.__class__ is InverseDynamics else 1
+        assert proposed.shape == (plans, HORIZON, ACTION)
+        both = torch.cat([proposed[:1], torch.zeros_like(proposed[:1])])
         costs = objective(model.rollout(start.expand(2, -1), both), both, goal)
         if actions[i].abs().mean() > 0.2:
             assert costs[0] < 0.5 * costs[1]
@@ -62,13 +64,13 @@ def test_a_proposal_saves_iterations(trained: Proposer) -> None:
     assert given < 0.5 * without
 
 
-def test_files_belong_to_their_model(trained: Proposer, tmp_path: Path) -> None:
+def test_files_belong_to_their_latents(trained: Proposer, tmp_path: Path) -> None:
     path = save_proposer(trained, tmp_path, "abc")
     again = load_proposer(path, (LATENT,), ACTION, "abc")
     latents, _ = windows(1)
     arguments = (AnalyticDynamics(), latents[0, 0], latents[0, -1])
     assert torch.equal(again.propose(*arguments), trained.propose(*arguments))
-    with pytest.raises(CheckpointError, match="made for model abc, not xyz"):
+    with pytest.raises(CheckpointError, match="made for latents abc, not xyz"):
         load_proposer(path, (LATENT,), ACTION, "xyz")
     with pytest.raises(CheckpointError, match="not a usable proposer"):
         load_proposer(path, (LATENT + 1,), ACTION, "abc")

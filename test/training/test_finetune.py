@@ -22,8 +22,9 @@ from wm_mpc.training.finetune import Collector, FinetuneConfig, finetune
 from wm_mpc.training.gap import errors_per_step
 from wm_mpc.training.loop import Probe, Schedule
 from wm_mpc.training.online import OnlineConfig, simulator
-from wm_mpc.training.run_finetune import Config, task_symmetry
+from wm_mpc.training.run_finetune import Config
 from wm_mpc.training.selection import success_score
+from wm_mpc.training.stages import task_symmetry
 from wm_mpc.world_model import WorldModel
 
 SHORT = FinetuneConfig(steps=30, batch=32, lr=5e-3, save_every=10)
@@ -147,7 +148,7 @@ def test_windows_are_moved_whole(model: WorldModel, expert: Expert, tmp_path: Pa
 
 def test_symmetries_must_be_known(model: WorldModel) -> None:
     with pytest.raises(UserError, match="augment: no symmetry is known for wall"):
-        task_symmetry(model, "wall")
+        task_symmetry(model)
 
 
 def test_windows_must_be_as_long_as_the_curriculum(model: WorldModel, expert: Expert) -> None:

@@ -22,6 +22,7 @@ from wm_mpc.checkpoint import WEIGHTS_FILE
 from wm_mpc.decoder import DECODER_FILE, Decoder
 from wm_mpc.errors import UserError
 from wm_mpc.perception import perception_hash
+from wm_mpc.planners.amortised import PROPOSALS_FILE, load_proposer
 from wm_mpc.training.decode import DecoderTraining
 from wm_mpc.training.dino import DinoConfig
 from wm_mpc.training.dynamics import DynamicsConfig
@@ -112,6 +113,24 @@ def test_new_dynamics_on_the_latents_of_another_model(world: Path, tmp_path: Pat
     assert loaded.config.predictor_args == {"width": 24, "depth": 3}
     (facts,) = json.loads((tmp_path / "b" / "training.json").read_text())["results"]
     assert facts["latents_from"] == source.hash and "landmarks" not in facts
+
+
+def test_proposals_fit_every_model_with_these_latents(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = train_world_model(config(world, tmp_path / "a"))
+    other = train_world_model(config(world, tmp_path / "b", latents_from=tmp_path / "a", width=24))
+    arguments = ["--steps", "3", "--width", "8", "--horizon", "3", "--episodes", "4"]
+    command = ["train", "proposals", "--model", str(tmp_path / "a"), "--data"]
+    assert cli.main([*command, str(world / "store"), *arguments]) == 0
+    assert "of held-out actions" in capsys.readouterr().out
+    for model in (source, other):
+        network = load_proposer(
+            tmp_path / "a" / PROPOSALS_FILE, model.latent_shape, model.action_width,
+            perception_hash(model),
+        )  # fmt: skip
+        plans = network.propose(model, torch.zeros(4), torch.ones(4))
+        assert plans.shape == (3, 3, 10) and torch.isfinite(plans).all()
 
 
 def test_latents_of_a_model_that_does_not_fit(world: Path, tmp_path: Path) -> None:

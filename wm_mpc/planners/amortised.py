@@ -10,17 +10,20 @@ start, a good one saves most of the iterations.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from wm_mpc.errors import CheckpointError
 from wm_mpc.planners.base import Dynamics
 
 PROPOSALS_FILE = "proposals.safetensors"
+Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 
 class PairEncoder(nn.Module):
@@ -96,7 +99,7 @@ class Proposer(nn.Module):
         self.extra = nn.Linear(extra, width, bias=False) if extra else None
 
     def propose(self, model: Dynamics, latent: Tensor, goal: Tensor) -> Tensor:
-        """Return one plan ``(1, T, A)`` from one latent ``L`` to one goal ``L``."""
+        """Return plans ``(P, T, A)``, the likeliest first; latent and goal are ``L``."""
         raise NotImplementedError
 
     def loss(self, latents: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
@@ -142,13 +145,18 @@ class InverseDynamics(Proposer):
         return self.head(self.pair(latent, goal) + self.extra(share))
 
     def propose(self, model: Dynamics, latent: Tensor, goal: Tensor) -> Tensor:
-        """Return one plan ``(1, T, A)``, predicting each next latent with the model."""
-        z, actions = latent[None], []
+        """Return plans ``(T, T, A)`` that arrive after T, T - 1, ... 1 model steps.
+
+        The model predicts each next latent. When the goal is reached is not known in closed loop,
+        and the planner takes what it likes best. After its arrival a plan keeps one step to go.
+        """
+        left = torch.arange(self.horizon, 0, -1, device=latent.device)
+        z, goals = (x.expand(self.horizon, *x.shape) for x in (latent, goal))
+        actions = []
         with torch.no_grad():
-            for left in range(self.horizon, 0, -1):
-                action = self(z, goal[None], torch.tensor([left], device=z.device))
-                actions.append(action)
-                z = model.step(z, action)
+            for step in range(self.horizon):
+                actions.append(self(z, goals, (left - step).clamp(min=1)))
+                z = model.step(z, actions[-1])
         return torch.stack(actions, 1)
 
     def loss(self, latents: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
@@ -177,6 +185,8 @@ def train_proposer(
     learning_rate: float = 1e-3,
     width: int = 256,
     seed: int = 0,
+    augment: Augmentation | None = None,
+    progress: bool = False,
 ) -> Proposer:
     """Fit a proposer to recorded windows.
 
@@ -189,6 +199,8 @@ def train_proposer(
         learning_rate: of AdamW, falling to zero along a cosine.
         width: hidden units.
         seed: initial weights and every draw.
+        augment: maps latents ``(B, T + 1, *L)`` and actions ``(B, T, A)`` to equally valid ones.
+        progress: show a progress bar.
 
     Raises:
         ValueError: unknown kind, or windows that do not match.
@@ -205,9 +217,12 @@ def train_proposer(
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
+    for _ in tqdm(range(steps), desc=f"{kind} proposals", disable=not progress, mininterval=2.0):
         rows = torch.randint(len(latents), (batch,), generator=generator).to(latents.device)
-        loss = network.loss(latents[rows], actions[rows], generator)
+        states, moves = latents[rows], actions[rows]
+        if augment is not None:
+            states, moves = augment(states, moves, generator)
+        loss = network.loss(states, moves, generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -215,12 +230,18 @@ def train_proposer(
     return network.eval()
 
 
-def save_proposer(network: Proposer, folder: Path, model_hash: str) -> Path:
-    """Write ``proposals.safetensors`` beside the world model it belongs to."""
+def save_proposer(network: Proposer, folder: Path, latents: str) -> Path:
+    """Write ``proposals.safetensors`` beside the world model it belongs to.
+
+    Args:
+        network: trained proposer.
+        folder: of the world model.
+        latents: ``perception_hash`` of the model: proposals fit every model that sees alike.
+    """
     kind = next(name for name, cls in PROPOSERS.items() if type(network) is cls)
     facts = {
         "kind": kind,
-        "model": model_hash,
+        "latents": latents,
         "horizon": str(network.horizon),
         "width": str(network.width),
     }
@@ -233,19 +254,25 @@ def save_proposer(network: Proposer, folder: Path, model_hash: str) -> Path:
 
 
 def load_proposer(
-    path: Path, latent_shape: tuple[int, ...], action_width: int, model_hash: str
+    path: Path, latent_shape: tuple[int, ...], action_width: int, latents: str
 ) -> Proposer:
-    """Read a proposer and check that it was trained on this world model.
+    """Read a proposer and check that it was trained on these latents.
+
+    Args:
+        path: file.
+        latent_shape: ``L``.
+        action_width: ``A``.
+        latents: ``perception_hash`` of the world model.
 
     Raises:
-        CheckpointError: damaged, of another world model, or of another shape.
+        CheckpointError: damaged, of other latents, or of another shape.
     """
     try:
         with safe_open(path, "pt") as file:
             facts = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}
-        if facts["model"] != model_hash:
-            raise CheckpointError(f"{path}: made for model {facts['model']}, not {model_hash}")
+        if facts["latents"] != latents:
+            raise CheckpointError(f"{path}: made for latents {facts['latents']}, not {latents}")
         kind = PROPOSERS[facts["kind"]]
         network = kind(latent_shape, action_width, int(facts["horizon"]), int(facts["width"]))
         network.load_state_dict(state)

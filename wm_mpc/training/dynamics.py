@@ -45,10 +45,10 @@ class DynamicsConfig:
 
     rollout: int = 3
     steps: int = 20000
-    batch: int = 512
+    batch: int = 256
     lr: float = 2e-3
     weight_decay: float = 1e-4
-    huber: float = 0.2
+    huber: float = 0.0
     noise: float = 0.0
     held_out: float = 0.02
     seed: int = 0

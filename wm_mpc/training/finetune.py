@@ -45,10 +45,10 @@ class FinetuneConfig:
     """
 
     steps: int = 2000
-    batch: int = 512
+    batch: int = 256
     lr: float = 2e-4
     weight_decay: float = 1e-4
-    huber: float = 0.2
+    huber: float = 0.0
     max_seconds: float = 0.0
     save_every: int = 500
     threads: int = 0

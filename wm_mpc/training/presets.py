@@ -66,6 +66,7 @@ PRESETS: dict[str, TaskPreset] = {
         (256.0, 256.0),
         clearance=90 / 512,
         border=6 / 512,
+        depth=3,
     ),
     "wall": TaskPreset(2, (-1.8, -1.8), (1.8, 1.8), 5, 0.1, (1.0, 1.0), 1, False, None, 256),
     "point_maze": TaskPreset(

@@ -21,15 +21,13 @@ from wm_mpc.evaluation import ASSETS
 from wm_mpc.report import write_report
 from wm_mpc.training.adversarial import Attack, AttackConfig
 from wm_mpc.training.curriculum import CurriculumConfig
-from wm_mpc.training.dynamics import Augmentation
 from wm_mpc.training.expert import load_expert
 from wm_mpc.training.finetune import Collector, FinetuneConfig, finetune
 from wm_mpc.training.gap import GapConfig, measure_gap, print_gap
 from wm_mpc.training.online import OnlineConfig, simulator
 from wm_mpc.training.plots import draw_finetuning
-from wm_mpc.training.presets import PRESETS
 from wm_mpc.training.selection import SelectionConfig, success_score
-from wm_mpc.training.stages import symmetry
+from wm_mpc.training.stages import task_symmetry
 from wm_mpc.world_model import WorldModel, encoder_reference
 
 
@@ -125,7 +123,7 @@ def run(config: Config) -> int:
         attack=attack,
         collector=collector,
         probe=probe,
-        augment=task_symmetry(model, config.task) if config.augment else None,
+        augment=task_symmetry(model) if config.augment else None,
         folder=work,
         seed=config.seed,
         key=resume_key(config),
@@ -167,19 +165,6 @@ def start_success(model: WorldModel, config: Config) -> dict[str, Any] | None:
     row = config.selection.measure(model, config.task, config.method)
     kept = ("n", "seed", "success_rate", "success_ci95", "final_error")
     return {name: row[name] for name in kept}
-
-
-def task_symmetry(model: WorldModel, task: str) -> Augmentation:
-    """Motions of the task's workspace that change nothing.
-
-    Raises:
-        UserError: the task has none, or the latents are no landmarks.
-    """
-    preset = PRESETS[task]
-    found = symmetry(model, preset) if model.visual_dim == 2 * preset.landmarks else None
-    if found is None:
-        raise UserError(f"augment: no symmetry is known for {task} and these latents")
-    return found
 
 
 def resume_key(config: Config) -> dict[str, Any]:

@@ -1,17 +1,21 @@
-"""``wm-mpc train``: the encoder (``dino``), a task's world model, or a decoder that draws it."""
+"""``wm-mpc train``: the encoder (``dino``), a task's world model, and what is added to one."""
 
 from __future__ import annotations
 
 import torch
 
 from wm_mpc.data.store import Store
+from wm_mpc.perception import perception_hash
+from wm_mpc.planners.amortised import save_proposer, train_proposer
 from wm_mpc.training.decode import train_decoder
 from wm_mpc.training.dino import train_dino
+from wm_mpc.training.expert import load_expert
 from wm_mpc.training.pipeline import train_world_model
-from wm_mpc.training.stages import FrameView
+from wm_mpc.training.stages import FrameView, task_symmetry
 from wm_mpc.training.train_config import (
     DecoderForModel,
     EncoderTraining,
+    ProposalsForModel,
     WorldModelTraining,
     configs,
 )
@@ -21,10 +25,14 @@ from wm_mpc.world_model import WorldModel
 __all__ = ["configs", "run"]
 
 
-def run(config: EncoderTraining | DecoderForModel | WorldModelTraining) -> int:
+def run(
+    config: EncoderTraining | DecoderForModel | ProposalsForModel | WorldModelTraining,
+) -> int:
     """Train what the configuration names; the exit code."""
     if isinstance(config, DecoderForModel):
         return add_decoder(config)
+    if isinstance(config, ProposalsForModel):
+        return add_proposals(config)
     if isinstance(config, EncoderTraining):
         views = [FrameView(Store.open(path).frames()) for path in config.data]
         facts = train_dino(views, config.out, config.dino)
@@ -52,4 +60,30 @@ def add_decoder(config: DecoderForModel) -> int:
         f"{config.model}: decoder after {facts['steps']} steps, {facts['seconds']} s; "
         f"mean absolute error {facts['mean_absolute_error']} of 255"
     )
+    return 0
+
+
+def add_proposals(config: ProposalsForModel) -> int:
+    """Train a proposer on the latents of a model and save it beside that."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    model = WorldModel.load(config.model)
+    expert = load_expert(
+        model, Store.open(config.data), config.horizon, config.tokens, config.episodes
+    )
+    augment = task_symmetry(model) if config.augment else None
+
+    def windows(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return expert.data.latents[expert.data.frames[ids]], expert.data.actions[ids]
+
+    network = train_proposer(
+        config.kind, *windows(expert.train), config.steps, config.batch, width=config.width,
+        seed=config.seed, augment=augment, progress=True,
+    )  # fmt: skip
+    latents, actions = windows(expert.held[:4000])
+    with torch.no_grad():
+        loss = network.loss(latents, actions, torch.Generator().manual_seed(config.seed))
+    path = save_proposer(network, config.model, perception_hash(model))
+    share = float(loss / actions.square().mean())
+    print(f"{path}: explains {100 * (1 - share):.0f} % of held-out actions")
     return 0

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from wm_mpc.data.windows import Frames
+from wm_mpc.errors import UserError
 from wm_mpc.training.landmarks import (
     LandmarkConfig,
     compose_tokens,
@@ -17,7 +18,7 @@ from wm_mpc.training.landmarks import (
     train_landmarks,
 )
 from wm_mpc.training.precision import autocast
-from wm_mpc.training.presets import TaskPreset
+from wm_mpc.training.presets import PRESETS, TaskPreset
 from wm_mpc.training.symmetry import QuarterTurns, RigidMotions
 from wm_mpc.world_model import WorldModel, WorldModelConfig
 
@@ -67,6 +68,22 @@ def symmetry(model: WorldModel, preset: TaskPreset) -> QuarterTurns | RigidMotio
     if preset.clearance is None or preset.robot is None:
         return turns
     return RigidMotions(model, preset.robot, turns, preset.clearance, preset.border)
+
+
+def task_symmetry(model: WorldModel) -> QuarterTurns | RigidMotions:
+    """Motions of the workspace of a model's task that change nothing.
+
+    Raises:
+        UserError: the task has none, or the latents are no landmarks.
+    """
+    task = model.config.task
+    preset = PRESETS.get(task)
+    found = None
+    if preset is not None and model.visual_dim == 2 * preset.landmarks:
+        found = symmetry(model, preset)
+    if found is None:
+        raise UserError(f"augment: no symmetry is known for {task} and these latents")
+    return found
 
 
 def set_normalisation(model: WorldModel, frames: Frames, own: np.ndarray) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from wm_mpc.errors import UserError
 from wm_mpc.training.decode import DecoderTraining
@@ -49,6 +50,51 @@ class DecoderForModel:
     device: str = "cpu"
     threads: int = 0
     decoder: DecoderTraining = field(default_factory=lambda: DecoderTraining(steps=6000))
+
+
+@dataclass(frozen=True)
+class ProposalsForModel:
+    """Train a network that guesses plans from start and goal; planners refine its guesses.
+
+    ``proposals.safetensors`` is written into the model's folder. It fits every model with the
+    same latents, so fine-tuned ones too.
+
+    Attributes:
+        model: world-model folder.
+        data: store folder.
+        kind: ``inverse``: the next action for the time that is left, carried on by the model;
+            ``init``: all actions at once.
+        horizon: model steps of the plans.
+        steps: optimiser steps.
+        batch: windows per step.
+        width: hidden units.
+        augment: move windows by the symmetries of the task's workspace; for landmark latents.
+        tokens: folder of the store's token cache, filled where it is not complete; default: no
+            cache, the frames of the chosen episodes are encoded.
+        episodes: so many episodes, spread evenly over the store; 0: all.
+        threads: CPU threads; 0: torch's own choice.
+        seed: of weights and batches.
+    """
+
+    model: Path
+    data: Path
+    kind: Literal["inverse", "init"] = "inverse"
+    horizon: int = 5
+    steps: int = 16000
+    batch: int = 256
+    width: int = 384
+    augment: bool = False
+    tokens: Path | None = None
+    episodes: int = 0
+    threads: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("horizon", "steps", "batch", "width"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}: {getattr(self, name)}; at least 1 expected")
+        if self.episodes < 0:
+            raise UserError(f"episodes: {self.episodes}; at least 0 expected")
 
 
 @dataclass(frozen=True)
@@ -159,6 +205,7 @@ class PointMazeTraining(WorldModelTraining):
 configs: dict[str, type] = {
     "dino": EncoderTraining,
     "decoder": DecoderForModel,
+    "proposals": ProposalsForModel,
     "pusht": PushTTraining,
     "wall": WallTraining,
     "point_maze": PointMazeTraining,
