@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Trains the encoder and the compact models of the three tasks from nothing, on CPU.
+# Trains the encoder and the compact models of the three tasks from nothing, on CPU: first on
+# trajectories of the behaviour policies (OUT/base), then, for Push-T and Wall, on what the
+# planner's own plans really did (online world modeling, arXiv 2512.09929).
 #
 #   tools/train_models.sh [OUT]        default: out/models; what is there already is not repeated
 #   SIZE=tiny tools/train_models.sh    minutes, to see that everything fits together
@@ -18,10 +20,15 @@ case $SIZE in
 full)
   PUSHT=24000 WALL=9000 MAZE=5000
   DINO=(--dino.steps 800)
-  PUSHT_TRAINING=(--landmarks.compositions 40000 --landmarks.steps 6000 --dynamics.steps 28000)
-  WALL_TRAINING=(--landmarks.compositions 10000 --landmarks.steps 1200 --dynamics.steps 12000)
-  MAZE_TRAINING=(--landmarks.compositions 10000 --landmarks.steps 1200 --dynamics.steps 8000)
+  PUSHT_TRAINING=(--landmarks.compositions 40000 --landmarks.steps 6000 --dynamics.steps 17000)
+  WALL_TRAINING=(--landmarks.compositions 10000 --landmarks.steps 1200 --dynamics.steps 18000)
+  MAZE_TRAINING=(--landmarks.compositions 10000 --landmarks.steps 1200 --dynamics.steps 12000)
   DECODER=(--decoder.steps 6000)
+  ONLINE=(--finetune.lr 1e-3 --online.rollouts 800 --online.every 1000 --online.ratio 1 1)
+  PUSHT_ONLINE=("${ONLINE[@]}" --finetune.steps 24000 --online.far 0.3
+    --online.options iterations=20 starts=8)
+  WALL_ONLINE=("${ONLINE[@]}" --finetune.steps 20000 --online.far 0.5
+    --online.options iterations=20 starts=16)
   ;;
 tiny)
   PUSHT=40 WALL=20 MAZE=20
@@ -30,6 +37,9 @@ tiny)
     --dynamics.steps 20 --dynamics.batch 32)
   PUSHT_TRAINING=("${TINY[@]}") WALL_TRAINING=("${TINY[@]}") MAZE_TRAINING=("${TINY[@]}")
   DECODER=(--decoder.steps 5)
+  ONLINE=(--finetune.steps 6 --finetune.batch 16 --online.rollouts 2 --online.every 3
+    --online.options iterations=2 starts=2)
+  PUSHT_ONLINE=("${ONLINE[@]}") WALL_ONLINE=("${ONLINE[@]}")
   ;;
 *)
   echo "SIZE: '$SIZE'; full or tiny expected" >&2
@@ -47,13 +57,27 @@ collect() { # task episodes steps
     --out "$OUT/data/$1" --workers "$WORKERS" --resume
 }
 
-train() { # task, then its own options
+train() { # task, folder, then its own options
+  local task=$1 folder=$2
+  shift 2
+  if [[ ! -f $folder/training.json ]]; then
+    run "$WM_MPC" train "$task" --data "$OUT/data/$task" --encoder "$OUT/encoder" \
+      --out "$folder" --tokens "$OUT/tokens/$task" "$@" "${DECODER[@]}"
+  fi
+}
+
+improve() { # task, then its own options
   local task=$1
   shift
-  if [[ ! -f $OUT/$task/training.json ]]; then
-    run "$WM_MPC" train "$task" --data "$OUT/data/$task" --encoder "$OUT/encoder" \
-      --out "$OUT/$task" "$@" "${DECODER[@]}"
+  if [[ ! -f $OUT/$task/finetune.json ]]; then
+    run "$WM_MPC" finetune "$task" --method online --model "$OUT/base/$task" \
+      --data "$OUT/data/$task" --tokens "$OUT/tokens/$task" --out "$OUT/$task" \
+      --curriculum.rollout 3 3 --selection.goals 0 "$@"
   fi
+}
+
+measure() { # task
+  local task=$1
   run "$WM_MPC" validate "$OUT/$task" --data "$OUT/data/$task" \
     --report "$OUT/$task/validation.json"
   if ((GOALS > 0)); then
@@ -69,7 +93,12 @@ if [[ ! -f $OUT/encoder/dino.json ]]; then
   run "$WM_MPC" train dino --data "$OUT/data/pusht" "$OUT/data/wall" "$OUT/data/point_maze" \
     --out "$OUT/encoder" "${DINO[@]}"
 fi
-train wall "${WALL_TRAINING[@]}"
-train point_maze "${MAZE_TRAINING[@]}"
-train pusht "${PUSHT_TRAINING[@]}"
+train point_maze "$OUT/point_maze" "${MAZE_TRAINING[@]}"
+measure point_maze
+train wall "$OUT/base/wall" "${WALL_TRAINING[@]}"
+improve wall "${WALL_ONLINE[@]}"
+measure wall
+train pusht "$OUT/base/pusht" "${PUSHT_TRAINING[@]}"
+improve pusht --augment "${PUSHT_ONLINE[@]}"
+measure pusht
 echo "models: $OUT/{encoder,pusht,wall,point_maze}"
