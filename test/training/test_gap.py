@@ -66,6 +66,13 @@ def test_every_model_is_measured_on_all_trajectories(model: WorldModel, expert: 
     gaps = {row["model"]: row for row in found["gaps"]}
     assert gaps["base"]["gap_last_step"] == pytest.approx(own, abs=1e-5)
     assert gaps["base"]["gone_mean"] == 0
+    promises = {row["model"]: row for row in found["promises"]}
+    assert promises["base"]["promised"]["n"] == found["starts"]
+    # what a plan reaches differs from the promise by no more than the model's error
+    last = max(r["error"] for r in found["errors"] if r["trajectories"] == "planner of worse")
+    worse_row = promises["worse"]
+    assert worse_row["reached"]["error"] != worse_row["promised"]["error"]
+    assert abs(worse_row["reached"]["error"] - worse_row["promised"]["error"]) < 3 * last
 
 
 def test_models_that_see_differently_cannot_be_compared(model: WorldModel, expert: Expert) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from wm_mpc.errors import UserError
+from wm_mpc.eval_jobs import parse_options
 from wm_mpc.objective import GoalObjective, ObjectiveConfig
 from wm_mpc.perception import perception_hash
 from wm_mpc.planners import PlanRequest, make_planner, planner_config
@@ -34,6 +35,8 @@ class GapConfig:
         starts: held-out starts.
         distance: model steps from start to goal, and horizon of the plans.
         planner: registry name.
+        options: fields of the planner's configuration, name=value; more search finds more of the
+            places where a model errs.
         seed: of starts, plans, directions and resampling.
         grid: points per side of the landscape.
         span: the landscape reaches this far from the plan, normalised action units per entry.
@@ -42,6 +45,7 @@ class GapConfig:
     starts: int = 60
     distance: int = 5
     planner: str = "adam"
+    options: tuple[str, ...] = ()
     seed: int = 0
     grid: int = 31
     span: float = 1.0
@@ -77,7 +81,9 @@ def measure_gap(
         ``errors``: a row per model, kind of trajectories and step, with mean and 95 % interval;
         ``gaps``: per model, error on its own planner's trajectories minus error on expert ones,
         averaged over the steps and after the last one, with bootstrap intervals over the starts,
-        and the share of the first model's gap that is gone.
+        and the share of the first model's gap that is gone; ``promises``: per model, root mean
+        square distance of the visual latent to the goal at the end of its plans, as the model
+        predicts it and as it really came out, and the medians of both.
 
     Raises:
         UserError: models whose latents mean different things.
@@ -108,7 +114,24 @@ def measure_gap(
         "unit": "latent standard deviations",
         "errors": rows,
         "gaps": gaps,
+        "promises": [
+            {"model": name, **promise(model, batches[name], expert.latents(ids, config.distance))}
+            for name, model in models.items()
+        ],
     }
+
+
+def promise(model: WorldModel, batch: Batch, goals: Tensor) -> dict[str, Any]:
+    """How near to their goals ``(N, *L)`` plans end, by the model and in truth."""
+    start, actions, targets = batch
+    device = model.action_mean.device
+    with torch.no_grad():
+        predicted = model.rollout(start.to(device), actions.to(device))[:, -1].cpu()
+    row: dict[str, Any] = {}
+    for name, ends in (("promised", predicted), ("reached", targets[:, -1])):
+        apart = (ends - goals)[..., : model.visual_dim].flatten(1).square().mean(1).sqrt()
+        row[name] = interval(apart) | {"median": float(apart.median())}
+    return row
 
 
 def held_out_starts(expert: Expert, config: GapConfig) -> Tensor:
@@ -125,7 +148,7 @@ def planner_windows(
     chains = [
         trajectory_chains(model, done.trajectory)[0]
         for done in plan_and_execute(
-            model, env, expert, ids, config.distance, config.planner, seed=config.seed
+            model, env, expert, ids, config.distance, config.planner, config.options, config.seed
         )
     ]
     latents = torch.stack([c[0] for c in chains])
@@ -187,7 +210,12 @@ def landscape(
             ObjectiveConfig(), config.distance, model.visual_dim, model.proprio_width,
             proprio_weights=model.goal_weights,
         )  # fmt: skip
-        search = make_planner(config.planner, model, cost, planner_config(config.planner))
+        search = make_planner(
+            config.planner,
+            model,
+            cost,
+            planner_config(config.planner, **parse_options(config.planner, config.options)),
+        )
         start, goal = (expert.latents(start_id, step)[0] for step in (0, config.distance))
         plan = search.plan(PlanRequest(start, goal, seed=config.seed)).actions
         first, second = directions(plan.shape, config.seed)
@@ -225,6 +253,12 @@ def print_gap(found: dict[str, Any]) -> None:
         print(
             f"  {row['model']:<14} gap {row['gap_mean']:.4f} [{low:.4f}, {high:.4f}], "
             f"{100 * row['gone_mean']:.0f} % of the first gone"
+        )
+    for row in found["promises"]:
+        promised, reached = row["promised"]["median"], row["reached"]["median"]
+        print(
+            f"  {row['model']:<14} plans end {promised:.3f} from the goal by the model, "
+            f"{reached:.3f} in truth (medians)"
         )
 
 
