@@ -52,9 +52,9 @@ def gap_table(results: Path) -> list[str]:
         path = results / f"gap_{task}.json"
         if not path.is_file():
             continue
-        (found,) = json.loads(path.read_text())["results"]
+        found = json.loads(path.read_text())
         promises = {row["model"]: row for row in found["promises"]}
-        for gap in found["gaps"]:
+        for gap in found["results"]:
             model = gap["model"]
             errors = {
                 where: [
@@ -66,7 +66,7 @@ def gap_table(results: Path) -> list[str]:
             }
             low, high = gap["gap_mean_ci95"]
             promised, reached = (promises[model][k]["median"] for k in ("promised", "reached"))
-            gone = "" if model == found["gaps"][0]["model"] else f"{100 * gap['gone_mean']:.0f} %"
+            gone = "" if model == found["results"][0]["model"] else f"{100 * gap['gone_mean']:.0f} %"
             own = errors[f"planner of {model}"]
             lines.append(
                 f"| {name} | {model} | {errors['expert'][0]:.3f} / {errors['expert'][-1]:.3f} | "

@@ -123,6 +123,7 @@ def test_the_command_writes_table_and_pictures(model: WorldModel, tmp_path: Path
     ]  # fmt: skip
     assert cli.main(words) == 0
     report = json.loads((tmp_path / "gap.json").read_text())
+    assert {row["model"] for row in report["promises"]} == {"base", "again"}
     assert [row["model"] for row in report["results"]] == ["base", "again"]
     assert report["results"][1]["gone_mean"] == pytest.approx(0, abs=1e-5)
     assert report["models"] == {"base": model.hash, "again": model.hash}

@@ -86,7 +86,7 @@ def run(config: Config) -> int:
     if config.report is not None:
         rows = [{"task": config.task, "planner": found["planner"], **row} for row in found["gaps"]]
         hashes = {label: model.hash for label, model in models.items()}
-        rest = {name: found[name] for name in ("starts", "unit", "errors")}
+        rest = {name: found[name] for name in ("starts", "unit", "errors", "promises")}
         write_report(
             config.report,
             None,
