@@ -54,6 +54,7 @@ def gap_table(results: Path) -> list[str]:
             continue
         found = json.loads(path.read_text())
         promises = {row["model"]: row for row in found["promises"]}
+        first = found["results"][0]["model"]
         for gap in found["results"]:
             model = gap["model"]
             errors = {
@@ -66,7 +67,7 @@ def gap_table(results: Path) -> list[str]:
             }
             low, high = gap["gap_mean_ci95"]
             promised, reached = (promises[model][k]["median"] for k in ("promised", "reached"))
-            gone = "" if model == found["results"][0]["model"] else f"{100 * gap['gone_mean']:.0f} %"
+            gone = "" if model == first else f"{100 * gap['gone_mean']:.0f} %"
             own = errors[f"planner of {model}"]
             lines.append(
                 f"| {name} | {model} | {errors['expert'][0]:.3f} / {errors['expert'][-1]:.3f} | "
