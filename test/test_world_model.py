@@ -68,7 +68,7 @@ def test_a_rollout_with_history_of_one_frame_is_a_rollout(
     model = tiny_model(None, **changes)
     latents, actions = torch.randn(2, 3, *shape), torch.randn(2, 3, 10)
     alone = model.rollout_history(latents, torch.randn(2, 2, 10), actions, history=1)
-    assert torch.allclose(alone, model.rollout(latents[:, -1], actions), atol=1e-6)
+    assert torch.allclose(alone, model.rollout(latents[:, -1], actions), atol=1e-5, rtol=1e-4)
 
 
 def test_history_reaches_the_predictor() -> None:
