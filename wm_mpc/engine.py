@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wm_mpc.bounds import bounded, check_bounds
 from wm_mpc.budget import Budget, CemReference, Clock, monotonic
+from wm_mpc.gaps import PIECE_S, Pause, no_pause
 from wm_mpc.objective import GoalObjective, ObjectiveConfig
 from wm_mpc.perception import perception_hash
 from wm_mpc.planners import Planner, make_planner
@@ -97,6 +98,7 @@ class Engine:
         reference: CemReference | None = None,
         clock: Clock = monotonic,
         warm_encoder: bool = True,
+        pause: Pause | None = None,
     ) -> Engine:
         """Build, calibrate and warm up; takes seconds, more with ``compile``.
 
@@ -108,6 +110,8 @@ class Engine:
             reference: reference of a model of the same shape on this device; None: measure it.
             clock: monotonic clock.
             warm_encoder: False where the encoder is one that already runs.
+            pause: called between pieces of work of some milliseconds each, where a loop must not
+                be disturbed; measuring a reference is one long piece. None: all at once.
 
         Raises:
             ValueError: unknown planner, or a control rate the model was not trained for.
@@ -127,13 +131,17 @@ class Engine:
             device,
             model.goal_weights,
         )
+        rest = no_pause if pause is None else pause
+        rest()
         planner = make_planner(config.planner, model, cost, planner_config, clock, config.compile)
         if reference is None:
             reference = CemReference.calibrate(model, cost, clock, config.compile)
         engine = cls(model, planner, cost, reference, config)
-        planner.warm_up()
+        planner.warm_up(None if pause is None else PIECE_S, rest)
         if warm_encoder:
+            rest()
             engine._warm_up_encoder()
+        rest()
         engine.perception = perception_hash(model)
         return engine
 

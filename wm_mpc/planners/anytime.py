@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wm_mpc.budget import Clock, monotonic
+from wm_mpc.gaps import Pause, no_pause
 from wm_mpc.objective import GoalObjective
 from wm_mpc.planners.base import Dynamics, Plan, PlanRequest
 from wm_mpc.planners.kernels import Kernel, make_kernel
@@ -125,13 +126,15 @@ class AnytimePlanner:
             virtual_states=search.virtual_states(),
         )
 
-    def warm_up(self) -> None:
+    def warm_up(self, seconds: float | None = None, pause: Pause = no_pause) -> None:
         """Compile and touch every code path, so that the first tick costs what the others do."""
         zero = torch.zeros(self.model.latent_shape, device=self.device)
         request = PlanRequest(zero, zero)
         # A real call after the compiling one fills caches and allocators.
         for warm in (None, torch.zeros(self.shape, device=self.device)):
-            self.plan(replace(request, warm_start=warm))
+            pause()
+            deadline = None if seconds is None else self.clock() + seconds
+            self.plan(replace(request, warm_start=warm, deadline=deadline))
 
     def _iterate(self, search: Search, request: PlanRequest) -> tuple[int, str]:
         """Advance in chunks; a chunk begins only if all will end in time at the known pace."""

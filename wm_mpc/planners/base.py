@@ -16,6 +16,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from wm_mpc.budget import Clock
+from wm_mpc.gaps import Pause, no_pause
 
 
 @runtime_checkable
@@ -104,8 +105,13 @@ class Planner(Protocol):
         """Return the best finite plan found in time; without any time, the warm start."""
         ...
 
-    def warm_up(self) -> None:
-        """Compile and touch every code path, so that the first tick costs what the others do."""
+    def warm_up(self, seconds: float | None = None, pause: Pause = no_pause) -> None:
+        """Compile and touch every code path, so that the first tick costs what the others do.
+
+        Args:
+            seconds: [s] that a piece of it takes, about; None: as long as whole plans take.
+            pause: called before every piece.
+        """
         ...
 
 
