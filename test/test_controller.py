@@ -13,6 +13,7 @@ from helpers import tiny_encoder, tiny_model
 from wm_mpc.budget import CemReference, FakeClock
 from wm_mpc.controller import Controller, ControllerConfig
 from wm_mpc.engine import Engine, EngineConfig
+from wm_mpc.misses import Usage
 from wm_mpc.objective import GoalObjective, ObjectiveConfig
 from wm_mpc.planners import PLANNERS, Plan, PlanRequest, make_planner
 from wm_mpc.safety import SafetyLimits
@@ -188,6 +189,22 @@ def test_one_hiccup_costs_little_time_and_is_forgotten(rig: Rig) -> None:
     for _ in range(101):
         assert not rig.tick().deadline_missed
     assert rig.controller._reserve == 0.0
+
+
+def test_a_tick_tells_how_late_it_was_and_what_held_it_up(rig: Rig) -> None:
+    # at the start, after encoding, after planning: what counts begins with the bound that binds
+    readings = [Usage(1.0, 0.5), Usage(1.002, 0.6), Usage(1.012, 0.62)]
+    rig.controller.meter = iter(readings * 2).__next__
+    rig.planner.takes_s = 0.06
+    result = rig.tick()
+    assert result.deadline_missed and result.late_s == pytest.approx(0.01)
+    assert dataclasses.astuple(result.stall) == pytest.approx((0.02, 0.03))
+    slow = dataclasses.replace(REFERENCE, seconds=60.0)
+    objective, config = rig.engine.objective, rig.engine.config
+    rig.controller.swap_model(Engine(rig.engine.model, rig.planner, objective, slow, config))
+    result = rig.tick()
+    assert not result.deadline_missed and result.late_s == pytest.approx(-0.01)
+    assert dataclasses.astuple(result.stall) == pytest.approx((0.12, 0.0))
 
 
 def fail(_: PlanRequest) -> Plan:

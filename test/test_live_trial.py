@@ -21,6 +21,7 @@ from wm_mpc.live_trial import (
     spoiled_model,
     summarise,
 )
+from wm_mpc.misses import CONDITIONS, Tally
 from wm_mpc.world_model import WorldModel
 
 
@@ -58,12 +59,26 @@ def test_the_parameter_file_changes_only_what_was_asked(tmp_path: Path) -> None:
     assert sections["/**/mpc_node"]["ros__parameters"]["joint_names"] == ["x", "y"]
 
 
+def tally() -> Tally:
+    told = Tally()
+    told.hear({f"{what}_{name}": "0" for name in CONDITIONS for what in ("ticks", "misses")})
+    miss = {"tick": 7, "condition": "building", "cause": "blocked", "late_ms": 1.25,
+            "past_period": False}  # fmt: skip
+    told.hear({
+        "ticks_swapped": "3", "misses_swapped": "0", "ticks_building": "10",
+        "misses_building": "1", "ticks_otherwise": "0", "misses_otherwise": "0",
+        "miss 7": json.dumps(miss),
+    })  # fmt: skip
+    return told
+
+
 def watch(episodes: list[bool]) -> SimpleNamespace:
     return SimpleNamespace(
         episodes=episodes, changes=[(1.0, "a", "b")], changes_back=0, stopped=2,
         ticks=[(0.5, True), (1.2, True), (5.0, False)],
         misses=lambda s: {"ticks_near_changes": 2, "misses_near_changes": 2,
                           "ticks_elsewhere": 1, "misses_elsewhere": 0},
+        tally=tally(),
     )  # fmt: skip
 
 
@@ -75,7 +90,15 @@ def test_first_and_last_episodes_are_compared(tmp_path: Path) -> None:
     assert row["first"]["success_rate"] == 0 and row["last"]["success_rate"] == 1
     low, high = row["difference_ci95"]
     assert 0.7 < low < high <= 1
-    assert row["deadline_misses"] == 2 and "50 episodes" in format_row(row)
+    text = format_row(row)
+    assert row["deadline_misses"] == 2 and "50 episodes" in text
+    assert "swapped: 0 misses in 3 planned ticks, 0.0 % [0.0, 56.1]\n" in text
+    assert (
+        "building: 1 misses in 10 planned ticks, 10.0 % [1.8, 40.4]; at most 1.2 ms late, "
+        "0 past the period; 1 blocked\n"
+    ) in text
+    assert "otherwise: 0 misses in 0 planned ticks\n" in text + "\n"
+    assert row["misses"][0]["tick"] == 7
     short = summarise(config, watch([False, True, True]), {"kill": None, "poison": []})
     assert short["n"] == 1
     with pytest.raises(DemoError, match="1 episodes: too few"):

@@ -21,6 +21,7 @@ from wm_mpc.budget import Clock, monotonic
 from wm_mpc.engine import Engine
 from wm_mpc.errors import one_line
 from wm_mpc.inputs import MIN_SIDE, Goal, InputCheck, Observation
+from wm_mpc.misses import Meter, Stall, Usage, thread_usage
 from wm_mpc.planners import PlanRequest
 from wm_mpc.running_plan import RunningPlan
 from wm_mpc.safety import SafetyLimits
@@ -60,6 +61,7 @@ class Controller:
         config: how the loop runs.
         limits: how old inputs may be.
         clock: monotonic clock for deadlines and durations; stamps and ages are the node clock's.
+        meter: what the calling thread was given.
     """
 
     def __init__(
@@ -68,11 +70,13 @@ class Controller:
         config: ControllerConfig,
         limits: SafetyLimits,
         clock: Clock = monotonic,
+        meter: Meter = thread_usage,
     ) -> None:
         self.engine = engine
         self.config = config
         self.limits = limits
         self.clock = clock
+        self.meter = meter
         self.ticks = 0
         self._check = InputCheck(config.image_shape, engine.model.config.proprio_dim)
         self._next_engine: Engine | None = None
@@ -174,7 +178,7 @@ class Controller:
         Returns:
             What to do and why; never raises for what a model, a planner or an input did.
         """
-        started = self.clock()
+        started, begun = self.clock(), self.meter()
         self._adopt()
         self.ticks += 1
         goal, observation = self._goal, self._observation
@@ -191,14 +195,20 @@ class Controller:
         if stale or observation is None:
             return replace(blank, state=State.SAFE_STOP, reason=self._explain(stale))
         try:
-            result = self._think(blank, goal, observation, now, started)
+            result = self._think(blank, goal, observation, now, started, begun)
         except Exception as error:  # whatever a model or planner raises, the robot comes to rest
             log.exception("tick failed")
             result = self._play_on(blank, now, f"tick: {one_line(error)}")
         return self._judge(result, goal, now)
 
     def _think(
-        self, blank: TickResult, goal: Goal, observation: Observation, now: float, started: float
+        self,
+        blank: TickResult,
+        goal: Goal,
+        observation: Observation,
+        now: float,
+        started: float,
+        begun: Usage,
     ) -> TickResult:
         """Encode, plan, and fetch the answer from the device at once."""
         if observation is self._seen:
@@ -206,9 +216,13 @@ class Controller:
             return self._play_on(blank, now, "")
         engine = self.engine
         latent = self._encode(goal, observation)
-        encoded = self.clock()
+        encoded, used = self.clock(), self.meter()
         warm, states = self._running.shifted(now, engine, self._goal_latent)
-        deadline = min(engine.budget.deadline(encoded), started + self._latest())
+        deadline, latest = engine.budget.deadline(encoded), started + self._latest()
+        since, usage = encoded, used
+        if latest <= deadline:
+            # The period binds, not the budget: what encoding took counts too.
+            deadline, since, usage = latest, started, begun
         # After a tick too short to evaluate anything the whole period is granted: a late plan is
         # counted as late, no plan at all would leave the robot standing for good.
         asked = started + self._latest() if self._starved else deadline - self._reserve
@@ -222,6 +236,7 @@ class Controller:
         )
         plan = engine.planner.plan(request)
         planned = self.clock()
+        stall = Stall.between(usage, self.meter(), planned - since)
         if not self._starved:
             self._keep_reserve(planned - asked)
         distance = engine.distance(latent, self._goal_latent)
@@ -234,6 +249,8 @@ class Controller:
             encode_s=encoded - started,
             plan_s=planned - encoded,
             deadline_missed=planned > deadline,
+            late_s=planned - deadline,
+            stall=stall,
             distance=float(numbers[-1]),
             latent=latent,
         )

@@ -299,7 +299,8 @@ def summarise(config: Config, watch: LiveWatch, facts: dict[str, Any]) -> dict[s
         "difference_ci95": list(difference_interval(last, n, first, n)),
         "model_changes": len(watch.changes), "rollbacks": watch.changes_back,
         "ticks": len(watch.ticks), "deadline_misses": sum(miss for _, miss in watch.ticks),
-        **watch.misses(NEAR_S), "stopped_ticks": watch.stopped, **facts,
+        **watch.misses(NEAR_S), "stopped_ticks": watch.stopped,
+        "conditions": watch.tally.rows(), "misses": watch.tally.misses, **facts,
     }  # fmt: skip
 
 
@@ -315,7 +316,24 @@ def format_row(row: dict[str, Any]) -> str:
         f"{row['ticks_near_changes']} ticks within {NEAR_S:g} s of a change, "
         f"{row['misses_elsewhere']} in {row['ticks_elsewhere']} ticks elsewhere",
     ]
+    lines += [condition_line(name, counts) for name, counts in row["conditions"].items()]
     lines += [f"poison {p['kind']}: {p['outcome']}: {p['message']}" for p in row["poison"]]
     if row["kill"]:
         lines.append(f"trainer killed: {row['kill']}")
     return "\n".join(lines)
+
+
+def condition_line(name: str, counts: dict[str, Any]) -> str:
+    """Deadline misses of one condition, for people."""
+    head = f"  {name}: {counts['misses']} misses in {counts['ticks']} planned ticks"
+    if not counts["ticks"]:
+        return head
+    low, high = (100 * bound for bound in counts["ci95"])
+    line = f"{head}, {100 * counts['rate']:.1f} % [{low:.1f}, {high:.1f}]"
+    if not counts["misses"]:
+        return line
+    why = ", ".join(f"{count} {cause}" for cause, count in counts["causes"].items() if count)
+    return (
+        f"{line}; at most {counts['late_ms_max']:.1f} ms late, "
+        f"{counts['past_period']} past the period; {why}"
+    )

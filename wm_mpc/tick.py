@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wm_mpc.engine import Engine
 from wm_mpc.inputs import Goal
+from wm_mpc.misses import Stall, Surroundings
 from wm_mpc.planners import Plan
 
 
@@ -39,6 +40,9 @@ class TickResult:
         encode_s: [s] picture to latent, nan when nothing was encoded.
         plan_s: [s] planner call, nan when it was not called.
         deadline_missed: planning ended after its deadline.
+        late_s: [s] by how much; negative: too early, nan when nothing was planned.
+        stall: time in which the tick did not run, of what counted towards the deadline.
+        around: what went on around the tick.
         image_age_s: [s] age of the observation at the start of the tick, inf without one.
         plan_age_s: [s] since a plan was last improved, inf before the first.
         distance: latent distance to the goal, nan when not computed.
@@ -55,6 +59,9 @@ class TickResult:
     encode_s: float = math.nan
     plan_s: float = math.nan
     deadline_missed: bool = False
+    late_s: float = math.nan
+    stall: Stall = Stall()
+    around: Surroundings = Surroundings()
     image_age_s: float = math.inf
     plan_age_s: float = math.inf
     distance: float = math.nan

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from wm_mpc.msg import PlannerStatus, TaskState
 from wm_mpc.nodes.live_watch import LiveWatch
+from wm_mpc.nodes.telemetry import deadlines
 from wm_mpc.tick import State
 
 
@@ -49,3 +51,19 @@ def test_changes_and_misses(watch: LiveWatch) -> None:
     }  # fmt: skip
     watch.changes = [(when - 100.0, *rest) for when, *rest in watch.changes]
     assert watch.misses(10.0)["misses_elsewhere"] == 1
+
+
+def test_what_the_controller_tells_of_its_misses(watch: LiveWatch) -> None:
+    def tell(ticks: int, **misses: str) -> None:
+        counts = {"ticks_swapped": str(ticks), "misses_swapped": str(len(misses))}
+        other = DiagnosticStatus(name="trainer_node: training")
+        entry = deadlines("mpc_node", counts | {f"miss {k}": v for k, v in misses.items()})
+        watch._on_diagnostics(DiagnosticArray(status=[other, entry]))
+
+    watch.begin()
+    tell(5)
+    tell(8, n9='{"condition": "swapped", "cause": "blocked", "late_ms": 2, "past_period": false}')
+    row = watch.tally.rows()["swapped"]
+    assert (row["ticks"], row["misses"], row["causes"]["blocked"]) == (3, 1, 1)
+    watch.begin()
+    assert watch.tally.rows()["swapped"]["ticks"] == 0

@@ -13,6 +13,8 @@ from helpers import tiny_encoder, tiny_model
 from wm_mpc.budget import CemReference, FakeClock
 from wm_mpc.controller import Controller, ControllerConfig
 from wm_mpc.engine import Engine, EngineConfig
+from wm_mpc.gaps import Gaps
+from wm_mpc.misses import Surroundings, Usage
 from wm_mpc.nodes.loop import ControlLoop
 from wm_mpc.nodes.mailbox import Mailbox
 from wm_mpc.nodes.telemetry import Complaints
@@ -64,12 +66,16 @@ class Bench:
         self.mailbox = Mailbox(needs_proprio=True)
         self.errors: list[tuple[str, str]] = []
         self.ticks: list[tuple[State, str, list[float] | None]] = []
+        self.gaps = Gaps(patience_s=0.0)
+        self.around: list[Surroundings] = []
         self.loop = ControlLoop(
             self.controller, self.filter, self.mailbox, self._publish, self.clock, 0.05, False,
             lambda *words: self.errors.append(words), self.clock, self.clock.advance,
+            gaps=self.gaps,
         )  # fmt: skip
 
     def _publish(self, result: Any, safe: Any, send: bool, started: float) -> None:
+        self.around.append(result.around)
         sent = safe.values.tolist() if send else None
         self.ticks.append((result.state, result.reason, sent))
 
@@ -144,6 +150,29 @@ def test_e_stop_stops_at_once_whatever_the_controller_wants(bench: Bench) -> Non
     bench.filter.e_stop(True)
     state, reason, sent = bench.step(Picture())
     assert state is State.E_STOP and "latched" in reason and sent == [0.0, 0.0]
+
+
+def test_what_goes_on_around_a_tick_is_told(bench: Bench) -> None:
+    bench.step(Picture())
+    with bench.gaps.work():
+        bench.step(Picture())
+    old = bench.controller.engine
+    new = Engine(old.model, old.planner, old.objective, old.reference, old.config)
+    bench.controller.swap_model(new)
+    for _ in range(4):
+        bench.step(Picture())
+    assert [a.condition for a in bench.around] == [
+        "otherwise", "building", "swapped", "swapped", "swapped", "otherwise",
+    ]  # fmt: skip
+    assert [a.since_swap for a in bench.around] == [-1, -1, 0, 1, 2, 3]
+
+
+def test_time_in_which_others_had_the_core_before_a_tick_is_told(bench: Bench) -> None:
+    queued = iter((0.5, 0.75, 1.0))
+    bench.loop.meter = lambda: Usage(0.0, next(queued))
+    bench.step(Picture())
+    bench.step(Picture())
+    assert [a.woke_late_s for a in bench.around] == [0.0, 0.25]
 
 
 def test_a_dry_run_reports_and_sends_nothing(encoder: object) -> None:

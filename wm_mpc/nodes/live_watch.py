@@ -7,14 +7,17 @@ import time
 from pathlib import Path
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
+from wm_mpc.misses import Tally
 from wm_mpc.msg import PlannerStatus, TaskState
 from wm_mpc.nodes import qos
+from wm_mpc.nodes.telemetry import DEADLINES
 from wm_mpc.srv import LoadModel
 from wm_mpc.tick import State
 
@@ -27,6 +30,7 @@ class LiveWatch:
         changes: ``(instant [s], from, to)`` of every change of the model, by hash.
         ticks: instant [s] of every tick since ``begin``, and whether it missed its deadline.
         stopped: those of them in which the controller did not run.
+        tally: ticks and misses by what went on around them, as the controller tells.
         model_hash: of the model that runs.
     """
 
@@ -39,6 +43,9 @@ class LiveWatch:
         self._clear()
         self.node.create_subscription(TaskState, "task_state", self._on_state, qos.EVENT)
         self.node.create_subscription(PlannerStatus, "status", self._on_status, qos.EVENT)
+        self.node.create_subscription(
+            DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.EVENT
+        )
         self._load = self.node.create_client(LoadModel, "load_model")
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
@@ -51,6 +58,7 @@ class LiveWatch:
         self.changes: list[tuple[float, str, str]] = []
         self.ticks: list[tuple[float, bool]] = []
         self.stopped = 0
+        self.tally = Tally()
         # The episode that runs now was not seen from its start.
         self._episode: int | None = None
         self._skip, self._success = True, False
@@ -111,6 +119,11 @@ class LiveWatch:
             self._skip, self._success = False, False
         self._episode = message.episode
         self._success = self._success or message.success
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for entry in message.status:
+            if entry.name.endswith(DEADLINES):
+                self.tally.hear({value.key: value.value for value in entry.values})
 
     def _on_status(self, message: PlannerStatus) -> None:
         now = time.monotonic()

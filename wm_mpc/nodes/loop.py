@@ -17,8 +17,11 @@ import numpy as np
 from wm_mpc.budget import Clock, monotonic
 from wm_mpc.controller import Controller
 from wm_mpc.data.decoding import MessageError, compressed_to_rgb, image_to_rgb
+from wm_mpc.engine import Engine
 from wm_mpc.errors import one_line
+from wm_mpc.gaps import Gaps
 from wm_mpc.guard import UpdateGuard
+from wm_mpc.misses import Meter, Surroundings, thread_usage
 from wm_mpc.nodes.mailbox import Mailbox
 from wm_mpc.pacing import ImagePacer
 from wm_mpc.safety import CommandFilter, Motion, SafeCommand
@@ -47,6 +50,8 @@ class ControlLoop:
         clock: monotonic clock.
         pause: sleeps for a number of seconds of that clock.
         guard: watches new models and takes bad ones back; None: nobody does.
+        gaps: told the end of every tick; None: nobody works beside this loop.
+        meter: what the calling thread was given.
     """
 
     def __init__(
@@ -62,6 +67,8 @@ class ControlLoop:
         clock: Clock = monotonic,
         pause: Callable[[float], object] = time.sleep,
         guard: UpdateGuard | None = None,
+        gaps: Gaps | None = None,
+        meter: Meter = thread_usage,
     ) -> None:
         self.controller = controller
         self.filter = command_filter
@@ -71,11 +78,17 @@ class ControlLoop:
         self.max_offset_s = max_offset_s
         self.on_error = on_error
         self.guard = guard
+        self.gaps = Gaps() if gaps is None else gaps
+        self.meter = meter
         self.clock = clock
         self.pause = pause
         self.pacer = ImagePacer(command_filter.period)
         self.pace_clock = node_clock if paced_by_node_clock else clock
         self.poll_s = POLL_S if paced_by_node_clock else math.inf
+        self._engine: Engine | None = None
+        self._since_swap = -1
+        self._queued_s: float | None = None
+        self._guard_s = 0.0
         # At rest and told so, or never moved: then silence is allowed while there is no goal.
         self._quiet = True
         self._ever_sent = False
@@ -111,9 +124,11 @@ class ControlLoop:
     def step(self) -> None:
         """One tick."""
         started = self.clock()
+        building, woke_late_s = self.gaps.working, self._woke_late()
         self._look()
         now = self.node_clock()
         result = self.controller.tick(now)
+        result = self._surround(result, building, woke_late_s)
         safe = self.filter.step(
             result.command, result.image_age_s, result.plan_age_s, result.reason
         )
@@ -121,7 +136,26 @@ class ControlLoop:
         send = self._to_send(result.state, safe)
         self.publish(result, safe, send, started)
         if self.guard is not None:
+            published = self.clock()
             self._watch(result, safe.values if send else None, now)
+            self._guard_s = self.clock() - published
+        self._queued_s = self.meter().queued_s
+        self.gaps.tick_ended()
+
+    def _woke_late(self) -> float:
+        """Time since the last tick in which this thread was ready but had no core [s]."""
+        return 0.0 if self._queued_s is None else self.meter().queued_s - self._queued_s
+
+    def _surround(self, result: TickResult, building: bool, woke_late_s: float) -> TickResult:
+        """Result with what went on around it."""
+        if result.engine is not self._engine:
+            self._since_swap = -1 if self._engine is None else 0
+            self._engine = result.engine
+        elif self._since_swap >= 0:
+            self._since_swap += 1
+        building = building or self.gaps.working
+        around = Surroundings(building, self._since_swap, woke_late_s, self._guard_s)
+        return replace(result, around=around)
 
     def _watch(self, result: TickResult, command: np.ndarray | None, now: float) -> None:
         """Judge the running model by what happened; after the command, when there is time."""

@@ -23,6 +23,7 @@ from wm_mpc.controller import Controller, ControllerConfig
 from wm_mpc.data.decoding import image_to_rgb, joint_state_to_array, stamp_seconds
 from wm_mpc.engine import Engine, EngineConfig
 from wm_mpc.errors import UserError, one_line
+from wm_mpc.gaps import Gaps, no_pause
 from wm_mpc.guard import GuardConfig, UpdateGuard
 from wm_mpc.inputs import Goal
 from wm_mpc.nodes import qos
@@ -64,6 +65,7 @@ class MpcNode(LifecycleNode):
         self._fault = ""
         self._complain = Complaints(self.get_logger().error)
         self._e_stop = False
+        self._gaps = Gaps()
         self._prepared: Engine | None = None
         self._controller: Controller | None = None
         self._filter: CommandFilter | None = None
@@ -153,6 +155,7 @@ class MpcNode(LifecycleNode):
             self.get_parameter("use_sim_time").value,
             self._complain,
             guard=self._guard,
+            gaps=self._gaps,
         )
         answer = super().on_activate(state)
         self._loop.start()
@@ -191,12 +194,16 @@ class MpcNode(LifecycleNode):
     def _build(self, path: Path) -> Engine:
         """Load a model and prepare everything for it; takes seconds; any thread.
 
-        What the running engine has already is used again: an update then costs milliseconds.
+        What the running engine has already is used again: an update then costs milliseconds, and
+        beside a running loop they are spent in its pauses.
 
         Raises:
             UserError: it cannot be used, or predicts worse than the running model.
         """
         running = self._controller.engine if self._controller else None
+        pause = self._gaps.wait if self._loop is not None else None
+        rest = pause or no_pause
+        rest()
         encoder = None
         if running is not None and names_encoder(path, running.model.encoder):
             encoder = running.model.encoder
@@ -204,8 +211,9 @@ class MpcNode(LifecycleNode):
         reference = running.reference if running and running.same_shape(model) else None
         engine = Engine.build(
             model, self.engine_config, self.objective, self.planner_options, reference,
-            warm_encoder=encoder is None,
+            warm_encoder=encoder is None, pause=pause,
         )  # fmt: skip
+        rest()
         reason = self._guard.refuses(engine) if running is not None else ""
         if reason:
             raise UserError(reason)
@@ -225,8 +233,9 @@ class MpcNode(LifecycleNode):
     ) -> LoadModel.Response:
         path = Path(request.path).expanduser() if request.path else self.config.model_path
         try:
-            engine = await in_background(self._bell, lambda: self._build(path))
-            self._take_over(engine)
+            with self._gaps.work():
+                engine = await in_background(self._bell, lambda: self._build(path))
+                self._take_over(engine)
             response.success, response.message = True, f"model {engine.model.hash} from {path}"
         except Exception as error:  # the running model stays, whatever was wrong with the new one
             response.message = one_line(error)

@@ -7,6 +7,7 @@ from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 
 from wm_mpc.budget import monotonic
+from wm_mpc.misses import MissLog
 from wm_mpc.msg import Plan as PlanMessage
 from wm_mpc.msg import PlannerStatus
 from wm_mpc.nodes import qos
@@ -16,6 +17,7 @@ from wm_mpc.nodes.telemetry import (
     Complaints,
     Telemetry,
     blank_status,
+    deadlines,
     diagnostics,
     plan_message,
 )
@@ -38,7 +40,7 @@ class Outputs:
         self._dry_run = dry_run
         self._complain = Complaints(node.get_logger().error)
         self._motion = Motion.REST
-        self._telemetry = Telemetry(dry_run)
+        self._telemetry, self._misses = Telemetry(dry_run), MissLog()
         self._status = node.create_publisher(PlannerStatus, "status", qos.EVENT)
         self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", qos.EVENT)
         self.last_result = TickResult(State.UNCONFIGURED, "")
@@ -53,7 +55,7 @@ class Outputs:
 
     def begin(self) -> None:
         """Count ticks from here."""
-        self._telemetry = Telemetry(self._dry_run)
+        self._telemetry, self._misses = Telemetry(self._dry_run), MissLog()
 
     def flush(self) -> None:
         """Wait a moment until the last command arrived."""
@@ -74,6 +76,7 @@ class Outputs:
         if plan is not None:
             self._plan.publish(plan)
         status = self._telemetry.status(result, tick_s, stamp)
+        self._misses.add(status.ticks, result, tick_s)
         self._status.publish(status)
         self.last_result, self.last_status, self._motion = result, status, safe.motion
         if result.state in (State.SAFE_STOP, State.E_STOP):
@@ -89,9 +92,11 @@ class Outputs:
         self._bell.ring()
 
     def diagnose(self) -> None:
-        """Summarise the last status on ``/diagnostics``."""
+        """Summarise the last status on ``/diagnostics``, and tell the misses since last time."""
         name, motion = self._node.get_name(), self._motion.value
-        self._diagnostics.publish(diagnostics(name, self.last_status, motion))
+        array = diagnostics(name, self.last_status, motion)
+        array.status.append(deadlines(name, self._misses.values()))
+        self._diagnostics.publish(array)
 
 
 __all__ = ["Outputs"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -16,6 +16,8 @@ from wm_mpc.stats import percentile
 from wm_mpc.tick import State, TickResult
 
 WINDOW = 600
+DEADLINES = ": deadlines"
+"""How the name of the entry on ``/diagnostics`` ends that tells deadline misses."""
 _NAN = math.nan
 _LEVELS = {
     State.UNCONFIGURED: DiagnosticStatus.WARN,
@@ -145,6 +147,13 @@ def diagnostics(name: str, status: PlannerStatus, watchdog: str) -> DiagnosticAr
     return array
 
 
+def deadlines(name: str, values: Mapping[str, str]) -> DiagnosticStatus:
+    """Entry of ``/diagnostics`` that tells deadline misses; see ``wm_mpc.misses.MissLog``."""
+    entry = DiagnosticStatus(level=DiagnosticStatus.OK, name=f"{name}{DEADLINES}")
+    entry.values = [KeyValue(key=key, value=value) for key, value in values.items()]
+    return entry
+
+
 class Complaints:
     """Logs what is wrong once per change, and again every few seconds while it lasts.
 
@@ -173,4 +182,12 @@ class Complaints:
             self._log(reason)
 
 
-__all__ = ["Complaints", "Telemetry", "blank_status", "diagnostics", "plan_message"]
+__all__ = [
+    "DEADLINES",
+    "Complaints",
+    "Telemetry",
+    "blank_status",
+    "deadlines",
+    "diagnostics",
+    "plan_message",
+]
