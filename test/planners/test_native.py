@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from dynamics import MlpDynamics, make_objective
+from torch import Tensor
 
 from wm_mpc.planners import GradientConfig, PlanRequest, make_planner, native, native_build
 from wm_mpc.planners.kernels import AutogradKernel, make_kernel
@@ -113,16 +118,116 @@ def test_action_noise_is_drawn_from_the_seed() -> None:
     assert not torch.equal(still.actions, noisy.actions)
 
 
-def test_threads_do_not_change_the_result() -> None:
-    model, objective, z, g, x = problem((24, 2, 3, 2, 4), 300)
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Share even the least work between threads."""
+    monkeypatch.setattr(native, "WORK_PER_THREAD", 1)
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def descended(
+    kernel: native.MlpKernel, problem: tuple, threads: int, noise: Tensor | None
+) -> dict[str, Tensor]:
+    """State of a descent after two calls of several steps each."""
+    _, _, z, g, x = problem
+    names = ("x", "m", "v", "best")
+    state = {name: x.clone() if name == "x" else torch.zeros_like(x) for name in names}
+    state["best_cost"] = torch.full((len(x),), torch.inf)
+    state["first_cost"] = torch.full((len(x),), torch.nan)
+    bounds = (torch.full(x.shape[2:], -0.9), torch.full(x.shape[2:], 0.8))
+    config = GradientConfig(learning_rate=0.1, action_noise=0.05, grad_clip=0.5)
+    torch.set_num_threads(threads)
+    kernel.descend(z, g, bounds, noise, state, config, 0, 6)
+    kernel.descend(z, g, bounds, noise, state, config, 6, 6)
+    return state
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 12, 16])
+def test_threads_do_not_change_a_descent(shared: None, rows: int, noisy: bool) -> None:
+    given = problem((100, 3, 17, 10, 5), rows)
+    kernel = native.MlpKernel(*given[:2], native.library())
+    noise = torch.randn(6, *given[4].shape) if noisy else None
+    one = descended(kernel, given, 1, noise)
+    assert torch.isfinite(one["first_cost"]).all()
+    assert (one["best_cost"] < one["first_cost"]).all()
+    for threads in (2, 3):
+        several = descended(kernel, given, threads, noise)
+        for name, value in one.items():
+            assert torch.equal(several[name], value), name
+
+
+@pytest.mark.parametrize("rows", [3, 8, 21, 300])
+def test_threads_do_not_change_costs_and_transitions(shared: None, rows: int) -> None:
+    model, objective, z, g, x = problem((33, 1, 7, 5, 3), rows)
     kernel = native.MlpKernel(model, objective, native.library())
-    one = kernel.cost(z, g, x)
-    try:
-        torch.set_num_threads(3)
-        several = kernel.cost(z, g, x)
-    finally:
-        torch.set_num_threads(1)
-    assert torch.equal(one, several)
+    states, targets = torch.randn(2, rows, len(z))
+    weights = torch.rand(2, rows)
+
+    def results(threads: int) -> list[Tensor]:
+        torch.set_num_threads(threads)
+        transitions = kernel.transitions(states, x[:, 0], targets, g, *weights, True)
+        return [
+            kernel.cost(z, g, x),
+            kernel.rollout(z, x),
+            *kernel.cost_and_grad(z, g, x),
+            *transitions,
+        ]
+
+    one = results(1)
+    for threads in (2, 3):
+        for ours, theirs in zip(results(threads), one, strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_work_decides_how_many_threads_share_a_call(shared: None) -> None:
+    model, objective, *_ = problem((100, 3, 17, 10, 5), 1)
+    kernel = native.MlpKernel(model, objective, native.library())
+    torch.set_num_threads(4)
+    assert [kernel.threads(rows, 100) for rows in (0, 1, 2, 3, 4, 5, 8, 300)] == [
+        *(1, 1, 1, 2, 2, 3, 4, 4)
+    ]
+    native.WORK_PER_THREAD = 8 * 100 * len(kernel.weights) // 4
+    assert [kernel.threads(8, passes) for passes in (1, 99, 100, 150, 1000)] == [1, 1, 2, 3, 4]
+
+
+def test_kernels_in_several_threads_at_once(shared: None) -> None:
+    given = problem((100, 3, 17, 10, 5), 8)
+    kernels = [native.MlpKernel(*given[:2], native.library()) for _ in range(3)]
+    one = descended(kernels[0], given, 1, None)
+    with ThreadPoolExecutor(3) as callers:
+        for _ in range(5):
+            for state in callers.map(lambda k: descended(k, given, 2, None), kernels):
+                for name, value in one.items():
+                    assert torch.equal(state[name], value), name
+
+
+def test_a_forked_child_shares_calls_too(shared: None) -> None:
+    """The child inherits no helper thread and starts one of its own."""
+    given = problem((100, 3, 17, 10, 5), 8)
+    kernel = native.MlpKernel(*given[:2], native.library())
+    one = descended(kernel, given, 2, None)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # ends a child that waits for a thread it does not have
+        failed = 1
+        try:
+            alone = len(os.listdir("/proc/self/task"))
+            state = descended(kernel, given, 2, None)
+            helped = len(os.listdir("/proc/self/task")) == alone + 1
+            failed = int(not (helped and all(torch.equal(state[n], one[n]) for n in one)))
+        finally:
+            os._exit(failed)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_network_with_other_inputs_is_left_to_autograd() -> None:
+    model, objective, *_ = problem((24, 2, 3, 2, 4), 1)
+    assert native.supported(model, objective)
+    model.predictor.net[0] = torch.nn.Linear(3 + 2 + 1, 24)
+    assert not native.supported(model, objective)
 
 
 def test_without_a_compiler_autograd_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:

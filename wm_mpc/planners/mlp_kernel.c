@@ -1,12 +1,17 @@
 /* Rollouts, costs and gradients of a residual MLP world model, and whole descent loops, without Python in between.
 
    The model is z' = z + Wo h_n + bo with h_i = SiLU(LayerNorm(W_i h_{i-1} + b_i)) and h_0 = [z, a]. The cost is
-   sum_t w_t sum_d c_d (z_td - g_d)^2 + action_weight mean(a^2) + smoothness_weight mean((a_t+1 - a_t)^2). Rows (plans) are
-   independent, so a block of ROWS plans runs through its whole horizon, and through all of its iterations, while
-   it is in the cache. Every matrix is stored once per direction with the vectorised index contiguous, padded to
-   whole vectors; padding is zero and stays zero. No -ffast-math: a NaN has to reach the comparisons. */
+   sum_t w_t sum_d c_d (z_td - g_d)^2 + action_weight mean(a^2) + smoothness_weight mean((a_t+1 - a_t)^2). Rows
+   (plans) are independent, so a block of ROWS plans runs through its whole horizon, and through all of its iterations,
+   while it is in the cache. Every matrix is stored once per direction with the vectorised index contiguous, padded to
+   whole vectors and cut into panels of PANEL vectors, one after the other, so that weights are read in the order
+   they lie in; padding is zero and stays zero. No -ffast-math: a NaN has to reach the comparisons, and a row's sums
+   keep their order however many rows there are beside it. */
 
+#define _GNU_SOURCE
 #include <math.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -18,23 +23,27 @@ typedef float real;
 typedef int32_t whole;
 #endif
 
+/* IN_REGISTER(v): without it GCC reads v from memory again in each use, and the loads take longer than the sums. */
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
 #define ROWS 8
-#define TILE 3
+#define PANEL 4
+#define IN_REGISTER(v) __asm__("" : "+v"(v))
 #elif defined(__AVX__)
 #define VECTOR_BYTES 32
 #define ROWS 4
-#define TILE 3
+#define PANEL 3
+#define IN_REGISTER(v) __asm__("" : "+x"(v))
 #else
 #define VECTOR_BYTES 16
 #define ROWS 4
-#define TILE 4
+#define PANEL 4
+#define IN_REGISTER(v)
 #endif
 
 typedef real vec __attribute__((vector_size(VECTOR_BYTES)));
 typedef whole ivec __attribute__((vector_size(VECTOR_BYTES)));
-enum { LANES = VECTOR_BYTES / sizeof(real), MAX_LAYERS = 8 };
+enum { LANES = VECTOR_BYTES / sizeof(real), MAX_LAYERS = 8, MAX_HELPERS = 63 };
 #define INLINE static inline __attribute__((always_inline))
 #define LOAD(p) (*(const vec *)(p))
 #define STORE(p, v) (*(vec *)(p) = (v))
@@ -54,6 +63,17 @@ typedef struct {
   real learning_rate, beta1, beta2, eps, action_noise, grad_clip;
   int adam, iterations, done; /* done: steps taken before this call */
 } Descent;
+
+/* Arguments of one call; a function reads those it names. Rows are plans or transitions. */
+typedef struct {
+  const Shape *shape;
+  const real *weights;
+  const Objective *objective;
+  const Descent *descent;
+  int rows;
+  const real *latent, *actions, *z, *a, *target, *dynamics_weights, *goal_weights;
+  real *cost, *grad, *latents, *next, *grad_a, *grad_z, *x, *m, *v, *best, *best_cost, *first_cost;
+} Call;
 
 typedef struct {
   int D, A, W, L, T, Dp, Ap, Wp;
@@ -122,7 +142,7 @@ static long lay_work(const Net *n, real *base, Work *work) {
 
 long wm_weights(const Shape *shape) { return layout(shape, 0, 0); }
 long wm_lanes(void) { return LANES; }
-long wm_rows(void) { return ROWS; }
+long wm_panel(void) { return PANEL * LANES; }
 long wm_work(const Shape *shape) {
   Net net;
   layout(shape, 0, &net);
@@ -131,15 +151,18 @@ long wm_work(const Shape *shape) {
 
 /* c (R, V vectors) += a (R, K) m (K, ...) */
 INLINE void tile(const int R, const int V, int K, const real *a, int lda, const real *m, int ldm, real *c, int ldc) {
-  vec acc[ROWS][8];
+  vec acc[ROWS][PANEL];
 #pragma GCC unroll 8
   for (int r = 0; r < R; r++)
 #pragma GCC unroll 8
     for (int v = 0; v < V; v++) acc[r][v] = LOAD(c + r * ldc + v * LANES);
   for (int k = 0; k < K; k++) {
-    vec b[8];
+    vec b[PANEL];
 #pragma GCC unroll 8
-    for (int v = 0; v < V; v++) b[v] = LOAD(m + (long)k * ldm + v * LANES);
+    for (int v = 0; v < V; v++) {
+      b[v] = LOAD(m + (long)k * ldm + v * LANES);
+      IN_REGISTER(b[v]);
+    }
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
       const real s = a[r * lda + k];
@@ -153,20 +176,25 @@ INLINE void tile(const int R, const int V, int K, const real *a, int lda, const 
     for (int v = 0; v < V; v++) STORE(c + r * ldc + v * LANES, acc[r][v]);
 }
 
-INLINE void strip(const int R, const int V, int K, const real *a, int lda, const real *m, int N, real *c, int ldc) {
-  int j = 0;
-  for (; j + V * LANES <= N; j += V * LANES) tile(R, V, K, a, lda, m + j, N, c + j, ldc);
-  for (; j < N; j += LANES) tile(R, 1, K, a, lda, m + j, N, c + j, ldc);
+INLINE void panels(const int R, const int V, int K, const real *a, int lda, const real *m, int N, real *c, int ldc) {
+  for (int j = 0; j < N; j += PANEL * LANES, m += (long)K * PANEL * LANES) {
+    const int left = N - j, width = left < PANEL * LANES ? left : PANEL * LANES;
+    int i = 0;
+    for (; i + V * LANES <= width; i += V * LANES) tile(R, V, K, a, lda, m + i, width, c + j + i, ldc);
+    for (; i < width; i += LANES) tile(R, 1, K, a, lda, m + i, width, c + j + i, ldc);
+  }
 }
 
 /* c (rows, N) += a (rows, K) m (K, N), N whole vectors, rows <= ROWS */
 static void multiply(int rows, int K, const real *a, int lda, const real *m, int N, real *c, int ldc) {
 #if ROWS == 8
-  if (rows > 4) { strip(8, TILE, K, a, lda, m, N, c, ldc); return; }
+  if (rows > 6) panels(8, 2, K, a, lda, m, N, c, ldc);
+  else if (rows > 4) panels(6, PANEL, K, a, lda, m, N, c, ldc);
+  else
 #endif
-  if (rows > 2) strip(4, TILE, K, a, lda, m, N, c, ldc);
-  else if (rows == 2) strip(2, 4, K, a, lda, m, N, c, ldc);
-  else strip(1, 8, K, a, lda, m, N, c, ldc);
+  if (rows > 2) panels(4, PANEL, K, a, lda, m, N, c, ldc);
+  else if (rows == 2) panels(2, PANEL, K, a, lda, m, N, c, ldc);
+  else panels(1, PANEL, K, a, lda, m, N, c, ldc);
 }
 
 static void fill(int rows, const real *bias, int N, real *c) {
@@ -365,66 +393,148 @@ static void save_plan(const Net *n, real *plan, const real *block, int r) {
     memcpy(plan + (long)t * n->A, block + ((long)t * ROWS + r) * n->Ap, sizeof(real) * n->A);
 }
 
-static void prepare(const Shape *s, const real *weights, const Objective *o, const real *latent, real *work, Net *n,
-                    Work *w) {
-  layout(s, weights, n);
+static void prepare(const Call *c, real *work, Net *n, Work *w) {
+  layout(c->shape, c->weights, n);
   const long size = lay_work(n, work, w);
   memset(work, 0, sizeof(real) * size);
-  memcpy(w->goal, o->goal, sizeof(real) * n->D);
-  memcpy(w->channel, o->channel_weights, sizeof(real) * n->D);
-  if (latent)
-    for (int r = 0; r < ROWS; r++) memcpy(w->z + (long)r * n->Dp, latent, sizeof(real) * n->D);
+  memcpy(w->goal, c->objective->goal, sizeof(real) * n->D);
+  memcpy(w->channel, c->objective->channel_weights, sizeof(real) * n->D);
+  if (c->latent)
+    for (int r = 0; r < ROWS; r++) memcpy(w->z + (long)r * n->Dp, c->latent, sizeof(real) * n->D);
 }
 
-/* cost (plans,) of actions (plans, T, A); grad (plans, T, A) and latents (plans, T, D) unless NULL. */
-void wm_cost(const Shape *s, const real *weights, const Objective *o, const real *latent, const real *actions, int plans,
-             real *cost, real *grad, real *latents, real *work) {
+/* Helper threads, shared by all calls of the process. They are started when first needed, sleep on `posted` between
+   calls and never end. A thread just created would wait for its turn behind whatever else runs on the machine; one that
+   wakes up is preferred by the scheduler. */
+typedef void Part(const Call *call, int first, int last, real *work);
+typedef struct {
+  pthread_mutex_t owner, lock; /* owner: held by the call that is being shared; lock: guards the rest */
+  pthread_cond_t posted, finished;
+  int helpers, wanted, busy; /* threads that exist, that this call may use, that work on it */
+  pthread_t ids[MAX_HELPERS];
+  int core;                  /* of the thread that called them last */
+  int next, size;            /* first row that nobody has taken yet, rows of a part */
+  Part *part;
+  const Call *call;
+  real *work; /* (wanted + 1, work_size) */
+  long work_size;
+} Pool;
+#define NO_HELPERS {.owner = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER, \
+                    .posted = PTHREAD_COND_INITIALIZER, .finished = PTHREAD_COND_INITIALIZER, .core = -1}
+static Pool pool = NO_HELPERS;
+
+/* A forked child has the memory of the pool but none of its threads. */
+static void forget_helpers(void) { pool = (Pool)NO_HELPERS; }
+
+__attribute__((constructor)) static void watch_forks(void) { pthread_atfork(0, 0, forget_helpers); }
+
+static int untaken(void) { return pool.call && pool.next < pool.call->rows; }
+
+/* Works on parts until none is left; `lock` is held on entry and on return. */
+static void take_parts(int thread) {
+  while (untaken()) {
+    const int first = pool.next, rest = pool.call->rows - first;
+    const int last = first + (pool.size < rest ? pool.size : rest);
+    pool.next = last;
+    pthread_mutex_unlock(&pool.lock);
+    pool.part(pool.call, first, last, pool.work + thread * pool.work_size);
+    pthread_mutex_lock(&pool.lock);
+  }
+}
+
+static void *help(void *number) {
+  pthread_mutex_lock(&pool.lock);
+  for (;;) {
+    while ((intptr_t)number > pool.wanted || !untaken()) pthread_cond_wait(&pool.posted, &pool.lock);
+    pool.busy++;
+    take_parts((int)(intptr_t)number);
+    if (--pool.busy == 0) pthread_cond_signal(&pool.finished);
+  }
+  return 0;
+}
+
+/* See to it that there are `wanted` helpers (fewer if the system refuses), on other cores than this thread's: woken by
+   it, they would often be put on its core, to wait for it to finish. */
+static void call_helpers(int wanted) {
+  const int before = pool.helpers;
+  pool.wanted = wanted < MAX_HELPERS ? wanted : MAX_HELPERS;
+  for (; pool.helpers < pool.wanted; pool.helpers++)
+    if (pthread_create(&pool.ids[pool.helpers], 0, help, (void *)(intptr_t)(pool.helpers + 1))) break;
+#ifdef __linux__
+  const int core = sched_getcpu();
+  cpu_set_t others;
+  if ((core == pool.core && pool.helpers == before) || sched_getaffinity(0, sizeof others, &others)) return;
+  pool.core = core;
+  CPU_CLR(core, &others); /* none left: the calls below fail and change nothing */
+  for (int i = 0; i < pool.helpers; i++) pthread_setaffinity_np(pool.ids[i], sizeof others, &others);
+#endif
+}
+
+/* Run `part` over the rows of a call in `threads` parts. The calling thread takes the first one, and any that no
+   helper has begun by then, so it never waits for a thread that has yet to start. A second call at the same time runs
+   alone. */
+static void share(Part *part, const Call *call, int threads, real *work) {
+  if (threads < 2 || pthread_mutex_trylock(&pool.owner)) {
+    part(call, 0, call->rows, work);
+    return;
+  }
+  pthread_mutex_lock(&pool.lock);
+  call_helpers(threads - 1);
+  pool.size = (call->rows + threads - 1) / threads;
+  pool.next = 0, pool.part = part, pool.call = call;
+  pool.work = work, pool.work_size = wm_work(call->shape);
+  pthread_cond_broadcast(&pool.posted);
+  take_parts(0);
+  while (pool.busy) pthread_cond_wait(&pool.finished, &pool.lock);
+  pool.call = 0;
+  pthread_mutex_unlock(&pool.lock);
+  pthread_mutex_unlock(&pool.owner);
+}
+
+static void cost_part(const Call *c, int begin, int end, real *work) {
   Net n;
   Work w;
-  prepare(s, weights, o, latent, work, &n, &w);
+  prepare(c, work, &n, &w);
   const long plan = (long)n.T * n.A;
-  for (int first = 0; first < plans; first += ROWS) {
-    const int rows = plans - first < ROWS ? plans - first : ROWS;
-    for (int r = 0; r < rows; r++) load_plan(&n, actions + (first + r) * plan, w.a, r);
-    evaluate(&n, o, &w, rows, cost + first, grad != 0);
+  for (int first = begin; first < end; first += ROWS) {
+    const int rows = end - first < ROWS ? end - first : ROWS;
+    for (int r = 0; r < rows; r++) load_plan(&n, c->actions + (first + r) * plan, w.a, r);
+    evaluate(&n, c->objective, &w, rows, c->cost + first, c->grad != 0);
     for (int r = 0; r < rows; r++) {
-      if (grad) save_plan(&n, grad + (first + r) * plan, w.ga, r);
-      if (latents)
+      if (c->grad) save_plan(&n, c->grad + (first + r) * plan, w.ga, r);
+      if (c->latents)
         for (int t = 0; t < n.T; t++)
-          memcpy(latents + ((first + r) * (long)n.T + t) * n.D, w.z + ((t + 1L) * ROWS + r) * n.Dp, sizeof(real) * n.D);
+          memcpy(c->latents + ((first + r) * (long)n.T + t) * n.D, w.z + ((t + 1L) * ROWS + r) * n.Dp,
+                 sizeof(real) * n.D);
     }
   }
 }
 
-/* Transitions of a lifted method. Row i: next = F(z_i, a_i) and, with the cotangent
-   2 c (dynamics_i (next - target_i) + goal_i (next - goal)), the gradients at a_i and, unless NULL, at z_i. */
-void wm_transitions(const Shape *s, const real *weights, const Objective *o, const real *z, const real *a,
-                    const real *target, const real *dynamics_weights, const real *goal_weights, int count, real *next,
-                    real *grad_a, real *grad_z, real *work) {
+static void transitions_part(const Call *c, int begin, int end, real *work) {
   Net n;
   Work w;
-  prepare(s, weights, o, 0, work, &n, &w);
+  prepare(c, work, &n, &w);
   real *out = w.z + (long)ROWS * n.Dp;
-  for (int first = 0; first < count; first += ROWS) {
-    const int rows = count - first < ROWS ? count - first : ROWS;
+  for (int first = begin; first < end; first += ROWS) {
+    const int rows = end - first < ROWS ? end - first : ROWS;
     for (int r = 0; r < rows; r++) {
-      memcpy(w.z + (long)r * n.Dp, z + (long)(first + r) * n.D, sizeof(real) * n.D);
-      memcpy(w.a + (long)r * n.Ap, a + (long)(first + r) * n.A, sizeof(real) * n.A);
+      memcpy(w.z + (long)r * n.Dp, c->z + (long)(first + r) * n.D, sizeof(real) * n.D);
+      memcpy(w.a + (long)r * n.Ap, c->a + (long)(first + r) * n.A, sizeof(real) * n.A);
     }
     step_forward(&n, &w, rows, 0, w.z, w.a, out);
     for (int r = 0; r < rows; r++) {
       const long row = first + r;
-      memcpy(next + row * n.D, out + (long)r * n.Dp, sizeof(real) * n.D);
+      memcpy(c->next + row * n.D, out + (long)r * n.Dp, sizeof(real) * n.D);
       for (int d = 0; d < n.D; d++) {
         const real f = out[(long)r * n.Dp + d];
-        w.gz[r * n.Dp + d] = 2 * w.channel[d] *
-            (dynamics_weights[row] * (f - target[row * n.D + d]) + goal_weights[row] * (f - w.goal[d]));
+        w.gz[r * n.Dp + d] = 2 * w.channel[d] * (c->dynamics_weights[row] * (f - c->target[row * n.D + d]) +
+                                                 c->goal_weights[row] * (f - w.goal[d]));
       }
     }
-    step_backward(&n, &w, rows, 0, w.gz, w.ga, grad_z != 0);
+    step_backward(&n, &w, rows, 0, w.gz, w.ga, c->grad_z != 0);
     for (int r = 0; r < rows; r++) {
-      memcpy(grad_a + (long)(first + r) * n.A, w.ga + (long)r * n.Ap, sizeof(real) * n.A);
-      if (grad_z) memcpy(grad_z + (long)(first + r) * n.D, w.gz + (long)r * n.Dp, sizeof(real) * n.D);
+      memcpy(c->grad_a + (long)(first + r) * n.A, w.ga + (long)r * n.Ap, sizeof(real) * n.A);
+      if (c->grad_z) memcpy(c->grad_z + (long)(first + r) * n.D, w.gz + (long)r * n.Dp, sizeof(real) * n.D);
     }
   }
 }
@@ -462,30 +572,41 @@ static void update(const Net *n, const Descent *d, const real *noise, int step, 
     }
 }
 
-/* Descend plans x (plans, T, A) with moments m, v; keep each plan's best iterate and the cost of the first one. */
-void wm_descend(const Shape *s, const real *weights, const Objective *o, const Descent *d, const real *latent, int plans,
-                real *x, real *m, real *v, real *best, real *best_cost, real *first_cost, real *work) {
+static void descend_part(const Call *c, int begin, int end, real *work) {
+  const Descent *d = c->descent;
   Net n;
   Work w;
-  prepare(s, weights, o, latent, work, &n, &w);
+  prepare(c, work, &n, &w);
   const long plan = (long)n.T * n.A;
   real cost[ROWS], grad[4096];
-  for (int first = 0; first < plans; first += ROWS) {
-    const int rows = plans - first < ROWS ? plans - first : ROWS;
+  for (int first = begin; first < end; first += ROWS) {
+    const int rows = end - first < ROWS ? end - first : ROWS;
     for (int k = 0; k < d->iterations; k++) {
-      for (int r = 0; r < rows; r++) load_plan(&n, x + (first + r) * plan, w.a, r);
-      evaluate(&n, o, &w, rows, cost, 1);
+      for (int r = 0; r < rows; r++) load_plan(&n, c->x + (first + r) * plan, w.a, r);
+      evaluate(&n, c->objective, &w, rows, cost, 1);
       for (int r = 0; r < rows; r++) {
-        const long row = first + r;
-        if (k == 0 && d->done == 0) first_cost[row] = cost[r];
-        if (cost[r] < best_cost[row]) {
-          best_cost[row] = cost[r];
-          memcpy(best + row * plan, x + row * plan, sizeof(real) * plan);
+        const long row = first + r, at = row * plan;
+        if (k == 0 && d->done == 0) c->first_cost[row] = cost[r];
+        if (cost[r] < c->best_cost[row]) {
+          c->best_cost[row] = cost[r];
+          memcpy(c->best + at, c->x + at, sizeof(real) * plan);
         }
         save_plan(&n, grad, w.ga, r);
-        const real *noise = d->noise ? d->noise + ((long)k * plans + row) * plan : 0;
-        update(&n, d, noise, d->done + k + 1, x + row * plan, grad, m + row * plan, v + row * plan);
+        const real *noise = d->noise ? d->noise + (long)k * c->rows * plan + at : 0;
+        update(&n, d, noise, d->done + k + 1, c->x + at, grad, c->m + at, c->v + at);
       }
     }
   }
 }
+
+/* The calls. `work` has room for `threads` times wm_work numbers; the result does not depend on `threads`. */
+
+/* cost (rows,) of actions (rows, T, A); grad (rows, T, A) and latents (rows, T, D) unless NULL. */
+void wm_cost(const Call *call, int threads, real *work) { share(cost_part, call, threads, work); }
+
+/* Transitions of a lifted method. Row i: next = F(z_i, a_i) and, with the cotangent
+   2 c (dynamics_i (next - target_i) + goal_i (next - goal)), the gradients at a_i and, unless NULL, at z_i. */
+void wm_transitions(const Call *call, int threads, real *work) { share(transitions_part, call, threads, work); }
+
+/* Descend plans x (rows, T, A) with moments m, v; keep each plan's best iterate and the cost of the first one. */
+void wm_descend(const Call *call, int threads, real *work) { share(descend_part, call, threads, work); }

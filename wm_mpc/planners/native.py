@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -17,7 +14,10 @@ from wm_mpc.predictors import MlpPredictor
 
 MAX_LAYERS = 8
 MAX_PLAN = 4096
-ROWS_PER_JOB = 64
+# A second row costs next to nothing while the weights pass by, so a thread takes at least two.
+ROWS_PER_THREAD = 2
+# Multiplications that are worth a thread: about 80 microseconds. A hand-over takes 10 to 40.
+WORK_PER_THREAD = 4_000_000
 
 
 class Shape(ctypes.Structure):
@@ -49,6 +49,19 @@ def structures(real: Any) -> tuple[type[ctypes.Structure], type[ctypes.Structure
     return Objective, Descent
 
 
+class Call(ctypes.Structure):
+    """Arguments of a call; mirrors ``Call`` of the C source."""
+
+    _fields_ = [
+        *[(n, ctypes.c_void_p) for n in ("shape", "weights", "objective", "descent")],
+        ("rows", ctypes.c_int),
+        *[(n, ctypes.c_void_p) for n in ("latent", "actions", "z", "a", "target")],
+        *[(n, ctypes.c_void_p) for n in ("dynamics_weights", "goal_weights")],
+        *[(n, ctypes.c_void_p) for n in ("cost", "grad", "latents", "next", "grad_a", "grad_z")],
+        *[(n, ctypes.c_void_p) for n in ("x", "m", "v", "best", "best_cost", "first_cost")],
+    ]
+
+
 def supported(model: Any, objective: GoalObjective) -> bool:
     """True when the kernel can run this model: a residual MLP on the CPU in single precision."""
     net = getattr(model, "predictor", None)
@@ -56,7 +69,8 @@ def supported(model: Any, objective: GoalObjective) -> bool:
         return False
     weight = net.net[0].weight
     return (
-        weight.device.type == "cpu"
+        weight.shape[1] == model.latent_shape[0] + model.action_width
+        and weight.device.type == "cpu"
         and weight.dtype == torch.float32
         and len(net.net) // 3 <= MAX_LAYERS
         and objective.horizon * model.action_width <= MAX_PLAN
@@ -66,8 +80,9 @@ def supported(model: Any, objective: GoalObjective) -> bool:
 class MlpKernel:
     """Kernel (see ``kernels.Kernel``) of a residual MLP, with whole descent loops in native code.
 
-    The weights are copied when the kernel is built. Batches of many plans are shared between
-    ``torch.get_num_threads()`` threads; a handful of plans runs on the calling thread.
+    The weights are copied when the kernel is built. A call with enough arithmetic is shared
+    between ``torch.get_num_threads()`` threads, the calling one among them; the result is the
+    same, bit for bit, whatever their number. A kernel serves one call at a time, from any thread.
 
     Args:
         model: world model with an ``MlpPredictor``.
@@ -88,7 +103,7 @@ class MlpKernel:
         self.one_step = Shape(*(getattr(self.shape, n) for n, _ in Shape._fields_[:4]), 1)
         real = ctypes.c_double if self.dtype == torch.float64 else ctypes.c_float
         self.Objective, self.Descent = structures(real)
-        self.weights = aligned(pack(layers, self.latent_dim, lib.wm_lanes()))
+        self.weights = aligned(pack(layers, self.latent_dim, lib.wm_lanes(), lib.wm_panel()))
         if len(self.weights) != lib.wm_weights(ctypes.byref(self.shape)):
             raise RuntimeError("planning kernel: its weight layout differs from this module's")
         self.time_weights = objective.time_weights.to(self.dtype).contiguous()
@@ -96,8 +111,7 @@ class MlpKernel:
         self.action_weight = objective.config.action_weight
         self.smoothness_weight = objective.config.smoothness_weight
         self.work_size = lib.wm_work(ctypes.byref(self.shape))
-        self.works: list[Tensor] = []
-        self.pool: ThreadPoolExecutor | None = None
+        self.work = aligned(torch.zeros(self.work_size, dtype=self.dtype))
 
     def cost(self, latent: Tensor, goal: Tensor, actions: Tensor) -> Tensor:
         """Objective of each plan, ``(B,)``."""
@@ -131,24 +145,10 @@ class MlpKernel:
         latents: Tensor | None = None,
     ) -> None:
         latent, goal, actions = (self._flat(v) for v in (latent, goal, actions))
-        objective = self._objective(goal)
-
-        def job(rows: slice, work: Tensor) -> None:
-            part = actions[rows]
-            self.lib.wm_cost(
-                ctypes.byref(self.shape),
-                pointer(self.weights),
-                ctypes.byref(objective),
-                pointer(latent),
-                pointer(part),
-                len(part),
-                pointer(cost[rows]),
-                None if grad is None else pointer(grad[rows]),
-                None if latents is None else pointer(latents[rows]),
-                pointer(work),
-            )
-
-        self._share(len(actions), job)
+        rows, passes = len(actions), self.horizon * (1 if grad is None else 2)
+        tensors = {"latent": latent, "actions": actions}
+        results = {"cost": cost, "grad": grad, "latents": latents}
+        self._run(self.lib.wm_cost, rows, passes, self.shape, goal, **tensors, **results)
 
     def transitions(
         self,
@@ -165,23 +165,11 @@ class MlpKernel:
         dynamics_weights, goal_weights = self._flat(dynamics_weights), self._flat(goal_weights)
         following, grad_a = torch.empty_like(z), torch.empty_like(a)
         grad_z = torch.empty_like(z) if state_gradient else None
-        objective = self._objective(goal)
-
-        def job(rows: slice, work: Tensor) -> None:
-            parts = [v[rows] for v in (z, a, target, dynamics_weights, goal_weights)]
-            self.lib.wm_transitions(
-                ctypes.byref(self.one_step),
-                pointer(self.weights),
-                ctypes.byref(objective),
-                *(pointer(v) for v in parts),
-                len(parts[0]),
-                pointer(following[rows]),
-                pointer(grad_a[rows]),
-                None if grad_z is None else pointer(grad_z[rows]),
-                pointer(work),
-            )
-
-        self._share(len(z), job)
+        tensors = {"z": z, "a": a, "target": target}
+        weights = {"dynamics_weights": dynamics_weights, "goal_weights": goal_weights}
+        results = {"next": following, "grad_a": grad_a, "grad_z": grad_z}
+        run, shape = self.lib.wm_transitions, self.one_step
+        self._run(run, len(z), 2, shape, goal, **tensors, **weights, **results)
         return following, grad_a, grad_z
 
     def descend(
@@ -224,17 +212,45 @@ class MlpKernel:
             iterations,
             done,
         )
-        names = ("x", "m", "v", "best", "best_cost", "first_cost")
-        self.lib.wm_descend(
-            ctypes.byref(self.shape),
-            pointer(self.weights),
-            ctypes.byref(self._objective(goal)),
-            ctypes.byref(descent),
-            pointer(latent),
-            len(state["x"]),
-            *(pointer(state[name]) for name in names),
-            pointer(self._work(0)),
+        rows, passes = len(state["x"]), 2 * self.horizon * iterations
+        run, shape = self.lib.wm_descend, self.shape
+        self._run(run, rows, passes, shape, goal, descent, latent=latent, **state)
+
+    def threads(self, rows: int, passes: int) -> int:
+        """Number of threads to share a call between.
+
+        Args:
+            rows: plans or transitions.
+            passes: forward and backward passes through the network per row.
+        """
+        work = rows * passes * len(self.weights) // 2  # the weights are stored once per direction
+        most = min(torch.get_num_threads(), -(-rows // ROWS_PER_THREAD))
+        return max(1, min(most, work // WORK_PER_THREAD))
+
+    def _run(
+        self,
+        run: Any,
+        rows: int,
+        passes: int,
+        shape: Shape,
+        goal: Tensor,
+        descent: ctypes.Structure | None = None,
+        **tensors: Tensor | None,
+    ) -> None:
+        """Call one of the library's functions; ``tensors`` are the fields of ``Call``."""
+        threads = self.threads(rows, passes)
+        if len(self.work) < threads * self.work_size:
+            self.work = aligned(torch.zeros(threads * self.work_size, dtype=self.dtype))
+        objective = self._objective(goal)
+        call = Call(
+            ctypes.addressof(shape),
+            self.weights.data_ptr(),
+            ctypes.addressof(objective),
+            None if descent is None else ctypes.addressof(descent),
+            rows,
+            **{name: t.data_ptr() for name, t in tensors.items() if t is not None},
         )
+        run(ctypes.byref(call), threads, pointer(self.work))
 
     def _objective(self, goal: Tensor) -> ctypes.Structure:
         return self.Objective(
@@ -247,26 +263,6 @@ class MlpKernel:
 
     def _flat(self, value: Tensor) -> Tensor:
         return value.detach().to(self.dtype).contiguous()
-
-    def _work(self, index: int) -> Tensor:
-        while len(self.works) <= index:
-            self.works.append(aligned(torch.zeros(self.work_size, dtype=self.dtype)))
-        return self.works[index]
-
-    def _share(self, count: int, job: Callable[[slice, Tensor], None]) -> None:
-        """Run a job over ``count`` rows, on several threads when there are many."""
-        threads = min(torch.get_num_threads(), math.ceil(count / ROWS_PER_JOB))
-        if threads < 2:
-            job(slice(0, count), self._work(0))
-            return
-        if self.pool is None:
-            self.pool = ThreadPoolExecutor(torch.get_num_threads(), "wm_mpc_kernel")
-        block = self.lib.wm_rows()
-        size = math.ceil(count / threads / block) * block
-        works = [self._work(i) for i in range(threads)]
-        slices = [slice(i * size, min(count, (i + 1) * size)) for i in range(threads)]
-        for done in [self.pool.submit(job, s, w) for s, w in zip(slices, works, strict=True)]:
-            done.result()
 
 
 def pointer(tensor: Tensor) -> ctypes.c_void_p:
@@ -284,18 +280,21 @@ def aligned(tensor: Tensor) -> Tensor:
     return out
 
 
-def pack(layers: nn.Sequential, latent_dim: int, lanes: int) -> Tensor:
+def pack(layers: nn.Sequential, latent_dim: int, lanes: int, panel: int) -> Tensor:
     """Lay out the weights as ``layout`` of the C source reads them: one flat tensor.
 
     Args:
         layers: ``MlpPredictor.net``.
         latent_dim: ``D``; the first layer's inputs are ``[z, a]``.
         lanes: numbers per vector; rows are padded with zeros to a multiple.
+        panel: columns of a matrix that lie together, a multiple of ``lanes``; the last ones may
+            be fewer.
     """
     parts: list[Tensor] = []
 
     def add(matrix: Tensor) -> None:
-        parts.append(nn.functional.pad(matrix, (0, -matrix.shape[-1] % lanes)).flatten())
+        padded = nn.functional.pad(matrix, (0, -matrix.shape[-1] % lanes))
+        parts.extend(columns.flatten() for columns in padded.split(panel, -1))
 
     with torch.no_grad():
         linears = [layer for layer in layers if isinstance(layer, nn.Linear)]

@@ -21,7 +21,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("mlp_kernel.c")
-FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared")
+FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-pthread")
 
 
 @cache
@@ -50,7 +50,7 @@ def library(double: bool = False, tuned: bool = True) -> ctypes.CDLL | None:
     except OSError as error:
         log.warning("the planning kernel does not load (%s): planning is slower", error)
         return None
-    for name in ("wm_weights", "wm_work", "wm_lanes", "wm_rows"):
+    for name in ("wm_weights", "wm_work", "wm_lanes", "wm_panel"):
         getattr(lib, name).restype = ctypes.c_long
     return lib
 
