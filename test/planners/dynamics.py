@@ -57,14 +57,21 @@ class MlpDynamics(AnalyticDynamics):
         latent: int = LATENT,
         action: int = ACTION,
         bound: float = 0.8,
+        object_frame: bool = False,
     ) -> None:
         self.bound = bound
         self.latent_shape, self.action_width = (latent,), action
         with torch.random.fork_rng():
             torch.manual_seed(3)
-            self.predictor = MlpPredictor((latent,), action, width=width, depth=depth)
+            self.predictor = MlpPredictor(
+                (latent,), action, width=width, depth=depth, object_frame=object_frame
+            )
             for parameter in self.predictor.parameters():
                 torch.nn.init.normal_(parameter, std=0.4)
+            if self.predictor.frame is not None:
+                # any numbers will do for the algebra
+                for buffer in self.predictor.frame.buffers():
+                    torch.nn.init.normal_(buffer, 0.5, 0.4)
 
     def action_bounds(self) -> tuple[Tensor, Tensor]:
         high = torch.full((self.action_width,), self.bound)

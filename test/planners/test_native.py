@@ -17,13 +17,17 @@ from torch import Tensor
 from wm_mpc.planners import GradientConfig, PlanRequest, make_planner, native, native_build
 from wm_mpc.planners.kernels import AutogradKernel, make_kernel
 
-SIZES = [(24, 2, 3, 2, 4), (33, 1, 7, 5, 3), (100, 3, 17, 10, 5), (16, 2, 36, 10, 1)]
+SIZES = [
+    (24, 2, 3, 2, 4), (33, 1, 7, 5, 3), (100, 3, 17, 10, 5), (16, 2, 36, 10, 1),
+    # in the frame of an object
+    (20, 2, 8, 4, 3, True), (100, 3, 16, 10, 5, True), (24, 1, 14, 2, 1, True),
+]  # fmt: skip
 WEIGHTS = {"action_weight": 0.1, "smoothness_weight": 0.2}
 
 
 def problem(size: tuple[int, ...], rows: int) -> tuple:
-    width, depth, latent, action, horizon = size
-    model = MlpDynamics(width, depth, latent, action)
+    width, depth, latent, action, horizon, *framed = size
+    model = MlpDynamics(width, depth, latent, action, object_frame=bool(framed))
     objective = make_objective(horizon, latent, **WEIGHTS)
     model.predictor.to(torch.get_default_dtype())
     generator = torch.Generator().manual_seed(rows)

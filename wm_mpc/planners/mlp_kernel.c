@@ -1,6 +1,7 @@
 /* Rollouts, costs and gradients of a residual MLP world model, and whole descent loops, without Python in between.
 
-   The model is z' = z + Wo h_n + bo with h_i = SiLU(LayerNorm(W_i h_{i-1} + b_i)) and h_0 = [z, a]. The cost is
+   The model is z' = z + Wo h_n + bo with h_i = SiLU(LayerNorm(W_i h_{i-1} + b_i)) and h_0 = [z, a]. With an object frame
+   (object_frame.py) h_0 and the change are turned into the frame of the object and back. The cost is
    sum_t w_t sum_d c_d (z_td - g_d)^2 + action_weight mean(a^2) + smoothness_weight mean((a_t+1 - a_t)^2). Rows
    (plans) are independent, so a block of ROWS plans runs through its whole horizon, and through all of its iterations,
    while it is in the cache. Every matrix is stored once per direction with the vectorised index contiguous, padded to
@@ -23,22 +24,30 @@ typedef float real;
 typedef int32_t whole;
 #endif
 
-/* IN_REGISTER(v): without it GCC reads v from memory again in each use, and the loads take longer than the sums. */
+/* IN_REGISTER(v) keeps GCC from two choices that depend on the size of a tile: to read v from memory again in each use,
+   which takes longer than the sums, and to split a fused multiplication and addition, which rounds differently. */
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
 #define ROWS 8
+#define TILE 4
 #define PANEL 4
 #define IN_REGISTER(v) __asm__("" : "+v"(v))
 #elif defined(__AVX__)
 #define VECTOR_BYTES 32
 #define ROWS 4
-#define PANEL 3
+#define TILE 3
+#define PANEL 6
 #define IN_REGISTER(v) __asm__("" : "+x"(v))
 #else
 #define VECTOR_BYTES 16
 #define ROWS 4
+#define TILE 4
 #define PANEL 4
+#if defined(__aarch64__)
+#define IN_REGISTER(v) __asm__("" : "+w"(v))
+#else
 #define IN_REGISTER(v)
+#endif
 #endif
 
 typedef real vec __attribute__((vector_size(VECTOR_BYTES)));
@@ -49,7 +58,7 @@ enum { LANES = VECTOR_BYTES / sizeof(real), MAX_LAYERS = 8, MAX_HELPERS = 63 };
 #define STORE(p, v) (*(vec *)(p) = (v))
 
 typedef struct {
-  int latent, action, width, layers, horizon;
+  int latent, action, width, layers, horizon, frame; /* frame: 1 where the model has an object frame */
 } Shape;
 
 typedef struct {
@@ -76,9 +85,10 @@ typedef struct {
 } Call;
 
 typedef struct {
-  int D, A, W, L, T, Dp, Ap, Wp;
+  int D, A, W, L, T, Dp, Ap, Wp, frame, E, Ep; /* E: latent features, D and 4 of the object frame */
   const real *z_in, *a_in, *bias[MAX_LAYERS], *gamma[MAX_LAYERS], *beta[MAX_LAYERS], *up[MAX_LAYERS], *out, *out_bias;
   const real *out_back, *down[MAX_LAYERS], *z_back, *a_back;
+  const real *see, *see_offset, *a_scale, *a_offset, *change, *see_back; /* object frame */
 } Net;
 
 typedef struct {
@@ -90,6 +100,9 @@ typedef struct {
   real *rstd;  /* (T, L, ROWS) padded to LANES */
   real *x, *y; /* (ROWS, Wp) scratch */
   real *gz;    /* (ROWS, Dp) */
+  real *seen;  /* (T, ROWS, Ep) relative pairs, centre and heading before turning */
+  real *moved; /* (T, ROWS, Dp) changes in the object's frame */
+  real *f, *fa, *gf; /* (ROWS, Ep), (ROWS, Ap), (ROWS, Dp) scratch */
   real *goal, *channel; /* (Dp,) */
 } Work;
 
@@ -98,10 +111,11 @@ static int padded(int n) { return (n + LANES - 1) / LANES * LANES; }
 /* Numbers of reals before the weights of `shape` end; `net` may be NULL. The order is the one Python packs. */
 static long layout(const Shape *s, const real *base, Net *net) {
   Net n = {.D = s->latent, .A = s->action, .W = s->width, .L = s->layers, .T = s->horizon};
-  n.Dp = padded(n.D), n.Ap = padded(n.A), n.Wp = padded(n.W);
+  n.frame = s->frame, n.E = n.D + (n.frame ? 4 : 0);
+  n.Dp = padded(n.D), n.Ap = padded(n.A), n.Wp = padded(n.W), n.Ep = padded(n.E);
   long at = 0;
 #define TAKE(field, count) (n.field = base + at, at += (long)(count))
-  TAKE(z_in, n.D * n.Wp);
+  TAKE(z_in, n.E * n.Wp);
   TAKE(a_in, n.A * n.Wp);
   for (int l = 0; l < n.L; l++) {
     if (l) TAKE(up[l], n.W * n.Wp);
@@ -113,8 +127,16 @@ static long layout(const Shape *s, const real *base, Net *net) {
   TAKE(out_bias, n.Dp);
   TAKE(out_back, n.D * n.Wp);
   for (int l = 1; l < n.L; l++) TAKE(down[l], n.W * n.Wp);
-  TAKE(z_back, n.W * n.Dp);
+  TAKE(z_back, n.W * n.Ep);
   TAKE(a_back, n.W * n.Ap);
+  if (n.frame) {
+    TAKE(see, n.D * n.Ep);
+    TAKE(see_offset, n.Ep);
+    TAKE(a_scale, n.Ap);
+    TAKE(a_offset, n.Ap);
+    TAKE(change, n.Dp);
+    TAKE(see_back, n.E * n.Dp);
+  }
   if (net) *net = n;
   return at;
 }
@@ -134,6 +156,13 @@ static long lay_work(const Net *n, real *base, Work *work) {
   TAKE(x, ROWS * n->Wp);
   TAKE(y, ROWS * n->Wp);
   TAKE(gz, ROWS * n->Dp);
+  if (n->frame) {
+    TAKE(seen, steps * ROWS * n->Ep);
+    TAKE(moved, steps * ROWS * n->Dp);
+    TAKE(f, ROWS * n->Ep);
+    TAKE(fa, ROWS * n->Ap);
+    TAKE(gf, ROWS * n->Dp);
+  }
   TAKE(goal, n->Dp);
   TAKE(channel, n->Dp);
   if (work) *work = w;
@@ -167,7 +196,10 @@ INLINE void tile(const int R, const int V, int K, const real *a, int lda, const 
     for (int r = 0; r < R; r++) {
       const real s = a[r * lda + k];
 #pragma GCC unroll 8
-      for (int v = 0; v < V; v++) acc[r][v] += b[v] * s;
+      for (int v = 0; v < V; v++) {
+        IN_REGISTER(acc[r][v]);
+        acc[r][v] += b[v] * s;
+      }
     }
   }
 #pragma GCC unroll 8
@@ -189,11 +221,11 @@ INLINE void panels(const int R, const int V, int K, const real *a, int lda, cons
 static void multiply(int rows, int K, const real *a, int lda, const real *m, int N, real *c, int ldc) {
 #if ROWS == 8
   if (rows > 6) panels(8, 2, K, a, lda, m, N, c, ldc);
-  else if (rows > 4) panels(6, PANEL, K, a, lda, m, N, c, ldc);
+  else if (rows > 4) panels(6, TILE, K, a, lda, m, N, c, ldc);
   else
 #endif
-  if (rows > 2) panels(4, PANEL, K, a, lda, m, N, c, ldc);
-  else if (rows == 2) panels(2, PANEL, K, a, lda, m, N, c, ldc);
+  if (rows > 2) panels(4, TILE, K, a, lda, m, N, c, ldc);
+  else if (rows == 2) panels(2, TILE, K, a, lda, m, N, c, ldc);
   else panels(1, PANEL, K, a, lda, m, N, c, ldc);
 }
 
@@ -274,11 +306,64 @@ static void deactivate(const Net *n, const real *hat, const real *slope, real rs
   for (int i = 0; i < N; i += LANES) STORE(g + i, (LOAD(g + i) - mean - LOAD(hat + i) * along) * rstd);
 }
 
+/* Pairs (x, y) turned by the heading (sign 1) or back (sign -1). */
+INLINE void turn(int count, const real *from, const real *heading, real sign, real *to) {
+  const real c = heading[0], s = sign * heading[1];
+  for (int i = 0; i < count; i += 2) {
+    const real x = from[i], y = from[i + 1];
+    to[i] = c * x - s * y;
+    to[i + 1] = s * x + c * y;
+  }
+}
+
+/* Gradient g at pairs that were turned (sign as in turn), added at the heading. */
+INLINE void turn_back(int count, const real *from, const real *g, real sign, real *heading) {
+  for (int i = 0; i < count; i += 2) {
+    heading[0] += g[i] * from[i] + g[i + 1] * from[i + 1];
+    heading[1] += sign * (g[i + 1] * from[i] - g[i] * from[i + 1]);
+  }
+}
+
+/* Unit heading of a row of `seen`; returns its length before. */
+INLINE real head(const Net *n, const real *seen, real *heading) {
+  const real x = seen[n->D + 2], y = seen[n->D + 3], length = (real)sqrt((double)(x * x + y * y));
+  const real bound = length > (real)1e-6 ? length : (real)1e-6;
+  heading[0] = x / bound, heading[1] = y / bound;
+  return bound;
+}
+
+/* Action of a row as a displacement in the camera's frame. */
+INLINE void displace(const Net *n, const real *a, real *to) {
+  for (int i = 0; i < n->A; i++) to[i] = a[i] * n->a_scale[i] + n->a_offset[i];
+}
+
+/* Features w->f (rows, Ep) and w->fa (rows, Ap) in the object's frame. */
+static void enter_frame(const Net *n, Work *w, int rows, int t, const real *z, const real *a) {
+  real *seen = w->seen + (long)t * ROWS * n->Ep, heading[2];
+  fill(rows, n->see_offset, n->Ep, seen);
+  multiply(rows, n->D, z, n->Dp, n->see, n->Ep, seen, n->Ep);
+  for (int r = 0; r < rows; r++) {
+    const real *s = seen + (long)r * n->Ep;
+    real *f = w->f + (long)r * n->Ep, *fa = w->fa + (long)r * n->Ap;
+    head(n, s, heading);
+    turn(n->D, s, heading, -1, f);
+    f[n->D] = s[n->D], f[n->D + 1] = s[n->D + 1];
+    f[n->D + 2] = heading[0], f[n->D + 3] = heading[1];
+    displace(n, a + (long)r * n->Ap, fa);
+    turn(n->A, fa, heading, -1, fa);
+  }
+}
+
 /* z (rows, Dp) -> next (rows, Dp); slot t of the work keeps the activations. */
 static void step_forward(const Net *n, Work *w, int rows, int t, const real *z, const real *a, real *next) {
+  const real *f = z, *fa = a;
+  if (n->frame) {
+    enter_frame(n, w, rows, t, z, a);
+    f = w->f, fa = w->fa;
+  }
   fill(rows, n->bias[0], n->Wp, w->x);
-  multiply(rows, n->A, a, n->Ap, n->a_in, n->Wp, w->x, n->Wp);
-  multiply(rows, n->D, z, n->Dp, n->z_in, n->Wp, w->x, n->Wp);
+  multiply(rows, n->A, fa, n->Ap, n->a_in, n->Wp, w->x, n->Wp);
+  multiply(rows, n->E, f, n->Ep, n->z_in, n->Wp, w->x, n->Wp);
   for (int l = 0; l < n->L; l++) {
     const long slot = (long)t * n->L + l;
     if (l) {
@@ -291,16 +376,60 @@ static void step_forward(const Net *n, Work *w, int rows, int t, const real *z, 
                w->y + (long)r * n->Wp);
     }
   }
+  if (n->frame) {
+    real *moved = w->moved + (long)t * ROWS * n->Dp, heading[2];
+    fill(rows, n->out_bias, n->Dp, moved);
+    multiply(rows, n->W, w->y, n->Wp, n->out, n->Dp, moved, n->Dp);
+    for (int r = 0; r < rows; r++) {
+      const long at = (long)r * n->Dp;
+      head(n, w->seen + ((long)t * ROWS + r) * n->Ep, heading);
+      turn(n->D, moved + at, heading, 1, next + at);
+      for (int i = 0; i < n->D; i++) next[at + i] = z[at + i] + n->change[i] * next[at + i];
+    }
+    return;
+  }
   for (int r = 0; r < rows; r++)
     for (int i = 0; i < n->Dp; i += LANES)
       STORE(next + r * n->Dp + i, LOAD(z + r * n->Dp + i) + LOAD(n->out_bias + i));
   multiply(rows, n->W, w->y, n->Wp, n->out, n->Dp, next, n->Dp);
 }
 
+/* From w->gf, w->f and ga (gradients at what `moved`, enter_frame's f and fa were turned to or from) to gz and ga. */
+static void leave_frame(const Net *n, Work *w, int rows, int t, const real *a, real *gz, real *ga, int states) {
+  for (int r = 0; r < rows; r++) {
+    const real *seen = w->seen + ((long)t * ROWS + r) * n->Ep, *moved = w->moved + ((long)t * ROWS + r) * n->Dp;
+    real *g = w->f + (long)r * n->Ep, *own = ga + (long)r * n->Ap, *b = w->fa + (long)r * n->Ap;
+    real heading[2], at[2] = {g[n->D + 2], g[n->D + 3]};
+    const real length = head(n, seen, heading);
+    turn_back(n->D, moved, w->gf + (long)r * n->Dp, 1, at);
+    displace(n, a + (long)r * n->Ap, b);
+    turn_back(n->A, b, own, -1, at);
+    turn(n->A, own, heading, 1, own);
+    for (int i = 0; i < n->A; i++) own[i] *= n->a_scale[i];
+    if (!states) continue;
+    turn_back(n->D, seen, g, -1, at);
+    turn(n->D, g, heading, 1, g);
+    const real along = at[0] * heading[0] + at[1] * heading[1];
+    for (int i = 0; i < 2; i++) g[n->D + 2 + i] = (at[i] - along * heading[i]) / length;
+  }
+  if (states) multiply(rows, n->E, w->f, n->Ep, n->see_back, n->Dp, gz, n->Dp);
+}
+
 /* gz (rows, Dp) at the step's output becomes the one at its input (skipped when `states` is 0); ga is written. */
-static void step_backward(const Net *n, Work *w, int rows, int t, real *gz, real *ga, int states) {
+static void step_backward(const Net *n, Work *w, int rows, int t, const real *a, real *gz, real *ga, int states) {
+  const real *change = gz;
+  if (n->frame) {
+    real heading[2];
+    for (int r = 0; r < rows; r++) {
+      const long at = (long)r * n->Dp;
+      for (int i = 0; i < n->D; i++) w->gf[at + i] = gz[at + i] * n->change[i];
+      head(n, w->seen + ((long)t * ROWS + r) * n->Ep, heading);
+      turn(n->D, w->gf + at, heading, -1, w->f + at); /* as wide as gf until the network's input is reached */
+    }
+    change = w->f;
+  }
   memset(w->x, 0, sizeof(real) * rows * n->Wp);
-  multiply(rows, n->D, gz, n->Dp, n->out_back, n->Wp, w->x, n->Wp);
+  multiply(rows, n->D, change, n->Dp, n->out_back, n->Wp, w->x, n->Wp);
   real *g = w->x, *other = w->y;
   for (int l = n->L - 1; l >= 0; l--) {
     const long slot = (long)t * n->L + l;
@@ -318,7 +447,13 @@ static void step_backward(const Net *n, Work *w, int rows, int t, real *gz, real
   }
   memset(ga, 0, sizeof(real) * rows * n->Ap);
   multiply(rows, n->W, g, n->Wp, n->a_back, n->Ap, ga, n->Ap);
-  if (states) multiply(rows, n->W, g, n->Wp, n->z_back, n->Dp, gz, n->Dp);
+  real *gf = gz;
+  if (n->frame) {
+    gf = w->f;
+    memset(gf, 0, sizeof(real) * rows * n->Ep);
+  }
+  if (states || n->frame) multiply(rows, n->W, g, n->Wp, n->z_back, n->Ep, gf, n->Ep);
+  if (n->frame) leave_frame(n, w, rows, t, a, gz, ga, states);
 }
 
 /* Cost of one row's actions alone; adds its gradient to ga when `grad`. */
@@ -376,7 +511,7 @@ static void evaluate(const Net *n, const Objective *o, Work *w, int rows, real *
           const long at = r * n->Dp + i;
           STORE(w->gz + at, LOAD(w->gz + at) + (LOAD(z + at) - LOAD(w->goal + i)) * LOAD(w->channel + i) * scale);
         }
-      step_backward(n, w, rows, t, w->gz, w->ga + (long)t * ROWS * n->Ap, t > 0);
+      step_backward(n, w, rows, t, w->a + (long)t * ROWS * n->Ap, w->gz, w->ga + (long)t * ROWS * n->Ap, t > 0);
     }
   }
   for (int r = 0; r < rows; r++) cost[r] = total(sums[r]) + action_cost(n, o, w, r, grad);
@@ -531,7 +666,7 @@ static void transitions_part(const Call *c, int begin, int end, real *work) {
                                                  c->goal_weights[row] * (f - w.goal[d]));
       }
     }
-    step_backward(&n, &w, rows, 0, w.gz, w.ga, c->grad_z != 0);
+    step_backward(&n, &w, rows, 0, w.a, w.gz, w.ga, c->grad_z != 0);
     for (int r = 0; r < rows; r++) {
       memcpy(c->grad_a + (long)(first + r) * n.A, w.ga + (long)r * n.Ap, sizeof(real) * n.A);
       if (c->grad_z) memcpy(c->grad_z + (long)(first + r) * n.D, w.gz + (long)r * n.Dp, sizeof(real) * n.D);

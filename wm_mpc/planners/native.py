@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wm_mpc.objective import GoalObjective
 from wm_mpc.planners.native_build import library
 from wm_mpc.predictors import MlpPredictor
+from wm_mpc.predictors.object_frame import ObjectFrame
 
 MAX_LAYERS = 8
 MAX_PLAN = 4096
@@ -23,7 +24,9 @@ WORK_PER_THREAD = 4_000_000
 class Shape(ctypes.Structure):
     """Sizes; mirrors ``Shape`` of the C source."""
 
-    _fields_ = [(n, ctypes.c_int) for n in ("latent", "action", "width", "layers", "horizon")]
+    _fields_ = [
+        (n, ctypes.c_int) for n in ("latent", "action", "width", "layers", "horizon", "frame")
+    ]
 
 
 def structures(real: Any) -> tuple[type[ctypes.Structure], type[ctypes.Structure]]:
@@ -68,8 +71,9 @@ def supported(model: Any, objective: GoalObjective) -> bool:
     if not isinstance(net, MlpPredictor) or len(model.latent_shape) != 1:
         return False
     weight = net.net[0].weight
+    extras = 0 if net.frame is None else ObjectFrame.EXTRAS
     return (
-        weight.shape[1] == model.latent_shape[0] + model.action_width
+        weight.shape[1] == model.latent_shape[0] + extras + model.action_width
         and weight.device.type == "cpu"
         and weight.dtype == torch.float32
         and len(net.net) // 3 <= MAX_LAYERS
@@ -93,17 +97,18 @@ class MlpKernel:
     def __init__(self, model: Any, objective: GoalObjective, lib: ctypes.CDLL) -> None:
         self.lib = lib
         layers: nn.Sequential = model.predictor.net
+        frame: ObjectFrame | None = model.predictor.frame
         first: nn.Linear = layers[0]
         self.dtype = first.weight.dtype
         self.latent_dim, self.action_dim = layers[-1].out_features, model.action_width
         self.horizon = objective.horizon
-        self.shape = Shape(
-            self.latent_dim, self.action_dim, first.out_features, len(layers) // 3, self.horizon
-        )
-        self.one_step = Shape(*(getattr(self.shape, n) for n, _ in Shape._fields_[:4]), 1)
+        sizes = self.latent_dim, self.action_dim, first.out_features, len(layers) // 3
+        self.shape = Shape(*sizes, self.horizon, frame is not None)
+        self.one_step = Shape(*sizes, 1, frame is not None)
         real = ctypes.c_double if self.dtype == torch.float64 else ctypes.c_float
         self.Objective, self.Descent = structures(real)
-        self.weights = aligned(pack(layers, self.latent_dim, lib.wm_lanes(), lib.wm_panel()))
+        lanes, panel = lib.wm_lanes(), lib.wm_panel()
+        self.weights = aligned(pack(layers, frame, self.action_dim, lanes, panel))
         if len(self.weights) != lib.wm_weights(ctypes.byref(self.shape)):
             raise RuntimeError("planning kernel: its weight layout differs from this module's")
         self.time_weights = objective.time_weights.to(self.dtype).contiguous()
@@ -280,12 +285,15 @@ def aligned(tensor: Tensor) -> Tensor:
     return out
 
 
-def pack(layers: nn.Sequential, latent_dim: int, lanes: int, panel: int) -> Tensor:
+def pack(
+    layers: nn.Sequential, frame: ObjectFrame | None, action_dim: int, lanes: int, panel: int
+) -> Tensor:
     """Lay out the weights as ``layout`` of the C source reads them: one flat tensor.
 
     Args:
         layers: ``MlpPredictor.net``.
-        latent_dim: ``D``; the first layer's inputs are ``[z, a]``.
+        frame: ``MlpPredictor.frame``.
+        action_dim: ``A``; the first layer's inputs are ``[features of z, a]``.
         lanes: numbers per vector; rows are padded with zeros to a multiple.
         panel: columns of a matrix that lie together, a multiple of ``lanes``; the last ones may
             be fewer.
@@ -300,7 +308,7 @@ def pack(layers: nn.Sequential, latent_dim: int, lanes: int, panel: int) -> Tens
         linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
         norms = [layer for layer in layers if isinstance(layer, nn.LayerNorm)]
         first, last = linears[0].weight, linears[-1]
-        into, action = first[:, :latent_dim], first[:, latent_dim:]
+        into, action = first[:, :-action_dim], first[:, -action_dim:]
         add(into.T)
         add(action.T)
         for i, (linear, norm) in enumerate(zip(linears[:-1], norms, strict=True)):
@@ -316,6 +324,11 @@ def pack(layers: nn.Sequential, latent_dim: int, lanes: int, panel: int) -> Tens
             add(linear.weight)
         add(into)
         add(action)
+        if frame is not None:
+            add(frame.matrix)
+            for vector in ("offset", "action_scale", "action_offset", "change_scale"):
+                add(getattr(frame, vector))
+            add(frame.matrix.T)
         return torch.cat(parts)
 
 

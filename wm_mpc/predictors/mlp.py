@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from wm_mpc.predictors.object_frame import ObjectFrame
+
 
 class MlpPredictor(nn.Module):
     """Predict the change of a flat latent: ``z' = z + f([z, a])``.
@@ -14,15 +16,24 @@ class MlpPredictor(nn.Module):
         action_width: ``A``.
         width: hidden units per layer.
         depth: hidden layers.
+        object_frame: predict in the frame of the object that the latent's landmarks mark, see
+            ``ObjectFrame``; it has to be fitted before use.
     """
 
     def __init__(
-        self, latent_shape: tuple[int, ...], action_width: int, width: int = 384, depth: int = 2
+        self,
+        latent_shape: tuple[int, ...],
+        action_width: int,
+        width: int = 384,
+        depth: int = 2,
+        object_frame: bool = False,
     ) -> None:
         super().__init__()
         self.latent_shape = tuple(latent_shape)
         flat = int(torch.Size(latent_shape).numel())
-        sizes = [flat + action_width] + [width] * depth
+        self.frame = ObjectFrame(flat, action_width) if object_frame else None
+        seen = flat + action_width + (ObjectFrame.EXTRAS if object_frame else 0)
+        sizes = [seen] + [width] * depth
         layers: list[nn.Module] = []
         for i in range(depth):
             layers += [nn.Linear(sizes[i], sizes[i + 1]), nn.LayerNorm(width), nn.SiLU()]
@@ -34,4 +45,9 @@ class MlpPredictor(nn.Module):
     def forward(self, latents: Tensor, actions: Tensor) -> Tensor:
         """Predict the next latent of every frame: ``(B, H, *L), (B, H, A) -> (B, H, *L)``."""
         flat = latents.flatten(2)
-        return latents + self.net(torch.cat([flat, actions], -1)).unflatten(-1, self.latent_shape)
+        if self.frame is None:
+            change = self.net(torch.cat([flat, actions], -1))
+        else:
+            features, heading = self.frame.enter(flat, actions)
+            change = self.frame.leave(self.net(features), heading)
+        return latents + change.unflatten(-1, self.latent_shape)

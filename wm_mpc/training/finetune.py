@@ -154,6 +154,7 @@ class Collector:
             self.config.options,
             self.seed * 100_003 + number,
             self.config.far,
+            self.config.objective,
         )
         for done in executed:
             done.trajectory.meta["round"] = number

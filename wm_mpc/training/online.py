@@ -13,7 +13,7 @@ the start, see ``corrected``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class OnlineConfig:
             their own window, in [0, 1]: goals that the horizon does not reach, which closed loop
             control meets all the time.
         corrected: stores of trajectories from earlier runs, offline or live, to start with.
+        objective: goal cost of the plans; best the one that the robot will plan with.
     """
 
     rollouts: int = 60
@@ -55,6 +56,7 @@ class OnlineConfig:
     limit: int = 0
     far: float = 0.0
     corrected: tuple[Path, ...] = ()
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
     def __post_init__(self) -> None:
         for name in ("rollouts", "every"):
@@ -130,6 +132,7 @@ def plan_and_execute(
     options: tuple[str, ...] = (),
     seed: int = 0,
     far: float = 0.0,
+    cost: ObjectiveConfig | None = None,
 ) -> Iterator[Executed]:
     """Plan from the starts of expert windows to their later frames, and execute the plans.
 
@@ -143,9 +146,10 @@ def plan_and_execute(
         options: fields of the planner's configuration, ``name=value``.
         seed: of the planner's draws.
         far: share of the plans whose goal is a random expert frame, see ``OnlineConfig``.
+        cost: goal cost of the plans; default: the default one.
     """
     objective = GoalObjective(
-        ObjectiveConfig(), distance, model.visual_dim, model.proprio_width,
+        cost or ObjectiveConfig(), distance, model.visual_dim, model.proprio_width,
         model.action_mean.device, model.goal_weights,
     )  # fmt: skip
     config = planner_config(planner, **parse_options(planner, options))

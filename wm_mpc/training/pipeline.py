@@ -31,6 +31,7 @@ from wm_mpc.training.patch import set_token_scale, train_patch
 from wm_mpc.training.plots import draw_curves
 from wm_mpc.training.presets import PRESETS, TaskPreset
 from wm_mpc.training.stages import (
+    fit_object_frame,
     model_config,
     set_normalisation,
     set_visual_scale,
@@ -133,6 +134,8 @@ def train_compact(
     preset, seed = material.preset, config.seed
     landmarks = config.projector == "landmarks"
     predictor = {"width": config.width or preset.width, "depth": config.depth or preset.depth}
+    if config.frame == "object" or (not config.frame and preset.object_frame and landmarks):
+        predictor["object_frame"] = True
     if config.latents_from is None:
         model, facts = teach_latents(config, material, predictor)
     else:
@@ -146,6 +149,7 @@ def train_compact(
         facts["joint"] = train_joint(model, data, joint, material.work / "joint")
         set_visual_scale(model, material.tokens, seed)
     latents = project_frames(model, material.tokens, material.own)
+    fit_object_frame(model, preset, latents, seed)
     facts["dynamics"] = train_dynamics(
         model,
         latent_windows(model, latents, material.frames, windows),

@@ -32,6 +32,8 @@ class TaskPreset:
             the borders are no symmetry.
         border: width of the strip along the picture's sides that the object cannot enter, as a
             fraction of the side.
+        object_frame: predict in the object's frame (``ObjectFrame``); needs ``robot`` and at
+            least two landmarks.
     """
 
     proprio_dim: int
@@ -48,6 +50,7 @@ class TaskPreset:
     clearance: float | None = None
     border: float = 0.0
     depth: int = 2
+    object_frame: bool = False
 
 
 PRESETS: dict[str, TaskPreset] = {
@@ -67,6 +70,7 @@ PRESETS: dict[str, TaskPreset] = {
         clearance=90 / 512,
         border=6 / 512,
         depth=3,
+        object_frame=True,
     ),
     "wall": TaskPreset(2, (-1.8, -1.8), (1.8, 1.8), 5, 0.1, (1.0, 1.0), 1, False, None, 256),
     "point_maze": TaskPreset(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from tqdm import tqdm
 
 from wm_mpc.data.windows import Frames
@@ -19,7 +20,7 @@ from wm_mpc.training.landmarks import (
 )
 from wm_mpc.training.precision import autocast
 from wm_mpc.training.presets import PRESETS, TaskPreset
-from wm_mpc.training.symmetry import QuarterTurns, RigidMotions
+from wm_mpc.training.symmetry import QuarterTurns, RigidMotions, picture_units
 from wm_mpc.world_model import WorldModel, WorldModelConfig
 
 
@@ -84,6 +85,34 @@ def task_symmetry(model: WorldModel) -> QuarterTurns | RigidMotions:
     if found is None:
         raise UserError(f"augment: no symmetry is known for {task} and these latents")
     return found
+
+
+def fit_object_frame(model: WorldModel, preset: TaskPreset, latents: Tensor, seed: int) -> None:
+    """Fit the predictor's object frame to a sample of the data; without one nothing happens.
+
+    Args:
+        model: world model with landmark latents and its normalisation set.
+        preset: of its task.
+        latents: normalised latents of the data ``(F, D)``.
+        seed: of the sample.
+
+    Raises:
+        UserError: the task does not say where the robot is in the picture.
+    """
+    frame = getattr(model.predictor, "frame", None)
+    if frame is None:
+        return
+    if preset.robot is None or preset.landmarks < 2:
+        raise UserError(
+            f"frame: object; {model.config.task} has no landmarks that show a heading"
+        )
+    chosen = torch.from_numpy(np.random.default_rng(seed).choice(len(latents), 8000))
+    scale, offset, moves = picture_units(model, preset.robot)
+    repeats = model.config.frameskip
+    frame.fit(
+        latents[chosen], preset.landmarks, scale, offset, moves,
+        model.action_mean.cpu().repeat(repeats), model.action_std.cpu().repeat(repeats),
+    )  # fmt: skip
 
 
 def set_normalisation(model: WorldModel, frames: Frames, own: np.ndarray) -> None:

@@ -17,6 +17,32 @@ from wm_mpc.training.landmarks import RobotDisc
 from wm_mpc.world_model import WorldModel
 
 
+def picture_units(model: WorldModel, robot: RobotDisc) -> tuple[Tensor, Tensor, Tensor]:
+    """Bring landmarks and robot into one unit: half the picture's side, from its middle.
+
+    Args:
+        model: world model with landmark latents and proprioception (x, y) or (x, y, vx, vy).
+        robot: where the robot's position appears in the picture; of equal scale in x and y.
+
+    Returns:
+        Scale and offset ``(D,)`` of ``latent * scale + offset``, and per pair (x, y) of it 1
+        where it is a position, 0 where it is a velocity, ``(D / 2,)``.
+
+    Raises:
+        ValueError: unequal scales, under which a turn is none.
+    """
+    if not math.isclose(robot.x_scale, robot.y_scale):
+        raise ValueError(f"robot: scales {robot.x_scale} and {robot.y_scale}; equal expected")
+    visual, unit = model.visual_dim, 2 * robot.x_scale
+    scale = torch.cat([model.visual_std.cpu(), unit * model.proprio_std.cpu()]).float()
+    offset = torch.cat([model.visual_mean.cpu(), unit * model.proprio_mean.cpu()]).float()
+    offset[visual : visual + 2] += 2 * torch.tensor([robot.x_offset, robot.y_offset]) - 1
+    moves = torch.ones(len(scale) // 2)
+    if model.config.proprio_dim == 4:
+        moves[-1] = 0.0
+    return scale, offset, moves
+
+
 class QuarterTurns:
     """Random quarter turns of training windows.
 
@@ -105,25 +131,14 @@ class RigidMotions:
         clearance: float,
         border: float,
     ) -> None:
-        if not math.isclose(robot.x_scale, robot.y_scale):
-            raise ValueError(f"robot: scales {robot.x_scale} and {robot.y_scale}; equal expected")
         self.turns = turns
         # landmarks and robot in one unit: half the picture's side, from its middle
         self.free = 1.0 - 2.0 * (border + clearance)
         if not self.free > 0:
             raise ValueError(f"clearance: {clearance} and border {border} leave no room")
-        visual, own = model.visual_dim, model.config.proprio_dim
-        scale = torch.cat([model.visual_std.cpu(), 2 * robot.x_scale * model.proprio_std.cpu()])
-        place = 2 * torch.tensor([robot.x_offset, robot.y_offset]) - 1
-        moving = [visual + 2, visual + 3] if own == 4 else []
-        offset = torch.cat([model.visual_mean.cpu(), 2 * robot.x_scale * model.proprio_mean.cpu()])
-        offset[visual : visual + 2] += place
-        self.scale, self.offset = scale.float(), offset.float()
-        self.points, self.width = visual // 2, len(scale)
-        # pairs (x, y) that are shifted: landmarks and robot, not the velocity
-        shifted = torch.ones(self.width // 2)
-        shifted[[i // 2 for i in moving[:1]]] = 0.0
-        self.shifted = shifted[:, None]
+        self.scale, self.offset, moves = picture_units(model, robot)
+        self.points, self.width = model.visual_dim // 2, len(self.scale)
+        self.shifted = moves[:, None]
         self.action_mean, self.action_std = model.action_mean.cpu(), model.action_std.cpu()
 
     def __call__(

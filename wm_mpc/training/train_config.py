@@ -119,6 +119,8 @@ class WorldModelTraining:
         latents_from: folder of a compact model whose encoder, projector and normalisation are
             taken as they are: only dynamics are trained, on the same latents.
         width, depth: hidden units and layers of the compact predictor; 0: the task's default.
+        frame: ``camera``, or ``object``: the compact predictor sees everything from the object
+            that the landmarks mark; empty: the task's default.
         window: longest model steps per training window.
         seed: seed of every stage.
         device: ``cpu`` or ``cuda``.
@@ -143,6 +145,7 @@ class WorldModelTraining:
     latents_from: Path | None = None
     width: int = 0
     depth: int = 0
+    frame: str = ""
     window: int = 5
     seed: int = 0
     device: str = "cpu"
@@ -160,9 +163,10 @@ class WorldModelTraining:
         for name, known in (
             ("layout", ("compact", "patch")),
             ("projector", ("landmarks", "joint")),
+            ("frame", ("", "camera", "object")),
         ):
             if getattr(self, name) not in known:
-                expected = " or ".join(known)
+                expected = " or ".join(name for name in known if name)
                 raise UserError(f"{name}: {getattr(self, name)!r}; {expected} expected")
         for name, low in (
             ("visual_dim", 1),
@@ -175,6 +179,10 @@ class WorldModelTraining:
                 raise UserError(f"{name}: {getattr(self, name)}; at least {low} expected")
         if self.layout == "compact" and self.projector == "joint" and not self.joint.steps:
             raise UserError("joint.steps: 0; at least 1 expected for a projector trained jointly")
+        if self.frame == "object" and (
+            self.layout == "patch" or self.projector == "joint" or self.joint.steps
+        ):
+            raise UserError("frame: object; only with landmarks and without joint losses")
         if self.latents_from is not None and (self.layout == "patch" or self.joint.steps):
             raise UserError(
                 f"latents_from: {self.latents_from}; not with the patch layout or joint losses"
