@@ -39,7 +39,7 @@ class ObjectiveConfig:
 
     mode: str = "running"
     base: float = 0.5
-    running_weight: float = 0.3
+    running_weight: float = 0.02
     proprio_weight: float = 0.3
     action_weight: float = 0.0
     smoothness_weight: float = 0.0
