@@ -80,6 +80,8 @@ typedef struct {
   const Objective *objective;
   const Descent *descent;
   int rows;
+  int hurry;  /* 1: helpers leave the rest of a descent to the caller, see share */
+  int *steps; /* (rows,) iterations taken, 0 at first */
   const real *latent, *actions, *z, *a, *target, *dynamics_weights, *goal_weights;
   real *cost, *grad, *latents, *next, *grad_a, *grad_z, *x, *m, *v, *best, *best_cost, *first_cost;
 } Call;
@@ -541,7 +543,7 @@ static void prepare(const Call *c, real *work, Net *n, Work *w) {
 /* Helper threads, shared by all calls of the process. They are started when first needed, sleep on `posted` between
    calls and never end. A thread just created would wait for its turn behind whatever else runs on the machine; one that
    wakes up is preferred by the scheduler. */
-typedef void Part(const Call *call, int first, int last, real *work);
+typedef void Part(Call *call, int first, int last, real *work);
 typedef struct {
   pthread_mutex_t owner, lock; /* owner: held by the call that is being shared; lock: guards the rest */
   pthread_cond_t posted, finished;
@@ -550,7 +552,7 @@ typedef struct {
   int core;                  /* of the thread that called them last */
   int next, size;            /* first row that nobody has taken yet, rows of a part */
   Part *part;
-  const Call *call;
+  Call *call;
   real *work; /* (wanted + 1, work_size) */
   long work_size;
 } Pool;
@@ -606,9 +608,9 @@ static void call_helpers(int wanted) {
 }
 
 /* Run `part` over the rows of a call in `threads` parts. The calling thread takes the first one, and any that no
-   helper has begun by then, so it never waits for a thread that has yet to start. A second call at the same time runs
-   alone. */
-static void share(Part *part, const Call *call, int threads, real *work) {
+   helper has begun by then, so it never waits for a thread that has yet to start; it takes over from helpers that lag
+   behind, whose cores are busy with something else. A second call at the same time runs alone. */
+static void share(Part *part, Call *call, int threads, real *work) {
   if (threads < 2 || pthread_mutex_trylock(&pool.owner)) {
     part(call, 0, call->rows, work);
     return;
@@ -620,13 +622,19 @@ static void share(Part *part, const Call *call, int threads, real *work) {
   pool.work = work, pool.work_size = wm_work(call->shape);
   pthread_cond_broadcast(&pool.posted);
   take_parts(0);
+  __atomic_store_n(&call->hurry, 1, __ATOMIC_RELAXED);
   while (pool.busy) pthread_cond_wait(&pool.finished, &pool.lock);
   pool.call = 0;
   pthread_mutex_unlock(&pool.lock);
+  call->hurry = 0;
+  for (int first = 0, last; call->steps && first < call->rows; first = last) {
+    last = first + pool.size < call->rows ? first + pool.size : call->rows;
+    if (call->steps[last - 1] < call->descent->iterations) part(call, first, last, work);
+  }
   pthread_mutex_unlock(&pool.owner);
 }
 
-static void cost_part(const Call *c, int begin, int end, real *work) {
+static void cost_part(Call *c, int begin, int end, real *work) {
   Net n;
   Work w;
   prepare(c, work, &n, &w);
@@ -645,7 +653,7 @@ static void cost_part(const Call *c, int begin, int end, real *work) {
   }
 }
 
-static void transitions_part(const Call *c, int begin, int end, real *work) {
+static void transitions_part(Call *c, int begin, int end, real *work) {
   Net n;
   Work w;
   prepare(c, work, &n, &w);
@@ -707,7 +715,7 @@ static void update(const Net *n, const Descent *d, const real *noise, int step, 
     }
 }
 
-static void descend_part(const Call *c, int begin, int end, real *work) {
+static void descend_part(Call *c, int begin, int end, real *work) {
   const Descent *d = c->descent;
   Net n;
   Work w;
@@ -716,7 +724,8 @@ static void descend_part(const Call *c, int begin, int end, real *work) {
   real cost[ROWS], grad[4096];
   for (int first = begin; first < end; first += ROWS) {
     const int rows = end - first < ROWS ? end - first : ROWS;
-    for (int k = 0; k < d->iterations; k++) {
+    for (int k = c->steps[first]; k < d->iterations; k++) {
+      if (__atomic_load_n(&c->hurry, __ATOMIC_RELAXED)) return;
       for (int r = 0; r < rows; r++) load_plan(&n, c->x + (first + r) * plan, w.a, r);
       evaluate(&n, c->objective, &w, rows, cost, 1);
       for (int r = 0; r < rows; r++) {
@@ -728,6 +737,7 @@ static void descend_part(const Call *c, int begin, int end, real *work) {
         }
         save_plan(&n, grad, w.ga, r);
         const real *noise = d->noise ? d->noise + (long)k * c->rows * plan + at : 0;
+        c->steps[row] = k + 1;
         update(&n, d, noise, d->done + k + 1, c->x + at, grad, c->m + at, c->v + at);
       }
     }
@@ -737,11 +747,11 @@ static void descend_part(const Call *c, int begin, int end, real *work) {
 /* The calls. `work` has room for `threads` times wm_work numbers; the result does not depend on `threads`. */
 
 /* cost (rows,) of actions (rows, T, A); grad (rows, T, A) and latents (rows, T, D) unless NULL. */
-void wm_cost(const Call *call, int threads, real *work) { share(cost_part, call, threads, work); }
+void wm_cost(Call *call, int threads, real *work) { share(cost_part, call, threads, work); }
 
 /* Transitions of a lifted method. Row i: next = F(z_i, a_i) and, with the cotangent
    2 c (dynamics_i (next - target_i) + goal_i (next - goal)), the gradients at a_i and, unless NULL, at z_i. */
-void wm_transitions(const Call *call, int threads, real *work) { share(transitions_part, call, threads, work); }
+void wm_transitions(Call *call, int threads, real *work) { share(transitions_part, call, threads, work); }
 
 /* Descend plans x (rows, T, A) with moments m, v; keep each plan's best iterate and the cost of the first one. */
-void wm_descend(const Call *call, int threads, real *work) { share(descend_part, call, threads, work); }
+void wm_descend(Call *call, int threads, real *work) { share(descend_part, call, threads, work); }

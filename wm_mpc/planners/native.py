@@ -57,7 +57,8 @@ class Call(ctypes.Structure):
 
     _fields_ = [
         *[(n, ctypes.c_void_p) for n in ("shape", "weights", "objective", "descent")],
-        ("rows", ctypes.c_int),
+        *[(n, ctypes.c_int) for n in ("rows", "hurry")],
+        ("steps", ctypes.c_void_p),
         *[(n, ctypes.c_void_p) for n in ("latent", "actions", "z", "a", "target")],
         *[(n, ctypes.c_void_p) for n in ("dynamics_weights", "goal_weights")],
         *[(n, ctypes.c_void_p) for n in ("cost", "grad", "latents", "next", "grad_a", "grad_z")],
@@ -219,7 +220,8 @@ class MlpKernel:
         )
         rows, passes = len(state["x"]), 2 * self.horizon * iterations
         run, shape = self.lib.wm_descend, self.shape
-        self._run(run, rows, passes, shape, goal, descent, latent=latent, **state)
+        steps = torch.zeros(rows, dtype=torch.int32)
+        self._run(run, rows, passes, shape, goal, descent, latent=latent, steps=steps, **state)
 
     def threads(self, rows: int, passes: int) -> int:
         """Number of threads to share a call between.
