@@ -194,18 +194,18 @@ def test_one_hiccup_costs_little_time_and_is_forgotten(rig: Rig) -> None:
 
 def test_a_tick_tells_how_late_it_was_and_what_held_it_up(rig: Rig) -> None:
     # at the start, after encoding, after planning: what counts begins with the bound that binds
-    readings = [Usage(1.0, 0.5), Usage(1.002, 0.6), Usage(1.012, 0.62)]
+    readings = [Usage(1.0, 0.5, 2.0), Usage(1.002, 0.6, 2.002), Usage(1.012, 0.62, 2.052)]
     rig.controller.meter = iter(readings * 2).__next__
     rig.planner.takes_s = 0.06
     result = rig.tick()
     assert result.deadline_missed and result.late_s == pytest.approx(0.01)
-    assert dataclasses.astuple(result.stall) == pytest.approx((0.02, 0.03))
+    assert dataclasses.astuple(result.stall) == pytest.approx((0.02, 0.03, 0.04))
     slow = dataclasses.replace(REFERENCE, seconds=60.0)
     objective, config = rig.engine.objective, rig.engine.config
     rig.controller.swap_model(Engine(rig.engine.model, rig.planner, objective, slow, config))
     result = rig.tick()
     assert not result.deadline_missed and result.late_s == pytest.approx(-0.01)
-    assert dataclasses.astuple(result.stall) == pytest.approx((0.12, 0.0))
+    assert dataclasses.astuple(result.stall) == pytest.approx((0.12, 0.0, 0.04))
 
 
 def fail(_: PlanRequest) -> Plan:

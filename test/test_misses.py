@@ -31,28 +31,31 @@ def test_conditions(building: bool, since_swap: int, condition: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("queued", "blocked", "expected"),
-    [(0.003, 0.0, "preempted"), (0.002, 0.009, "preempted"), (0.001, 0.001, "blocked"),
-     (0.0, 0.002, "blocked"), (0.001, 0.0005, "computing"), (0.0, 0.0, "computing")],
+    ("queued", "blocked", "own", "expected"),
+    [(0.003, 0.0, 0.0, "preempted"), (0.002, 0.009, 0.001, "preempted"),
+     (0.001, 0.001, 0.0, "blocked"), (0.0, 0.002, 0.0, "blocked"), (0.003, 0.0, 0.002, "own"),
+     (0.0, 0.003, 0.009, "own"), (0.001, 0.0005, 0.009, "computing"),
+     (0.0, 0.0, 0.0, "computing")],
 )  # fmt: skip
 def test_a_cause_is_what_the_miss_would_not_have_happened_without(
-    queued: float, blocked: float, expected: str
+    queued: float, blocked: float, own: float, expected: str
 ) -> None:
-    assert cause(0.002, Stall(queued, blocked)) == expected
+    assert cause(0.002, Stall(queued, blocked, own)) == expected
 
 
 def test_a_stall_is_what_is_neither_computing_nor_queueing() -> None:
-    stall = Stall.between(Usage(1.0, 2.0), Usage(1.25, 2.5), 1.0)
-    assert (stall.queued_s, stall.blocked_s) == (0.5, 0.25)
+    stall = Stall.between(Usage(1.0, 2.0, 5.0), Usage(1.25, 2.5, 5.75), 1.0)
+    assert stall == Stall(queued_s=0.5, blocked_s=0.25, own_s=0.5)
     # clocks that disagree by a little make no negative times
-    assert Stall.between(Usage(1.0, 2.0), Usage(2.5, 2.0), 1.0) == Stall(0.0, 0.0)
+    assert Stall.between(Usage(1.0, 2.0, 3.0), Usage(2.5, 2.0, 4.0), 1.0) == Stall()
 
 
 def test_the_thread_is_metered() -> None:
     before = thread_usage()
     sum(range(10**5))
     after = thread_usage()
-    assert after.cpu_s > before.cpu_s and after.queued_s >= before.queued_s >= 0
+    assert after.process_s > before.process_s and after.cpu_s > before.cpu_s
+    assert after.queued_s >= before.queued_s >= 0
 
 
 def tick(late_s: float, planned: bool = True, **around: Any) -> Any:
@@ -84,7 +87,7 @@ def test_a_run_is_counted_from_where_it_was_joined() -> None:
     }  # fmt: skip
     swapped = rows["swapped"]
     assert (swapped["rate"], swapped["late_ms_max"], swapped["past_period"]) == (0.5, 4.0, 1)
-    assert swapped["causes"] == {"preempted": 0, "blocked": 0, "computing": 1}
+    assert swapped["causes"] == {"own": 0, "preempted": 0, "blocked": 0, "computing": 1}
     low, high = rows["otherwise"]["ci95"]
     assert low == 0.0 and 0.7 < high < 0.9
     json.dumps([rows, tally.misses], allow_nan=False)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FIRST_TICKS = 3
 """Ticks after a change of the engine that count as just swapped."""
 CONDITIONS = ("swapped", "building", "otherwise")
-CAUSES = ("preempted", "blocked", "computing")
+CAUSES = ("own", "preempted", "blocked", "computing")
 KEPT = 1000
 """Misses that wait to be told; more than a loop can have between two diagnostics."""
 _SCHEDSTAT = "/proc/thread-self/schedstat"
@@ -37,10 +37,12 @@ class Usage:
         cpu_s: [s] on a core.
         queued_s: [s] ready to run, but another thread or process had the core; 0 where the system
             does not tell.
+        process_s: [s] that all threads of the process were on a core, since that began.
     """
 
     cpu_s: float
     queued_s: float
+    process_s: float = 0.0
 
 
 Meter = Callable[[], Usage]
@@ -53,7 +55,7 @@ def thread_usage() -> Usage:
             queued = int(file.read().split()[1]) * 1e-9
     except (OSError, IndexError, ValueError):
         queued = 0.0
-    return Usage(time.thread_time(), queued)
+    return Usage(time.thread_time(), queued, time.process_time())
 
 
 @dataclass(frozen=True)
@@ -63,16 +65,19 @@ class Stall:
     Attributes:
         queued_s: [s] another thread or process had the core.
         blocked_s: [s] it waited for something else: the interpreter, a lock, the disk.
+        own_s: [s] other threads of its process were on a core between these instants.
     """
 
     queued_s: float = 0.0
     blocked_s: float = 0.0
+    own_s: float = 0.0
 
     @classmethod
     def between(cls, first: Usage, last: Usage, wall_s: float) -> Stall:
         """Stall of a thread that was measured at both ends of ``wall_s`` [s]."""
-        queued = max(0.0, last.queued_s - first.queued_s)
-        return cls(queued, max(0.0, wall_s - (last.cpu_s - first.cpu_s) - queued))
+        queued, cpu = last.queued_s - first.queued_s, last.cpu_s - first.cpu_s
+        own = last.process_s - first.process_s - cpu
+        return cls(max(0.0, queued), max(0.0, wall_s - cpu - queued), max(0.0, own))
 
 
 @dataclass(frozen=True)
@@ -102,18 +107,22 @@ class Surroundings:
 def cause(late_s: float, stall: Stall) -> str:
     """What a miss would not have happened without, one of ``CAUSES``.
 
-    ``preempted``: without the time that others had the core it would have been in time;
-    ``blocked``: without that and what it waited for else; ``computing``: it ran all the time and
-    the search ended later than expected, or the processor was slower than usual.
+    ``computing``: even without the time it stood still it would have been late: the search ended
+    later than expected, or the processor was slower than usual. Otherwise it stood still for too
+    long: ``own``: other threads of this process, such as the one that builds engines, computed
+    at least as long meanwhile; without that ``preempted``: other processes had the core for as
+    long; ``blocked``: anything else.
 
-    >>> cause(0.002, Stall(0.003, 0.001)), cause(0.002, Stall(0.001, 0.001))
+    >>> cause(0.002, Stall(0.001, 0.0, 0.009)), cause(0.002, Stall(0.003, 0.0, 0.002))
+    ('computing', 'own')
+    >>> cause(0.002, Stall(0.003, 0.001, 0.001)), cause(0.002, Stall(0.001, 0.001))
     ('preempted', 'blocked')
-    >>> cause(0.002, Stall(0.001, 0.0))
-    'computing'
     """
-    if stall.queued_s >= late_s:
-        return "preempted"
-    return "blocked" if stall.queued_s + stall.blocked_s >= late_s else "computing"
+    if stall.queued_s + stall.blocked_s < late_s:
+        return "computing"
+    if stall.own_s >= late_s:
+        return "own"
+    return "preempted" if stall.queued_s >= late_s else "blocked"
 
 
 class MissLog:
@@ -160,8 +169,8 @@ def describe(number: int, result: TickResult, tick_s: float) -> dict[str, Any]:
     assert engine is not None
     times = {
         "late": result.late_s, "tick": tick_s, "encode": result.encode_s, "plan": result.plan_s,
-        "queued": stall.queued_s, "blocked": stall.blocked_s, "woke_late": around.woke_late_s,
-        "guard": around.guard_s,
+        "queued": stall.queued_s, "blocked": stall.blocked_s, "own": stall.own_s,
+        "woke_late": around.woke_late_s, "guard": around.guard_s,
     }  # fmt: skip
     return {
         "tick": number,
