@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from wm_mpc.live_trial import (
     parameter_file,
     poison,
     run,
+    split_cores,
     spoiled_model,
     summarise,
 )
@@ -103,6 +105,23 @@ def test_first_and_last_episodes_are_compared(tmp_path: Path) -> None:
     assert short["n"] == 1
     with pytest.raises(DemoError, match="1 episodes: too few"):
         summarise(config, watch([True]), {"kill": None, "poison": []})
+
+
+def test_the_controller_is_given_a_core_that_nobody_else_uses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept: list[set[int]] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2}, raising=False)
+    monkeypatch.setattr(
+        os, "sched_setaffinity", lambda pid, cores: kept.append(cores), raising=False
+    )
+    assert split_cores(-1) == set() and kept == []
+    assert split_cores(2) == {2} and kept == [{0}]
+    with pytest.raises(UserError, match=r"core: 1; one of \[0, 2\]"):
+        split_cores(1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    with pytest.raises(UserError, match="and one more beside it"):
+        split_cores(0)
 
 
 def test_bad_settings(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ the poison.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
@@ -28,19 +29,17 @@ from wm_mpc.demo_stage import START_S, DemoError, NodeLog
 from wm_mpc.errors import UserError
 from wm_mpc.eval_jobs import TASK_IDS
 from wm_mpc.evaluation import ASSETS
+from wm_mpc.live_report import format_row, summarise
 from wm_mpc.locations import share_dir
 from wm_mpc.processes import Supervisor, describe
 from wm_mpc.report import write_report
 from wm_mpc.runner import processes, signals_stop
-from wm_mpc.stats import difference_interval, wilson
 from wm_mpc.world_model import WorldModel, encoder_reference
 
 if TYPE_CHECKING:
     from wm_mpc.nodes.live_watch import LiveWatch
 
 POISONS = ("nan", "shuffled")
-NEAR_S = 1.0
-"""[s] A deadline miss this soon after a model change is counted as near it."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,7 @@ class Config:
         kill: kill trainer_node half-way and start it again.
         poison: at three quarters of the time, ask the controller to load poisoned models.
         learn: false: the same without trainer_node, for comparison.
+        core: a core for mpc_node alone, everything else keeps to the others; -1: no such rule.
         report: JSON file to write; default: live.json in ``out``.
     """
 
@@ -78,6 +78,7 @@ class Config:
     kill: bool = True
     poison: bool = True
     learn: bool = True
+    core: int = -1
     report: Path | None = None
 
     def __post_init__(self) -> None:
@@ -85,7 +86,7 @@ class Config:
             raise UserError(f"task: {self.task!r}; one of {', '.join(TASK_IDS)} expected")
         for name, low, high in (
             ("minutes", 0.1, 1e4), ("action_scale", 1e-3, 1e3), ("episode_steps", 5, 10_000),
-            ("window", 1, 10_000), ("seed", 0, 2**31 - 1),
+            ("window", 1, 10_000), ("seed", 0, 2**31 - 1), ("core", -1, 4095),
         ):  # fmt: skip
             if not low <= getattr(self, name) <= high:
                 raise UserError(f"{name}: {getattr(self, name)}; {low:g} to {high:g} expected")
@@ -99,9 +100,10 @@ def run(config: Config) -> int:
         raise UserError(f"out: {config.out} is not empty")
     config.out.mkdir(parents=True, exist_ok=True)
     prepare_environment()
+    cores = split_cores(config.core)
     start = spoiled_model(config)
     try:
-        row = perform(config, start)
+        row = perform(config, start, cores)
     except DemoError as failure:
         print(f"wm-mpc live: error: {failure}", file=sys.stderr)
         print(f"the nodes' output: {config.out / 'nodes.log'}", file=sys.stderr)
@@ -140,8 +142,33 @@ def parameter_file(config: Config) -> Path:
     return path
 
 
-def perform(config: Config, start: Path) -> dict[str, Any]:
+def split_cores(core: int) -> set[int]:
+    """Keep this process, and what it starts, off a core; returns who may use that one: mpc_node.
+
+    Args:
+        core: -1: nothing is changed, and the set is empty.
+
+    Raises:
+        UserError: it is not among the cores that this process may use, or there is no other.
+    """
+    if core < 0:
+        return set()
+    if not hasattr(os, "sched_setaffinity"):
+        raise UserError(f"core: {core}; this system does not let a program choose its cores")
+    usable = os.sched_getaffinity(0)
+    if core not in usable or len(usable) < 2:
+        raise UserError(f"core: {core}; one of {sorted(usable)} expected, and one more beside it")
+    os.sched_setaffinity(0, usable - {core})
+    return {core}
+
+
+def perform(config: Config, start: Path, cores: set[int]) -> dict[str, Any]:
     """Start the nodes, wait, disturb, end the nodes; the row of the report.
+
+    Args:
+        config: of the run.
+        start: folder of the start model.
+        cores: of mpc_node; empty: those of everyone.
 
     Raises:
         DemoError: a node that must run ended or never worked.
@@ -161,6 +188,9 @@ def perform(config: Config, start: Path) -> dict[str, Any]:
         watch = LiveWatch()
         try:
             with signals_stop(supervisor) as received, supervisor:
+                if cores:
+                    # Before it starts threads, which inherit this.
+                    os.sched_setaffinity(supervisor.pid("mpc_node"), cores)
                 trial = Trial(config, supervisor, watch, received)
                 facts = trial.run({child.name: child for child in children})
         finally:
@@ -281,59 +311,3 @@ def poison(source: Path, folder: Path, kind: str) -> str:
             columns = first[:, -model.action_width :].clone()
             first[:, -model.action_width :] = -columns.roll(1, dims=1)
     return model.save(folder, encoder_reference(model, folder))
-
-
-def summarise(config: Config, watch: LiveWatch, facts: dict[str, Any]) -> dict[str, Any]:
-    """Row of the report."""
-    episodes = watch.episodes
-    n = min(config.window, len(episodes) // 2)
-    if not n:
-        raise DemoError(f"{len(episodes)} episodes: too few to compare; run for longer")
-    first, last = sum(episodes[:n]), sum(episodes[-n:])
-    return {
-        "task": config.task, "model": "spoiled" if config.action_scale != 1 else "base",
-        "mode": "live", "learn": config.learn, "n": n, "episodes": len(episodes),
-        "success_by_episode": [int(e) for e in episodes],
-        "first": {"success_rate": first / n, "success_ci95": list(wilson(first, n))},
-        "last": {"success_rate": last / n, "success_ci95": list(wilson(last, n))},
-        "difference_ci95": list(difference_interval(last, n, first, n)),
-        "model_changes": len(watch.changes), "rollbacks": watch.changes_back,
-        "ticks": len(watch.ticks), "deadline_misses": sum(miss for _, miss in watch.ticks),
-        **watch.misses(NEAR_S), "stopped_ticks": watch.stopped,
-        "conditions": watch.tally.rows(), "misses": watch.tally.misses, **facts,
-    }  # fmt: skip
-
-
-def format_row(row: dict[str, Any]) -> str:
-    """Lines for people."""
-    low, high = (100 * bound for bound in row["difference_ci95"])
-    lines = [
-        f"{row['task']} live: {row['episodes']} episodes, success of the first {row['n']} "
-        f"{100 * row['first']['success_rate']:.0f} %, of the last {row['n']} "
-        f"{100 * row['last']['success_rate']:.0f} %; difference [{low:.0f}, {high:.0f}] points",
-        f"{row['model_changes']} model changes ({row['rollbacks']} back), {row['ticks']} ticks, "
-        f"{row['deadline_misses']} deadline misses: {row['misses_near_changes']} in "
-        f"{row['ticks_near_changes']} ticks within {NEAR_S:g} s of a change, "
-        f"{row['misses_elsewhere']} in {row['ticks_elsewhere']} ticks elsewhere",
-    ]
-    lines += [condition_line(name, counts) for name, counts in row["conditions"].items()]
-    lines += [f"poison {p['kind']}: {p['outcome']}: {p['message']}" for p in row["poison"]]
-    if row["kill"]:
-        lines.append(f"trainer killed: {row['kill']}")
-    return "\n".join(lines)
-
-
-def condition_line(name: str, counts: dict[str, Any]) -> str:
-    """Deadline misses of one condition, for people."""
-    head = f"  {name}: {counts['misses']} misses in {counts['ticks']} planned ticks"
-    if not counts["ticks"]:
-        return head
-    low, high = (100 * bound for bound in counts["ci95"])
-    line = f"{head}, {100 * counts['rate']:.1f} % [{low:.1f}, {high:.1f}]"
-    if not counts["misses"]:
-        return line
-    why = ", ".join(f"{count} {cause}" for cause, count in counts["causes"].items() if count)
-    return (
-        f"{line}; at most {counts['late_ms_max']:.1f} ms late, "
-        f"{counts['past_period']} past the period; {why}"
-    )
