@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Fine-tunes the bundled models by both methods, measures the train-test gap and fills the table of
-# arXiv 2512.09929: open loop and MPC; GD, Adam, CEM; base, online, adversarial, both.
+# Fine-tunes models by both methods, measures the train-test gap and fills the table of
+# arXiv 2512.09929: open loop and MPC; GD, Adam, CEM; base, online, adversarial, both. BASE/TASK is
+# the start model (tools/train_models.sh leaves it in out/models/base; default: the bundled ones).
 #
 #   tools/train_test_gap.sh DATA [OUT]     DATA/pusht, DATA/wall, DATA/point_maze: stores of experts
 #
 # Reports go to RESULTS (default: OUT/results). What is there already is not repeated; interrupted
-# training resumes. TASKS, METHODS, GOALS, PLANNERS and STEPS make it shorter.
+# training resumes; a finished model in OUT/TASK.METHOD is used as it is. TASKS, METHODS, GOALS,
+# PLANNERS and STEPS make it shorter.
 set -euo pipefail
 
 DATA=$1
@@ -17,7 +19,8 @@ PLANNERS=${PLANNERS:-gd,adam,cem}
 GOALS=${GOALS:-100}
 STEPS=${STEPS:-4000}
 WM_MPC=${WM_MPC:-wm-mpc}
-ASSETS=${ASSETS:-wm_mpc/assets}
+BASE=${BASE:-wm_mpc/assets}
+TOKENS=${TOKENS:-$OUT/tokens}
 EPISODES=${EPISODES:-1500}
 
 ONLINE=(--finetune.lr 1e-3 --online.rollouts 300 --online.every 500 --online.ratio 1 1
@@ -30,7 +33,7 @@ run() {
 }
 
 folder() { # task method
-  if [[ $2 == base ]]; then echo "$ASSETS/$1"; else echo "$OUT/$1.$2"; fi
+  if [[ $2 == base ]]; then echo "$BASE/$1"; else echo "$OUT/$1.$2"; fi
 }
 
 for task in $TASKS; do
@@ -41,13 +44,13 @@ for task in $TASKS; do
     [[ -f $model/world_model.json ]] && continue
     options=("${ONLINE[@]}")
     [[ $method == adversarial ]] && options=("${ADVERSARIAL[@]}")
-    run "$WM_MPC" finetune "$task" --method "$method" --data "$DATA/$task" --out "$model" \
-      --tokens "$OUT/$task.tokens" --episodes "$EPISODES" --finetune.threads 1 \
+    run "$WM_MPC" finetune "$task" --method "$method" --model "$BASE/$task" --data "$DATA/$task" \
+      --out "$model" --tokens "$TOKENS/$task" --episodes "$EPISODES" --finetune.threads 1 \
       --finetune.steps "$STEPS" --selection.goals 0 "${options[@]}"
   done
   report=$RESULTS/gap_$task
   if [[ ! -f $report.json ]]; then
-    run "$WM_MPC" gap "$task" --data "$DATA/$task" --tokens "$OUT/$task.tokens" \
+    run "$WM_MPC" gap "$task" --data "$DATA/$task" --tokens "$TOKENS/$task" \
       --episodes "$EPISODES" --models "${models[@]}" --gap.starts 150 --gap.seed 5 --threads 1 \
       --plot "$report.png" --landscape "${report}_landscape.png" --report "$report.json"
   fi

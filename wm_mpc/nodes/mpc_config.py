@@ -18,7 +18,8 @@ class MpcNodeConfig:
         task: task the model was trained for.
         model: world-model folder; empty: the bundled model of the task.
         device: torch device: cpu, cuda or cuda:N.
-        threads: torch threads; small models gain nothing from more than one.
+        threads: torch and planner threads; more help from about 8 starts on, where the cores are
+            free.
         joint_names: joints of the proprioception in the model's order; empty: as they come.
         max_proprio_offset_s: [s] largest distance in time of image and proprioception.
         command_type: float64_multi_array, twist_stamped or joint_trajectory.
