@@ -13,7 +13,13 @@ from wall_data import wall_model, wall_store
 from wm_mpc.errors import UserError
 from wm_mpc.training.corrected import trajectory_chains
 from wm_mpc.training.expert import Expert, load_expert
-from wm_mpc.training.online import OnlineConfig, execute, plan_and_execute, simulator
+from wm_mpc.training.online import (
+    Executed,
+    OnlineConfig,
+    execute,
+    plan_and_execute,
+    simulator,
+)
 from wm_mpc.world_model import WorldModel
 
 
@@ -83,6 +89,29 @@ def test_far_goals_replace_the_windows_own(model: WorldModel, expert: Expert) ->
     own, far = plans(0.0), plans(1.0)
     assert sum(not np.array_equal(a, b) for a, b in zip(own, far, strict=True)) >= 3
     assert all(np.array_equal(a, b) for a, b in zip(far, plans(1.0), strict=True))
+
+
+def test_a_chain_of_plans_goes_on_where_the_last_one_ended(
+    model: WorldModel, expert: Expert
+) -> None:
+    env, ids = simulator("wall", model), expert.train[:2]
+    options = ("iterations=3", "starts=2")
+
+    def runs(chain: int) -> list[Executed]:
+        found = plan_and_execute(
+            model, env, expert, ids, 2, options=options, seed=4, chain=chain
+        )
+        return list(found)
+
+    linked = runs(3)
+    assert len(linked) == 6
+    for i in (0, 3):
+        for before, after in zip(linked[i : i + 2], linked[i + 1 : i + 3], strict=True):
+            np.testing.assert_array_equal(before.trajectory.state[-1], after.trajectory.state[0])
+    assert [done.trajectory.meta["link"] for done in linked] == [0, 1, 2, 0, 1, 2]
+    np.testing.assert_array_equal(
+        linked[0].trajectory.actions, runs(1)[0].trajectory.actions
+    )
 
 
 def test_a_store_without_states_is_refused(expert: Expert) -> None:

@@ -141,7 +141,8 @@ class Collector:
             return
         generator = torch.Generator().manual_seed(self.seed * 100_003 + number)
         train = self.expert.train
-        ids = train[torch.randint(len(train), (self.config.rollouts,), generator=generator)]
+        starts = max(1, self.config.rollouts // self.config.chain)
+        ids = train[torch.randint(len(train), (starts,), generator=generator)]
         mode = self.model.predictor.training
         self.model.predictor.eval()
         executed = plan_and_execute(
@@ -155,6 +156,7 @@ class Collector:
             self.seed * 100_003 + number,
             self.config.far,
             self.config.objective,
+            self.config.chain,
         )
         for done in executed:
             done.trajectory.meta["round"] = number

@@ -26,7 +26,7 @@ from wm_mpc.errors import UserError
 from wm_mpc.eval_jobs import EvalSettings, make_env, parse_options
 from wm_mpc.objective import GoalObjective, ObjectiveConfig
 from wm_mpc.planners import PLANNERS, PlanRequest, make_planner, planner_config
-from wm_mpc.training.expert import Expert
+from wm_mpc.training.expert import Expert, encode_pictures
 from wm_mpc.world_model import WorldModel
 
 
@@ -44,6 +44,8 @@ class OnlineConfig:
         far: share of the plans that pursue a random expert frame instead of a later frame of
             their own window, in [0, 1]: goals that the horizon does not reach, which closed loop
             control meets all the time.
+        chain: plans executed one after another towards the same goal, each from where the last one
+            ended: the states that closed-loop control gets itself into. ``rollouts`` counts plans.
         corrected: stores of trajectories from earlier runs, offline or live, to start with.
         objective: goal cost of the plans; best the one that the robot will plan with.
     """
@@ -55,11 +57,12 @@ class OnlineConfig:
     ratio: tuple[int, int] = (7, 3)
     limit: int = 0
     far: float = 0.0
+    chain: int = 1
     corrected: tuple[Path, ...] = ()
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
     def __post_init__(self) -> None:
-        for name in ("rollouts", "every"):
+        for name in ("rollouts", "every", "chain"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: {getattr(self, name)}; at least 1 expected")
         if self.planner not in PLANNERS:
@@ -133,6 +136,7 @@ def plan_and_execute(
     seed: int = 0,
     far: float = 0.0,
     cost: ObjectiveConfig | None = None,
+    chain: int = 1,
 ) -> Iterator[Executed]:
     """Plan from the starts of expert windows to their later frames, and execute the plans.
 
@@ -147,6 +151,7 @@ def plan_and_execute(
         seed: of the planner's draws.
         far: share of the plans whose goal is a random expert frame, see ``OnlineConfig``.
         cost: goal cost of the plans; default: the default one.
+        chain: plans per start, see ``OnlineConfig``.
     """
     objective = GoalObjective(
         cost or ObjectiveConfig(), distance, model.visual_dim, model.proprio_width,
@@ -162,15 +167,22 @@ def plan_and_execute(
         anywhere = expert.train[torch.randint(len(expert.train), ids.shape, generator=generator)]
         goals[chosen] = expert.latents(anywhere[chosen], 0).to(device)
     for i, state in enumerate(expert.states(ids)):
-        plan = search.plan(PlanRequest(starts[i], goals[i], seed=seed * 1009 + i))
-        raw = model.denormalize_actions(plan.actions).cpu().numpy()
-        trajectory = execute(
-            env, state, raw, model.config.frameskip,
-            policy=planner, seed=seed, window=int(ids[i]), model=model.hash,
-        )  # fmt: skip
-        with torch.no_grad():
-            predicted = model.rollout(starts[i][None], plan.actions[None])[0]
-        yield Executed(trajectory, predicted.cpu())
+        start = starts[i]
+        for link in range(chain):
+            plan = search.plan(PlanRequest(start, goals[i], seed=seed * 1009 + i * chain + link))
+            raw = model.denormalize_actions(plan.actions).cpu().numpy()
+            trajectory = execute(
+                env, state, raw, model.config.frameskip,
+                policy=planner, seed=seed, window=int(ids[i]), link=link, model=model.hash,
+            )  # fmt: skip
+            with torch.no_grad():
+                predicted = model.rollout(start[None], plan.actions[None])[0]
+            yield Executed(trajectory, predicted.cpu())
+            if link + 1 < chain:
+                state = trajectory.state[-1]
+                start = encode_pictures(
+                    model, trajectory.images[-1:], trajectory.proprio[-1:]
+                )[0].to(device)
 
 
 __all__ = ["Executed", "OnlineConfig", "execute", "plan_and_execute", "simulator"]
