@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains the encoder and the compact models of the three tasks from nothing, on CPU: first on
-# trajectories of the behaviour policies (OUT/base), then, for Push-T and Wall, on what the
-# planner's own plans really did (online world modeling, arXiv 2512.09929).
+# trajectories of the behaviour policies (OUT/base), then on what the planner's own plans really
+# did (online world modeling, arXiv 2512.09929).
 #
 #   tools/train_models.sh [OUT]        default: out/models; what is there already is not repeated
 #   SIZE=tiny tools/train_models.sh    minutes, to see that everything fits together
@@ -18,16 +18,19 @@ WORKERS=${WORKERS:-0} # of data collection; 0: one per core
 
 case $SIZE in
 full)
-  PUSHT=24000 WALL=9000 MAZE=5000
+  PUSHT=48000 WALL=9000 MAZE=5000
   DINO=(--dino.steps 800)
   PUSHT_TRAINING=(--landmarks.compositions 40000 --landmarks.steps 6000 --dynamics.steps 17000)
   WALL_TRAINING=(--landmarks.compositions 10000 --landmarks.steps 1200 --dynamics.steps 18000)
-  MAZE_TRAINING=(--landmarks.compositions 10000 --landmarks.steps 1200 --dynamics.steps 12000)
+  MAZE_TRAINING=(--landmarks.compositions 10000 --landmarks.steps 1200 --dynamics.steps 20000)
   DECODER=(--decoder.steps 6000)
-  ONLINE=(--finetune.lr 1e-3 --online.rollouts 800 --online.every 1000 --online.ratio 1 1)
+  ONLINE=(--finetune.lr 1e-3 --online.rollouts 800 --online.every 1000 --online.ratio 1 1
+    --curriculum.rollout 3 5)
   PUSHT_ONLINE=("${ONLINE[@]}" --finetune.steps 24000 --online.far 0.3
+    --online.options iterations=20 starts=16)
+  MAZE_ONLINE=("${ONLINE[@]}" --finetune.steps 16000 --online.far 0.3
     --online.options iterations=20 starts=8)
-  WALL_ONLINE=("${ONLINE[@]}" --finetune.steps 20000 --online.far 0.5
+  WALL_ONLINE=("${ONLINE[@]}" --finetune.steps 16000 --online.far 0.5 --online.chain 3
     --online.options iterations=20 starts=16)
   ;;
 tiny)
@@ -38,8 +41,8 @@ tiny)
   PUSHT_TRAINING=("${TINY[@]}") WALL_TRAINING=("${TINY[@]}") MAZE_TRAINING=("${TINY[@]}")
   DECODER=(--decoder.steps 5)
   ONLINE=(--finetune.steps 6 --finetune.batch 16 --online.rollouts 2 --online.every 3
-    --online.options iterations=2 starts=2)
-  PUSHT_ONLINE=("${ONLINE[@]}") WALL_ONLINE=("${ONLINE[@]}")
+    --curriculum.rollout 1 3 --online.options iterations=2 starts=2)
+  PUSHT_ONLINE=("${ONLINE[@]}") MAZE_ONLINE=("${ONLINE[@]}") WALL_ONLINE=("${ONLINE[@]}")
   ;;
 *)
   echo "SIZE: '$SIZE'; full or tiny expected" >&2
@@ -72,7 +75,7 @@ improve() { # task, then its own options
   if [[ ! -f $OUT/$task/finetune.json ]]; then
     run "$WM_MPC" finetune "$task" --method online --model "$OUT/base/$task" \
       --data "$OUT/data/$task" --tokens "$OUT/tokens/$task" --out "$OUT/$task" \
-      --curriculum.rollout 3 3 --selection.goals 0 "$@"
+      --selection.goals 0 "$@"
   fi
 }
 
@@ -93,7 +96,8 @@ if [[ ! -f $OUT/encoder/dino.json ]]; then
   run "$WM_MPC" train dino --data "$OUT/data/pusht" "$OUT/data/wall" "$OUT/data/point_maze" \
     --out "$OUT/encoder" "${DINO[@]}"
 fi
-train point_maze "$OUT/point_maze" "${MAZE_TRAINING[@]}"
+train point_maze "$OUT/base/point_maze" "${MAZE_TRAINING[@]}"
+improve point_maze "${MAZE_ONLINE[@]}"
 measure point_maze
 train wall "$OUT/base/wall" "${WALL_TRAINING[@]}"
 improve wall "${WALL_ONLINE[@]}"

@@ -72,8 +72,10 @@ PRESETS: dict[str, TaskPreset] = {
         depth=3,
         object_frame=True,
     ),
-    "wall": TaskPreset(2, (-1.8, -1.8), (1.8, 1.8), 5, 0.1, (1.0, 1.0), 1, False, None, 256),
+    "wall": TaskPreset(
+        2, (-1.8, -1.8), (1.8, 1.8), 5, 0.1, (1.0, 1.0), 1, False, None, 256, depth=3
+    ),
     "point_maze": TaskPreset(
-        4, (-1.0, -1.0), (1.0, 1.0), 5, 0.05, (1.0, 1.0, 0.0, 0.0), 1, False, None, 256
+        4, (-1.0, -1.0), (1.0, 1.0), 5, 0.05, (1.0, 1.0, 0.0, 0.0), 1, False, None, 256, depth=3
     ),
 }
