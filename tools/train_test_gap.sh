@@ -7,7 +7,7 @@
 #
 # Reports go to RESULTS (default: OUT/results). What is there already is not repeated; interrupted
 # training resumes; a finished model in OUT/TASK.METHOD is used as it is. TASKS, METHODS, GOALS,
-# PLANNERS and STEPS make it shorter.
+# PLANNERS, OPTIONS (of the planners) and STEPS make it shorter.
 set -euo pipefail
 
 DATA=$1
@@ -16,12 +16,13 @@ RESULTS=${RESULTS:-$OUT/results}
 TASKS=${TASKS:-wall point_maze pusht}
 METHODS=${METHODS:-online adversarial both}
 PLANNERS=${PLANNERS:-gd,adam,cem}
+OPTIONS=${OPTIONS:-cem.samples=100 cem.elites=10 cem.iterations=10}
 GOALS=${GOALS:-100}
 STEPS=${STEPS:-4000}
 WM_MPC=${WM_MPC:-wm-mpc}
 BASE=${BASE:-wm_mpc/assets}
 TOKENS=${TOKENS:-$OUT/tokens}
-EPISODES=${EPISODES:-1500}
+EPISODES=${EPISODES:-0} # to fine-tune on; 0: all
 
 ONLINE=(--finetune.lr 1e-3 --online.rollouts 300 --online.every 500 --online.ratio 1 1
   --curriculum.rollout 1 3)
@@ -44,15 +45,17 @@ for task in $TASKS; do
     [[ -f $model/world_model.json ]] && continue
     options=("${ONLINE[@]}")
     [[ $method == adversarial ]] && options=("${ADVERSARIAL[@]}")
+    [[ $task == pusht ]] && options+=(--augment)
     run "$WM_MPC" finetune "$task" --method "$method" --model "$BASE/$task" --data "$DATA/$task" \
       --out "$model" --tokens "$TOKENS/$task" --episodes "$EPISODES" --finetune.threads 1 \
       --finetune.steps "$STEPS" --selection.goals 0 "${options[@]}"
   done
   report=$RESULTS/gap_$task
   if [[ ! -f $report.json ]]; then
+    # the last 2 % of the episodes were held out by every training
     run "$WM_MPC" gap "$task" --data "$DATA/$task" --tokens "$TOKENS/$task" \
-      --episodes "$EPISODES" --models "${models[@]}" --gap.starts 150 --gap.seed 5 --threads 1 \
-      --plot "$report.png" --landscape "${report}_landscape.png" --report "$report.json"
+      --episodes 3000 --held-out 0.02 --models "${models[@]}" --gap.starts 150 --gap.seed 5 \
+      --threads 1 --plot "$report.png" --landscape "${report}_landscape.png" --report "$report.json"
   fi
   for method in base $METHODS; do
     for mode in open_loop mpc; do
@@ -60,7 +63,7 @@ for task in $TASKS; do
       [[ -f $report ]] && continue
       run "$WM_MPC" bench --task "$task" --planners "$PLANNERS" --model "$(folder "$task" "$method")" \
         --label "$method" --mode "$mode" --replan-every 5 --goals "$GOALS" --seed 21 \
-        --budget-fraction 0 --threads 1 --report "$report"
+        --budget-fraction 0 --threads 1 --options $OPTIONS --report "$report"
     done
   done
 done
