@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from wm_mpc.errors import UserError
-from wm_mpc.eval_jobs import parse_options
-from wm_mpc.objective import GoalObjective, ObjectiveConfig
+from wm_mpc.eval_jobs import make_objective, parse_options
+from wm_mpc.objective import ObjectiveConfig
 from wm_mpc.perception import perception_hash
 from wm_mpc.planners import PlanRequest, make_planner, planner_config
 from wm_mpc.stats import Z95
@@ -206,10 +206,7 @@ def landscape(
     axis = torch.linspace(-config.span, config.span, config.grid)
     pictures = {}
     for label, model in models.items():
-        cost = GoalObjective(
-            ObjectiveConfig(), config.distance, model.visual_dim, model.proprio_width,
-            proprio_weights=model.goal_weights,
-        )  # fmt: skip
+        cost = make_objective(model, ObjectiveConfig(), config.distance)
         search = make_planner(
             config.planner,
             model,

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from wm_mpc.data.trajectory import Trajectory
 from wm_mpc.errors import UserError
-from wm_mpc.eval_jobs import EvalSettings, make_env, parse_options
-from wm_mpc.objective import GoalObjective, ObjectiveConfig
+from wm_mpc.eval_jobs import EvalSettings, make_env, make_objective, parse_options
+from wm_mpc.objective import ObjectiveConfig
 from wm_mpc.planners import PLANNERS, PlanRequest, make_planner, planner_config
 from wm_mpc.training.expert import Expert, encode_pictures
 from wm_mpc.world_model import WorldModel
@@ -153,10 +153,7 @@ def plan_and_execute(
         cost: goal cost of the plans; default: the default one.
         chain: plans per start, see ``OnlineConfig``.
     """
-    objective = GoalObjective(
-        cost or ObjectiveConfig(), distance, model.visual_dim, model.proprio_width,
-        model.action_mean.device, model.goal_weights,
-    )  # fmt: skip
+    objective = make_objective(model, cost or ObjectiveConfig(), distance)
     config = planner_config(planner, **parse_options(planner, options))
     search = make_planner(planner, model, objective, config)
     device = model.action_mean.device
