@@ -24,6 +24,7 @@ from wm_mpc.live_trial import (
     summarise,
 )
 from wm_mpc.misses import CONDITIONS, Tally
+from wm_mpc.training.plots import draw_live
 from wm_mpc.world_model import WorldModel
 
 
@@ -76,7 +77,8 @@ def tally() -> Tally:
 
 def watch(episodes: list[bool]) -> SimpleNamespace:
     return SimpleNamespace(
-        episodes=episodes, changes=[(1.0, "a", "b")], changes_back=0, stopped=2,
+        episodes=episodes, changes=[(1.0, "a", "b")], episodes_at_changes=[3], changes_back=0,
+        stopped=2,
         ticks=[(0.5, True), (1.2, True), (5.0, False)],
         misses=lambda s: {"ticks_near_changes": 2, "misses_near_changes": 2,
                           "ticks_elsewhere": 1, "misses_elsewhere": 0},
@@ -101,6 +103,10 @@ def test_first_and_last_episodes_are_compared(tmp_path: Path) -> None:
     ) in text
     assert "otherwise: 0 misses in 0 planned ticks\n" in text + "\n"
     assert row["misses"][0]["tick"] == 7
+    assert row["changes"] == [{"episode": 3, "from": "a", "to": "b"}]
+    picture = tmp_path / "pictures" / "live.png"
+    draw_live(picture, row)
+    assert picture.read_bytes().startswith(b"\x89PNG")
     short = summarise(config, watch([False, True, True]), {"kill": None, "poison": []})
     assert short["n"] == 1
     with pytest.raises(DemoError, match="1 episodes: too few"):

@@ -15,6 +15,8 @@ TOKENS=${TOKENS:-$OUT/tokens}
 SECONDS_EACH=${SECONDS_EACH:-480}
 GOALS=${GOALS:-50}
 SEED=${SEED:-21}
+# of the planner; small, because an iteration of the patch layout takes 100 ms on a core
+OPTIONS=${OPTIONS:-iterations=10 starts=4}
 WM_MPC=${WM_MPC:-wm-mpc}
 
 JOINT=(--projector joint --visual-dim 16 --joint.steps 1000000)
@@ -38,7 +40,7 @@ evaluate() { # name proprio_weight
   local report=$RESULTS/ablation_$1.$2.json
   [[ -f $report ]] && return
   run "$WM_MPC" eval --task wall --planner adam --model "$OUT/$1" --goals "$GOALS" --seed "$SEED" \
-    --replan-every 5 --budget-fraction 0 --options iterations=20 starts=8 --threads 1 \
+    --replan-every 5 --budget-fraction 0 --options $OPTIONS --threads 1 \
     --objective.proprio-weight "$2" --report "$report"
 }
 

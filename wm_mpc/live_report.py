@@ -30,6 +30,12 @@ def summarise(config: Config, watch: LiveWatch, facts: dict[str, Any]) -> dict[s
         "last": {"success_rate": last / n, "success_ci95": list(wilson(last, n))},
         "difference_ci95": list(difference_interval(last, n, first, n)),
         "model_changes": len(watch.changes), "rollbacks": watch.changes_back,
+        "changes": [
+            {"episode": episode, "from": before, "to": after}
+            for episode, (_, before, after) in zip(
+                watch.episodes_at_changes, watch.changes, strict=True
+            )
+        ],
         "ticks": len(watch.ticks), "deadline_misses": sum(miss for _, miss in watch.ticks),
         **watch.misses(NEAR_S), "stopped_ticks": watch.stopped,
         "conditions": watch.tally.rows(), "misses": watch.tally.misses, **facts,

@@ -34,6 +34,7 @@ from wm_mpc.locations import share_dir
 from wm_mpc.processes import Supervisor, describe
 from wm_mpc.report import write_report
 from wm_mpc.runner import processes, signals_stop
+from wm_mpc.training.plots import draw_live
 from wm_mpc.world_model import WorldModel, encoder_reference
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Config:
         poison: at three quarters of the time, ask the controller to load poisoned models.
         learn: false: the same without trainer_node, for comparison.
         core: a core for mpc_node alone, everything else keeps to the others; -1: no such rule.
-        report: JSON file to write; default: live.json in ``out``.
+        report: JSON file to write, and a picture (PNG) beside it; default: live.json in ``out``.
     """
 
     task: Positional[str]
@@ -111,6 +112,7 @@ def run(config: Config) -> int:
     print(format_row(row))
     report = config.report or config.out / "live.json"
     write_report(report, None, config.seed, [row], config=asdict(config))
+    draw_live(report.with_suffix(".png"), row)
     return 0
 
 

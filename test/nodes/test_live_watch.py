@@ -45,6 +45,7 @@ def test_changes_and_misses(watch: LiveWatch) -> None:
         ("a", "b"), ("b", "a"), ("a", "c"),
     ]  # fmt: skip
     assert (watch.changes_back, watch.stopped, len(watch.ticks)) == (1, 1, 4)
+    assert watch.episodes_at_changes == [0, 0, 0]
     assert watch.misses(10.0) == {
         "ticks_near_changes": 4, "misses_near_changes": 1, "ticks_elsewhere": 0,
         "misses_elsewhere": 0,

@@ -28,6 +28,7 @@ class LiveWatch:
     Attributes:
         episodes: whether each complete episode since ``begin`` succeeded, in order.
         changes: ``(instant [s], from, to)`` of every change of the model, by hash.
+        episodes_at_changes: how many episodes were complete at each of them.
         ticks: instant [s] of every tick since ``begin``, and whether it missed its deadline.
         stopped: those of them in which the controller did not run.
         tally: ticks and misses by what went on around them, as the controller tells.
@@ -56,6 +57,7 @@ class LiveWatch:
     def _clear(self) -> None:
         self.episodes: list[bool] = []
         self.changes: list[tuple[float, str, str]] = []
+        self.episodes_at_changes: list[int] = []
         self.ticks: list[tuple[float, bool]] = []
         self.stopped = 0
         self.tally = Tally()
@@ -133,6 +135,7 @@ class LiveWatch:
         if message.model_hash != self.model_hash:
             if self.model_hash:
                 self.changes.append((now, self.model_hash, message.model_hash))
+                self.episodes_at_changes.append(len(self.episodes))
             self.model_hash = message.model_hash
 
 

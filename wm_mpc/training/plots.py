@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from wm_mpc.stats import wilson
+
 
 def _pyplot(what: str) -> Any:
     """Return pyplot without a display; None, with a word about it, where it is not installed."""
@@ -152,6 +154,35 @@ def draw_validation(path: Path, facts: dict[str, Any]) -> None:
             panels[-1].plot(loop["steps"], still, "--", color=colour, label=f"{kind}, no change")
     panels[-1].set(xlabel="model steps ahead", ylabel="latent RMSE, open loop", ylim=(0, None))
     panels[-1].legend(fontsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_live(path: Path, row: dict[str, Any]) -> None:
+    """Write a PNG of a live run: success of the last ``n`` episodes over episodes.
+
+    Args:
+        path: PNG file.
+        row: of the report of ``wm-mpc live``; changes of the model are marked where it has them.
+    """
+    plt = _pyplot("live run")
+    if plt is None:
+        return
+    n, success = row["n"], row["success_by_episode"]
+    ends = list(range(n, len(success) + 1))
+    counts = [sum(success[end - n : end]) for end in ends]
+    low, high = zip(*(wilson(count, n) for count in counts), strict=True)
+    figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    for i, change in enumerate(row.get("changes", ())):
+        label = None if i else "model changed"
+        axes.axvline(change["episode"], color="grey", lw=0.6, alpha=0.5, label=label)
+    axes.plot(ends, [count / n for count in counts], label=f"last {n} episodes")
+    axes.fill_between(ends, low, high, alpha=0.2, label="95 % interval")
+    axes.set(
+        xlabel="episodes since the start", ylabel="success rate", xlim=(0, None), ylim=(0, 1.03)
+    )
+    axes.legend(fontsize=8, loc="lower right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
