@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Measures the bundled models: every table of docs/benchmarks.md but the live ones.
+# Measures the bundled models: the tables of docs/benchmarks.md but those of the gap, the live
+# runs and the demo.
 #
 #   tools/benchmarks.sh [TASK ...]         default: pusht point_maze wall
 #
@@ -10,8 +11,8 @@ set -euo pipefail
 
 RESULTS=${RESULTS:-benchmarks/results}
 GOALS=${GOALS:-100}
-CURVE_GOALS=${CURVE_GOALS:-50}
-LONG_GOALS=${LONG_GOALS:-60}
+CURVE_GOALS=${CURVE_GOALS:-30}
+LONG_GOALS=${LONG_GOALS:-40}
 SEED=${SEED:-21}
 PARTS=${PARTS:-eval bench curve long validate}
 DATA=${DATA:-out/models/data}

@@ -267,7 +267,7 @@ def plot_curve(rows: list[dict[str, Any]], path: Path) -> None:
     for axis, task in zip(axes[0], tasks, strict=True):
         for planner in dict.fromkeys(r["planner"] for r in rows):
             line = [r for r in rows if (r["task"], r["planner"]) == (task, planner)]
-            shares = [100 * r["budget_fraction"] for r in line]
+            shares = [100 * r["cem_ratio_wall"] for r in line]
             rates = [100 * r["success_rate"] for r in line]
             low = [100 * (r["success_rate"] - r["success_ci95"][0]) for r in line]
             high = [100 * (r["success_ci95"][1] - r["success_rate"]) for r in line]
