@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What the latent is made of: patch tokens without projector, projectors with and without
-# straightening, landmarks; each with and without proprioception in the goal cost. Wall, CPU.
+# straightening, inverse dynamics, guard against collapse, rollouts; landmarks. Each with and
+# without proprioception in the goal cost. Wall, CPU.
 #
 #   tools/ablation.sh DATA [OUT]      DATA: a Wall store; every predictor trains SECONDS_EACH seconds
 #
@@ -18,6 +19,7 @@ SEED=${SEED:-21}
 # of the planner; small, because an iteration of the patch layout takes 100 ms on a core
 OPTIONS=${OPTIONS:-iterations=10 starts=4}
 WM_MPC=${WM_MPC:-wm-mpc}
+ROWS=${ROWS:-landmarks projector straightened no_inverse no_guard teacher_forced patch}
 
 JOINT=(--projector joint --visual-dim 16 --joint.steps 1000000)
 MLP=(--dynamics.steps 1000000 --dynamics.huber 0 --dynamics.batch 256 --dynamics.threads 1)
@@ -45,13 +47,28 @@ evaluate() { # name proprio_weight
 }
 
 # the same training time for all; projectors and MLP share theirs
-train patch --layout patch --patch.steps 1000000 --patch.max-seconds "$SECONDS_EACH" --dynamics.threads 1
-train projector "${JOINT[@]}" --joint.straighten 0 --joint.max-seconds "$HALF" "${MLP[@]}" \
-  --dynamics.max-seconds "$HALF"
-train straightened "${JOINT[@]}" --joint.straighten 0.1 --joint.max-seconds "$HALF" "${MLP[@]}" \
-  --dynamics.max-seconds "$HALF"
-train landmarks --landmarks.compositions 10000 --landmarks.steps 1200 "${MLP[@]}" \
-  --dynamics.max-seconds "$HALF"
-for name in landmarks projector straightened patch; do
+joint() { # name options...
+  local name=$1
+  shift
+  train "$name" "${JOINT[@]}" --joint.max-seconds "$HALF" "${MLP[@]}" \
+    --dynamics.max-seconds "$HALF" "$@"
+}
+
+for name in $ROWS; do
+  case $name in
+    patch) train patch --layout patch --patch.steps 1000000 --patch.max-seconds "$SECONDS_EACH" \
+      --dynamics.threads 1 ;;
+    projector) joint projector --joint.straighten 0 ;;
+    straightened) joint straightened ;;
+    no_inverse) joint no_inverse --joint.inverse 0 ;;
+    no_guard) joint no_guard --joint.variance 0 --joint.covariance 0 ;;
+    teacher_forced) joint teacher_forced --dynamics.rollout 1 ;;
+    landmarks) train landmarks --landmarks.compositions 10000 --landmarks.steps 1200 "${MLP[@]}" \
+      --dynamics.max-seconds "$HALF" ;;
+    *) echo "ROWS: $name; patch, projector, straightened, no_inverse, no_guard, teacher_forced," \
+      "landmarks expected" >&2 && exit 2 ;;
+  esac
+done
+for name in $ROWS; do
   for weight in 0.3 0; do evaluate "$name" "$weight"; done
 done
