@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -10,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save_file
 from torch import Tensor
 
 from wm_mpc.encoder import DinoEncoder
-from wm_mpc.errors import CheckpointError
+from wm_mpc.errors import CheckpointError, one_line
 
 if TYPE_CHECKING:
     from wm_mpc.world_model import WorldModel
@@ -36,17 +39,40 @@ def write_checkpoint(path: Path, state: dict[str, Tensor], record: Mapping[str, 
 
     Returns:
         The SHA-256 of the weights, hexadecimal.
+
+    Raises:
+        CheckpointError: the disk is full or the folder cannot be written; an earlier checkpoint
+            there is intact.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    temporary = path / (WEIGHTS_FILE + ".tmp")
-    save_file(state, temporary)
-    digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-    whole = {"format": FORMAT, "version": VERSION, **record, "sha256": {WEIGHTS_FILE: digest}}
-    temporary.replace(path / WEIGHTS_FILE)
-    temporary = path / (CONFIG_FILE + ".tmp")
-    temporary.write_text(json.dumps(whole, indent=1) + "\n")
-    temporary.replace(path / CONFIG_FILE)
+    weights, about = path / (WEIGHTS_FILE + ".tmp"), path / (CONFIG_FILE + ".tmp")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        save_file(state, weights)
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+        whole = {"format": FORMAT, "version": VERSION, **record, "sha256": {WEIGHTS_FILE: digest}}
+        about.write_text(json.dumps(whole, indent=1) + "\n")
+        # only now, with room for both, does the old pair go
+        weights.replace(path / WEIGHTS_FILE)
+        about.replace(path / CONFIG_FILE)
+    except (OSError, SafetensorError) as error:
+        for file in (weights, about):
+            with contextlib.suppress(OSError):
+                file.unlink()
+        raise CheckpointError(write_failure(path, error)) from error
     return digest
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write_failure(path: Path, error: OSError | SafetensorError) -> str:
+    """One line about a file or folder that could not be written, for the user."""
+    # safetensors passes on the system's error as words only
+    full = getattr(error, "errno", None) in FULL or any(
+        f"(os error {number})" in str(error) for number in FULL
+    )
+    words = getattr(error, "strerror", None) or one_line(error)
+    return f"{path}: cannot be written: {'the disk is full' if full else words}"
 
 
 def read_weights(path: Path, record: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:

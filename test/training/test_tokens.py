@@ -1,8 +1,13 @@
-"""The token cache: equal to encoding, resumed where it stopped, never of another encoder."""
+"""The token cache: equal to encoding, resumed, never of another encoder or store."""
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import json
+import os
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +19,16 @@ from training_data import dot_store
 from wm_mpc.data.store import Store
 from wm_mpc.data.windows import Frames
 from wm_mpc.encoder import DinoEncoder
+from wm_mpc.errors import DataError
 from wm_mpc.training import tokens as module
-from wm_mpc.training.tokens import PROGRESS, cache_tokens, encode_images, fingerprint
+from wm_mpc.training.tokens import (
+    PROGRESS,
+    TOKENS,
+    cache_tokens,
+    encode_images,
+    fingerprint,
+    store_digest,
+)
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +98,184 @@ def test_another_encoder_makes_a_new_cache(world: tuple, tmp_path: Path) -> None
     again = cache((other, world[1]), tmp_path / "cache")
     assert not np.array_equal(first, again)
     assert np.array_equal(again, cache((other, world[1]), tmp_path / "fresh"))
+
+
+def other_frames(folder: Path, **changes: Any) -> Frames:
+    """A store of the same sizes as ``world``'s."""
+    return Store.open(
+        dot_store(folder, **{"episodes": 4, "steps": 9, "seed": 1} | changes)
+    ).frames()
+
+
+def forget_store(folder: Path) -> None:
+    """Make a record what it was before caches named their store."""
+    record = json.loads((folder / PROGRESS).read_text())
+    del record["store"]
+    (folder / PROGRESS).write_text(json.dumps(record) + "\n")
+
+
+def test_another_store_of_the_same_size_makes_a_new_cache(
+    world: tuple, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = np.array(cache(world, tmp_path / "cache"))
+    other = (world[0], other_frames(tmp_path / "store"))
+    again = cache(other, tmp_path / "cache")
+    assert again.shape == first.shape
+    assert "of another store; tokens are computed anew" in capsys.readouterr().out
+    assert np.array_equal(again, cache(other, tmp_path / "fresh"))
+
+
+@pytest.mark.parametrize("name", ["actions", "proprio", "image_step"])
+def test_the_digest_covers_every_number(name: str, world: tuple) -> None:
+    frames = world[1]
+    values = getattr(frames, name).copy()
+    values[-1] += 1
+    assert store_digest(dataclasses.replace(frames, **{name: values})) != store_digest(frames)
+
+
+def test_the_digest_covers_pixels(world: tuple, tmp_path: Path) -> None:
+    frames = world[1]
+    small = other_frames(tmp_path / "small", seed=0, size=24)
+    assert np.array_equal(small.actions, frames.actions)
+    assert store_digest(small) != store_digest(frames)
+    assert store_digest(other_frames(tmp_path / "same", seed=0)) == store_digest(frames)
+
+
+@pytest.mark.parametrize("done", [40, 17])
+def test_a_cache_that_names_no_store_is_adopted_when_its_tokens_agree(
+    done: int,
+    world: tuple,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first = np.array(cache(world, tmp_path))
+    forget_store(tmp_path)
+    record = json.loads((tmp_path / PROGRESS).read_text()) | {"done": done}
+    (tmp_path / PROGRESS).write_text(json.dumps(record))
+    seen: list[int] = []
+
+    def encode(encoder: DinoEncoder, images: np.ndarray) -> np.ndarray:
+        seen.append(len(images))
+        return encode_images(encoder, images)
+
+    monkeypatch.setattr(module, "encode_images", encode)
+    assert np.allclose(cache(world, tmp_path), first, atol=0.02)
+    assert sum(seen) == min(done, module.SPOT_CHECKS) + 40 - done
+    assert "of this store" in capsys.readouterr().out
+    record = json.loads((tmp_path / PROGRESS).read_text())
+    assert record["store"] == store_digest(world[1]) and record["done"] == 40
+
+
+def test_a_cache_that_names_no_store_is_not_trusted(
+    world: tuple, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache(world, tmp_path / "cache")
+    forget_store(tmp_path / "cache")
+    other = (world[0], other_frames(tmp_path / "store"))
+    again = cache(other, tmp_path / "cache")
+    assert "of another store; tokens are computed anew" in capsys.readouterr().out
+    assert np.array_equal(again, cache(other, tmp_path / "fresh"))
+
+
+def test_one_foreign_frame_is_seen(world: tuple, tmp_path: Path) -> None:
+    first = np.array(cache(world, tmp_path))
+    forget_store(tmp_path)
+    tokens = np.load(tmp_path / TOKENS, mmap_mode="r+")
+    tokens[0] = first[20]
+    tokens.flush()
+    assert np.array_equal(cache(world, tmp_path), first)
+
+
+@pytest.mark.parametrize("text", ["", '{"encoder": "76b3', "[]", "\udcff"])
+def test_an_unreadable_record_makes_a_new_cache(text: str, world: tuple, tmp_path: Path) -> None:
+    first = np.array(cache(world, tmp_path))
+    (tmp_path / PROGRESS).write_bytes(text.encode("utf-8", "surrogateescape"))
+    (tmp_path / TOKENS).write_bytes(b"")
+    assert np.array_equal(cache(world, tmp_path), first)
+
+
+@pytest.mark.parametrize("damage", ["shape", "kind", "cut short", "missing"])
+def test_tokens_that_do_not_fit_their_record_are_made_anew(
+    damage: str, world: tuple, tmp_path: Path
+) -> None:
+    first = np.array(cache(world, tmp_path))
+    file = tmp_path / TOKENS
+    if damage == "missing":
+        file.unlink()
+    elif damage == "cut short":
+        os.truncate(file, file.stat().st_size - 1)
+    else:
+        np.save(file, first[:, :4] if damage == "shape" else first.astype(np.float32))
+    assert np.array_equal(cache(world, tmp_path), first)
+
+
+def test_no_record_vouches_for_a_cache_in_the_making(
+    world: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = cache(world, tmp_path)
+    kept = np.array(first)
+    other = tiny_encoder(tmp_path / "other", seed=1)
+
+    def killed(*_: Any) -> None:
+        assert (tmp_path / TOKENS).is_file() and not (tmp_path / PROGRESS).exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "encode_images", killed)
+    with pytest.raises(KeyboardInterrupt):
+        cache((other, world[1]), tmp_path)
+    # whoever has the old tokens open keeps them
+    assert np.array_equal(first, kept)
+    monkeypatch.undo()
+    assert np.array_equal(cache(world, tmp_path), kept)
+
+
+def test_the_record_is_whole_or_not_there(
+    world: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", crash)
+    with pytest.raises(KeyboardInterrupt):
+        cache(world, tmp_path)
+    assert not (tmp_path / PROGRESS).exists()
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """No file may grow beyond 8 KiB, which a full disk looks like."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_one_line(world: tuple, tmp_path: Path, small_disk: None) -> None:
+    with pytest.raises(DataError, match=f"{tmp_path}: cannot be written: the disk is full"):
+        cache(world, tmp_path)
+    assert not (tmp_path / TOKENS).exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot reserve room")
+def test_room_is_reserved_before_the_first_token(
+    world: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(module, "encode_images", lambda *_: pytest.fail("encoded"))
+    with pytest.raises(DataError, match="the disk is full"):
+        cache(world, tmp_path)
+    assert not (tmp_path / TOKENS).exists()
+
+
+def test_a_file_system_that_cannot_reserve_serves_as_well(
+    world: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, "posix_fallocate", unsupported, raising=False)
+    assert len(cache(world, tmp_path)) == 40

@@ -5,16 +5,23 @@ Training then never touches pixels again.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from wm_mpc.checkpoint import write_failure
+from wm_mpc.data.store_format import write_atomically
 from wm_mpc.data.windows import Frames
 from wm_mpc.encoder import DinoEncoder
+from wm_mpc.errors import DataError
 from wm_mpc.training.precision import autocast
 
 TOKENS, PROGRESS = "tokens.npy", "tokens.json"
@@ -22,6 +29,13 @@ CPU_BATCH = 64
 """Pictures that a CPU encodes at a time."""
 FLUSH_EVERY = 50
 """Batches between two records of how far the cache has come."""
+DIGEST_FRAMES = 16
+"""Frames whose pixels the digest of a store covers."""
+SPOT_CHECKS = 32
+"""Frames that are encoded again to recognise the store of a cache that does not name it."""
+SPOT_TOLERANCE = 0.1
+"""Error of a spot check as a share of how much the checked frames' tokens vary among them. Other
+arithmetic (bfloat16) is far below it, another picture far above."""
 
 
 def encode_images(encoder: DinoEncoder, images: np.ndarray) -> np.ndarray:
@@ -49,6 +63,25 @@ def fingerprint(encoder: DinoEncoder) -> str:
     return digest.hexdigest()[:12]
 
 
+def store_digest(frames: Frames) -> str:
+    """Hash of what a store holds, 12 hex digits.
+
+    It covers every action, every proprioception, which steps have pictures, and the pixels of
+    ``DIGEST_FRAMES`` evenly spaced ones: reading all pixels would take as long as encoding them.
+    """
+    digest = hashlib.sha256()
+    for values in (frames.actions, frames.proprio, frames.image_step, frames.length):
+        digest.update(f"{values.dtype}{values.shape}".encode())
+        digest.update(np.ascontiguousarray(values).data)
+    digest.update(frames.gather(spread_ids(len(frames.image_step), DIGEST_FRAMES)).data)
+    return digest.hexdigest()[:12]
+
+
+def spread_ids(total: int, count: int) -> np.ndarray:
+    """At most ``count`` different ids in [0, total), evenly spaced, with the first and last."""
+    return np.unique(np.linspace(0, total - 1, count).astype(np.int64))
+
+
 def cache_tokens(
     encoder: DinoEncoder,
     frames: Frames,
@@ -62,39 +95,166 @@ def cache_tokens(
         encoder: frozen encoder.
         frames: frames of the store, ``Store.frames()``.
         folder: where ``tokens.npy`` (float16 ``(F, N, C)``) and ``tokens.json`` are kept; a cache
-            of another encoder or another number of frames is made anew.
+            of another encoder or another store is made anew, which is told on stdout.
         batch: pictures per forward pass.
         progress: show a progress bar.
 
     Returns:
         Memory-mapped float16 ``(F, N, C)``, in the order of the store's global frame ids.
+
+    Raises:
+        DataError: the folder cannot be written, or the disk has no room for the tokens.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     total = len(frames.image_step)
-    shape = (total, encoder.num_tokens, encoder.dim)
-    key = {"encoder": fingerprint(encoder), "shape": list(shape)}
-    record = folder / PROGRESS
-    done = 0
-    if record.is_file() and (folder / TOKENS).is_file():
-        known = json.loads(record.read_text())
-        done = known["done"] if {k: known.get(k) for k in key} == key else 0
-    mode = "r+" if done else "w+"
-    tokens = np.lib.format.open_memmap(folder / TOKENS, mode, np.float16, shape)
-    bar = tqdm(
-        total=total,
-        initial=done,
-        desc="tokens",
-        unit="frame",
-        disable=not progress,
-        mininterval=2.0,
-    )
-    with bar:
-        for start in range(done, total, batch):
-            ids = np.arange(start, min(start + batch, total))
-            tokens[ids] = encode_images(encoder, frames.gather(ids))
-            bar.update(len(ids))
-            if (start - done) // batch % FLUSH_EVERY == FLUSH_EVERY - 1 or ids[-1] == total - 1:
-                tokens.flush()
-                record.write_text(json.dumps({**key, "done": int(ids[-1]) + 1}) + "\n")
+    key = {
+        "encoder": fingerprint(encoder),
+        "shape": [total, encoder.num_tokens, encoder.dim],
+        "store": store_digest(frames),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        done = cached_frames(encoder, frames, folder, key)
+        if done < total:
+            tokens = open_tokens(folder, key, done)
+    except OSError as error:
+        raise DataError(write_failure(folder, error)) from error
+    if done < total:
+        bar = tqdm(
+            total=total,
+            initial=done,
+            desc="tokens",
+            unit="frame",
+            disable=not progress,
+            mininterval=2.0,
+        )
+        with bar:
+            for start in range(done, total, batch):
+                ids = np.arange(start, min(start + batch, total))
+                tokens[ids] = encode_images(encoder, frames.gather(ids))
+                bar.update(len(ids))
+                last = ids[-1] == total - 1
+                if last or (start - done) // batch % FLUSH_EVERY == FLUSH_EVERY - 1:
+                    try:
+                        tokens.flush()
+                        write_record(folder, key, int(ids[-1]) + 1)
+                    except OSError as error:
+                        raise DataError(write_failure(folder, error)) from error
+        del tokens
     return np.load(folder / TOKENS, mmap_mode="r")
+
+
+def cached_frames(
+    encoder: DinoEncoder, frames: Frames, folder: Path, key: Mapping[str, Any]
+) -> int:
+    """How many frames of this store and encoder a folder already holds, from the first on.
+
+    A cache that does not say which store it is of (written before caches did) is compared with
+    ``SPOT_CHECKS`` frames encoded again, and from then on says so. What is not used is told.
+    """
+    file = folder / TOKENS
+    record = read_progress(folder)
+    if not record:
+        return 0
+    done = record.get("done")
+    reason = ""
+    if record.get("encoder") != key["encoder"]:
+        reason = "of another encoder"
+    elif record.get("shape") != key["shape"]:
+        reason = f"tokens of shape {record.get('shape')}; {key['shape']} expected"
+    elif not isinstance(done, int) or not 0 <= done <= key["shape"][0]:
+        reason = f"damaged (done: {done!r})"
+    elif not fits(file, key["shape"]):
+        reason = "damaged"
+    elif record.get("store", key["store"]) != key["store"]:
+        reason = "of another store"
+    elif done and "store" not in record:
+        if agrees(encoder, frames, file, done):
+            print(f"{file}: of this store, as {SPOT_CHECKS} frames show; the record now says so")
+            write_record(folder, key, done)
+        else:
+            reason = "of another store"
+    if reason:
+        print(f"{file}: {reason}; tokens are computed anew")
+        return 0
+    return done
+
+
+def read_progress(folder: Path) -> dict[str, Any]:
+    """Record of a cache; empty where there is none that can be read."""
+    try:
+        record = json.loads((folder / PROGRESS).read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:  # a record cut short by an older version, or not text at all
+        print(f"{folder / PROGRESS}: damaged ({error}); tokens are computed anew")
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def fits(file: Path, shape: list[int]) -> bool:
+    """Whether a file holds float16 tokens of this shape, whole."""
+    try:
+        tokens = np.load(file, mmap_mode="r")
+    except (OSError, ValueError):  # missing, no array, or shorter than its header says
+        return False
+    return tokens.dtype == np.float16 and list(tokens.shape) == shape
+
+
+def agrees(encoder: DinoEncoder, frames: Frames, file: Path, done: int) -> bool:
+    """Whether the first ``done`` cached tokens are of these frames, as spot checks show."""
+    ids = spread_ids(done, SPOT_CHECKS)
+    cached = np.asarray(np.load(file, mmap_mode="r")[ids], np.float32)
+    error = encode_images(encoder, frames.gather(ids)).astype(np.float32) - cached
+    variety = np.sqrt(np.square(cached - cached.mean(0)).mean())
+    rounding = np.finfo(np.float16).eps * np.abs(cached).max()
+    worst = np.sqrt(np.square(error).mean((1, 2)).max())
+    return bool(worst <= SPOT_TOLERANCE * variety + rounding)
+
+
+def open_tokens(folder: Path, key: Mapping[str, Any], done: int) -> np.ndarray:
+    """Map the tokens for writing: those of an unfinished cache, or a new file, on disk in full.
+
+    Raises:
+        OSError: the file cannot be written or the disk has no room for it; no new file is left.
+    """
+    file = folder / TOKENS
+    if done:
+        tokens = np.lib.format.open_memmap(file, "r+")
+        reserve(file)
+        return tokens
+    # The record first: it must never vouch for tokens that are not there yet. Unlinked and not
+    # overwritten, so that a process which reads the old tokens keeps them.
+    (folder / PROGRESS).unlink(missing_ok=True)
+    file.unlink(missing_ok=True)
+    try:
+        tokens = np.lib.format.open_memmap(file, "w+", np.float16, tuple(key["shape"]))
+        reserve(file)
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise
+    return tokens
+
+
+def reserve(file: Path) -> None:
+    """Give a file its room on the disk now; content stays.
+
+    A mapped file with holes would end the process with SIGBUS when the disk fills up.
+
+    Raises:
+        OSError: no room.
+    """
+    if not hasattr(os, "posix_fallocate"):  # macOS, Windows
+        return
+    with file.open("r+b") as stream:
+        try:
+            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+        except OSError as error:
+            # a file system that cannot reserve is no reason to refuse it
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+
+
+def write_record(folder: Path, key: Mapping[str, Any], done: int) -> None:
+    """Record that the first ``done`` frames are cached."""
+    write_atomically(folder / PROGRESS, (json.dumps({**key, "done": done}) + "\n").encode())
