@@ -89,6 +89,14 @@ def test_batches_keep_the_ratio(ratio: tuple[int, int]) -> None:
     assert int((start[:, 0] == 100).sum()) == 40 * ratio[0] / sum(ratio)
 
 
+def test_batches_go_to_the_device_of_the_model() -> None:
+    replay = Replay(expert(), torch.arange(5), filled(4, 4), (1, 1), 8, device="meta")
+    batch = replay(torch.Generator().manual_seed(0), slice(0, None, 2))
+    assert [part.device.type for part in batch] == ["meta"] * 3 and len(batch[0]) == 4
+    stays = Replay(expert(), torch.arange(5), filled(4, 4), (1, 1), 8)
+    assert stays(torch.Generator())[0].device.type == "cpu"
+
+
 def test_without_one_kind_batches_are_of_the_other() -> None:
     generator = torch.Generator().manual_seed(0)
     only_expert = Replay(expert(), torch.arange(5), LatentBuffer(), (7, 3), 8)

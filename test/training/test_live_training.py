@@ -128,6 +128,41 @@ def test_candidates_that_are_not_finite_are_refused(
     assert "not finite" in json.loads((setup.out / "state.json").read_text())["refused"][0]
 
 
+def test_batches_and_loaded_weights_go_to_the_device_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The meta device stands in for a GPU: what is left on the CPU shows."""
+    setup = Setup(tmp_path, worse_corrected=1e6)
+    setup.collect(6)
+    trainer = setup.trainer()
+    trainer.round()
+    load, devices = WorldModel.load, []
+
+    def draw_one(losses: Any, trained: Any, draw: Any, *rest: Any, **more: Any) -> None:
+        devices.extend(part.device.type for part in draw(torch.Generator(), slice(None)))
+
+    def told(*args: Any, device: str = "cpu", **more: Any) -> WorldModel:
+        devices.append(device)
+        return load(*args, **more)
+
+    trainer.device = "meta"
+    monkeypatch.setattr(live, "fit", draw_one)
+    monkeypatch.setattr(live.WorldModel, "load", told)
+    trainer._fit()
+    trainer._return_to_good()
+    assert devices == ["meta"] * 4
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_round_on_a_gpu(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, worse_corrected=1.5)
+    setup.collect(6)
+    trainer = LiveTrainer(tmp_path / "model", setup.out, setup.config, device="cuda")
+    assert trainer.round().reason == ""
+    trainer._return_to_good()
+    assert {p.device.type for p in trainer.model.parameters()} == {"cuda"}
+
+
 def test_shuffled_actions_are_refused_by_the_expert_data(tmp_path: Path) -> None:
     wall_store(tmp_path / "expert", episodes=20, seed=90)
     setup = Setup(tmp_path, replay=str(tmp_path / "expert"), hold_out=2, worse_expert=1.05)

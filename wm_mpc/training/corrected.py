@@ -147,6 +147,7 @@ class Replay:
         ratio: parts expert, parts corrected: ``(7, 3)``.
         batch: windows per batch.
         augment: see ``train_dynamics``; None: windows as they are.
+        device: where batches go; None: they stay where the windows are.
 
     Attributes:
         length: model steps of the windows drawn next.
@@ -161,9 +162,10 @@ class Replay:
         batch: int,
         length: int = 1,
         augment: Augmentation | None = None,
+        device: torch.device | str | None = None,
     ) -> None:
         self.expert, self.ids, self.corrected = expert, ids, corrected
-        self.augment = augment
+        self.augment, self.device = augment, device
         self.ratio, self.batch, self.length = ratio, batch, length
 
     def shares(self) -> tuple[int, int]:
@@ -191,7 +193,9 @@ class Replay:
             latents = torch.cat([start[:, None], targets], 1)
             latents, actions = self.augment(latents, actions, generator)
             start, targets = latents[:, 0], latents[:, 1:]
-        return start[part], actions[part], targets[part]
+        # Windows are cut where they lie, in the larger memory; only the batch travels.
+        start, actions, targets = (v[part].to(self.device) for v in (start, actions, targets))
+        return start, actions, targets
 
 
 def expert_windows(data: LatentWindows, ids: Tensor, length: int) -> Batch:

@@ -152,7 +152,7 @@ class LiveTrainer:
     def __init__(
         self, model: Path, out: Path, config: LiveConfig, seed: int = 0, device: str = "cpu"
     ) -> None:
-        self.config, self.out, self.seed = config, out, seed
+        self.config, self.out, self.seed, self.device = config, out, seed, device
         out.mkdir(parents=True, exist_ok=True)
         self.state = LiveState.load(out)
         self.model = WorldModel.load(model, device=device)
@@ -280,7 +280,9 @@ class LiveTrainer:
         attack = Attack(self.model, AttackConfig()) if config.adversarial else None
         data, ids = (self.expert.data, self.expert.train) if self.expert else (None, None)
         ratio = (config.replay_ratio[0], config.replay_ratio[1])
-        replay = Replay(data, ids, self.train, ratio, config.batch, config.rollout)
+        replay = Replay(
+            data, ids, self.train, ratio, config.batch, config.rollout, device=self.device
+        )
         try:
             fit(
                 FinetuneLoss(self.model, 0.2, attack),
@@ -334,7 +336,10 @@ class LiveTrainer:
             self.model.predictor.load_state_dict(self._start)
             self.model.hash = self.state.start
             return
-        good = WorldModel.load(self._folder(self.state.good), self.model.encoder)
+        # Loading moves a shared encoder, too: it must stay where the start model is.
+        good = WorldModel.load(
+            self._folder(self.state.good), self.model.encoder, device=self.device
+        )
         self.model.predictor.load_state_dict(good.predictor.state_dict())
         self.model.hash = good.hash
 
