@@ -176,6 +176,9 @@ def message_to_trajectory(message: Any) -> Trajectory:
 
     def matrix(name: str, dim: int, dtype: type) -> np.ndarray:
         values = np.asarray(getattr(message, name), dtype)
+        if name == "proprio" and dim == 0 and not len(values):
+            # A robot that reports nothing of itself: its model works on pictures alone.
+            return np.zeros((len(message.stamps), 0), dtype)
         if dim < 1 or len(values) % dim:
             raise MessageError(f"{name}: {len(values)} values; a multiple of {dim} expected")
         return values.reshape(-1, dim)
