@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from wm_mpc.data import store_format
-from wm_mpc.data.store import Store, StoreError, StoreSpec, StoreWriter
+from wm_mpc.data.store import Store, StoreError, StoreSpec, StoreWriter, numbered_shards
 from wm_mpc.data.trajectory import Trajectory
 
 SPEC = StoreSpec("toy", 2, 3, 4, 0.1, (6, 5))
@@ -290,6 +290,47 @@ def test_file_size_limit_acts_as_a_full_disk(three_shards: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
     assert len(Store.open(three_shards)) == 3 and not list(three_shards.glob(".*.tmp"))
+
+
+def test_a_shard_is_one_map_and_a_system_that_maps_no_more_is_named(
+    three_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even with skip_bad: what could not be mapped is not damaged, and must not go missing."""
+    maps, left = np.memmap, iter(range(2))
+
+    def scarce(*args: object, **more: object) -> np.ndarray:
+        if next(left, None) is None:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return maps(*args, **more)
+
+    monkeypatch.setattr(np, "memmap", scarce)
+    victim = shards(three_shards)[2]
+    for skip_bad in (False, True):
+        left = iter(range(2))
+        with pytest.raises(StoreError, match=f"{victim.name}: cannot be mapped: .*too many"):
+            Store.open(three_shards, skip_bad=skip_bad)
+    left = iter(range(3))
+    assert_same(Store.open(three_shards)[2], toy(2))
+
+
+def test_shards_of_a_writer_by_number(tmp_path: Path) -> None:
+    """Numbers, not names, give the order; other files do not count."""
+    writer = StoreWriter(tmp_path, SPEC, writer_id="w")
+    assert writer.write(toy(0)) == tmp_path / "shard-w-00000.safetensors" and writer.next == 1
+    writer._next = 99_999
+    for seed in (1, 2):
+        writer.write(toy(seed))
+    StoreWriter(tmp_path, SPEC, writer_id="v").write(toy(3))
+    (tmp_path / "shard-w-x.safetensors").touch()
+    found = numbered_shards(tmp_path, "w")
+    assert list(found) == [0, 99_999, 100_000]
+    assert found[100_000].name == "shard-w-100000.safetensors"
+    assert StoreWriter(tmp_path, SPEC, writer_id="w").next == 100_001
+    with pytest.raises(ValueError, match="actions"):
+        writer.write(toy(4, spec=StoreSpec("toy", 1, 3, 4, 0.1, (6, 5))))
+    assert writer.next == 100_001
+    with pytest.raises(StoreError, match="nothing: No such"):
+        numbered_shards(tmp_path / "nothing", "w")
 
 
 def test_killed_writer(three_shards: Path) -> None:

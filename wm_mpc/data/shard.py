@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,10 @@ _ARRAYS = {
     "stamps": np.float64,
     "state": np.float64,
 }
+
+
+class MappingError(StoreError):
+    """The system maps no more files for this process; the shard itself may be sound."""
 
 
 def encode_shard(trajectories: list[Trajectory], spec: StoreSpec) -> bytes:
@@ -115,8 +120,19 @@ def _map_shard(file: Path) -> tuple[dict[str, np.ndarray], dict]:
     """Map every array of a safetensors file and return it with the decoded episode table.
 
     Raises:
-        StoreError: truncated, not a shard, or another version.
+        StoreError: truncated, not a shard, another version, or it cannot be read.
+        MappingError: the system maps no more files.
     """
+    try:
+        return _read(file)
+    except OSError as error:
+        reason = f"{file}: cannot be mapped: {error.strerror or error}"
+        if error.errno in (errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+            raise MappingError(f"{reason}; too many shards are open, or memory is full") from error
+        raise StoreError(reason) from error
+
+
+def _read(file: Path) -> tuple[dict[str, np.ndarray], dict]:
     size = file.stat().st_size
     with file.open("rb") as stream:
         prefix = int.from_bytes(stream.read(8), "little") if size >= 8 else size
@@ -134,6 +150,8 @@ def _map_shard(file: Path) -> tuple[dict[str, np.ndarray], dict]:
         )
     arrays = {}
     try:
+        # One map per file: the system limits the maps of a process (65530 is usual).
+        content = np.memmap(file, np.uint8, "r")
         end = max(entry["data_offsets"][1] for entry in header.values())
         if 8 + prefix + end != size:
             raise StoreError(f"{file}: truncated: {size} bytes; {8 + prefix + end} expected")
@@ -143,8 +161,8 @@ def _map_shard(file: Path) -> tuple[dict[str, np.ndarray], dict]:
                 arrays[name] = np.zeros(shape, _DTYPES[entry["dtype"]])
                 continue
             begin = 8 + prefix + entry["data_offsets"][0]
-            mapped = np.memmap(file, _DTYPES[entry["dtype"]], "r", begin, shape)
-            arrays[name] = mapped.view(np.ndarray)  # plain views slice much faster
+            # plain arrays slice much faster than numpy's own memmap
+            arrays[name] = np.ndarray(shape, _DTYPES[entry["dtype"]], content, begin)
         return arrays, json.loads(metadata["episodes"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         if isinstance(error, StoreError):

@@ -10,6 +10,7 @@ same time. Reading maps the files into memory and copies nothing.
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import fields
@@ -18,7 +19,7 @@ from types import TracebackType
 
 import numpy as np
 
-from wm_mpc.data.shard import Shard, encode_shard
+from wm_mpc.data.shard import MappingError, Shard, encode_shard
 from wm_mpc.data.store_format import (
     MANIFEST,
     StoreError,
@@ -32,7 +33,15 @@ from wm_mpc.data.store_format import (
 from wm_mpc.data.trajectory import Trajectory
 from wm_mpc.data.windows import Frames, Windows, find_windows
 
-__all__ = ["Frames", "Store", "StoreError", "StoreSpec", "StoreWriter", "Windows"]
+__all__ = [
+    "Frames",
+    "Store",
+    "StoreError",
+    "StoreSpec",
+    "StoreWriter",
+    "Windows",
+    "numbered_shards",
+]
 
 
 class StoreWriter:
@@ -77,8 +86,12 @@ class StoreWriter:
             remove_leftovers(self.path)
         except OSError as error:
             raise disk_error(self.path, error) from error
-        numbers = (int(p.stem.rsplit("-", 1)[1]) for p in self._own_shards())
-        self._next = max(numbers, default=-1) + 1
+        self._next = max(numbered_shards(self.path, self.writer_id), default=-1) + 1
+
+    @property
+    def next(self) -> int:
+        """Number of the shard that is written next; grows by one per shard, from 0."""
+        return self._next
 
     def add(self, trajectory: Trajectory) -> None:
         """Queue one trajectory; writes a shard when enough has gathered.
@@ -101,16 +114,31 @@ class StoreWriter:
             StoreError: the disk is full or not writable; earlier shards are intact and the queue
             is kept.
         """
-        if not self._pending:
-            return
-        name = f"shard-{self.writer_id}-{self._next:05d}.safetensors"
-        payload = encode_shard(self._pending, self.spec)
+        if self._pending:
+            self._write(self._pending)
+            self._pending, self._pending_bytes = [], 0
+
+    def write(self, trajectory: Trajectory) -> Path:
+        """Write one trajectory as a shard of its own; nothing is queued.
+
+        Returns:
+            The file.
+
+        Raises:
+            ValueError: it does not validate or fit the store; nothing is written.
+            StoreError: the disk is full or not writable; earlier shards are intact.
+        """
+        return self._write([self.spec.check(trajectory)])
+
+    def _write(self, trajectories: list[Trajectory]) -> Path:
+        file = self.path / f"shard-{self.writer_id}-{self._next:05d}.safetensors"
+        payload = encode_shard(trajectories, self.spec)
         try:
-            write_atomically(self.path / name, payload)
+            write_atomically(file, payload)
         except OSError as error:
-            raise disk_error(self.path / name, error) from error
+            raise disk_error(file, error) from error
         self._next += 1
-        self._pending, self._pending_bytes = [], 0
+        return file
 
     def close(self) -> None:
         """Write what is queued."""
@@ -130,9 +158,6 @@ class StoreWriter:
         if not isinstance(error, StoreError):
             self.close()
 
-    def _own_shards(self) -> Iterator[Path]:
-        return self.path.glob(f"shard-{self.writer_id}-[0-9]*.safetensors")
-
     def _join(self) -> None:
         """Write the manifest of a new store, or check that an existing one is of the same kind."""
         if (self.path / MANIFEST).exists():
@@ -145,6 +170,25 @@ class StoreWriter:
                     )
             return
         write_manifest(self.path, self.spec)
+
+
+def numbered_shards(path: Path, writer_id: str) -> dict[int, Path]:
+    """Shards of one writer by number, in the order in which they were written.
+
+    Raises:
+        StoreError: the directory cannot be read.
+    """
+    start, end = f"shard-{writer_id}-", ".safetensors"
+    try:
+        names = os.listdir(path)
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror or error}") from error
+    found = {}
+    for name in names:
+        number = name[len(start) : -len(end)]
+        if name.startswith(start) and name.endswith(end) and number.isdecimal():
+            found[int(number)] = path / name
+    return dict(sorted(found.items()))
 
 
 class Store:
@@ -172,8 +216,8 @@ class Store:
                 each.
 
         Raises:
-            StoreError: no store, another format or version, or (without ``skip_bad``) a damaged
-            shard.
+            StoreError: no store, another format or version, more shards than the system maps, or
+            (without ``skip_bad``) a damaged shard.
         """
         path = Path(path)
         spec = read_manifest(path)
@@ -182,7 +226,8 @@ class Store:
             try:
                 shards.append(Shard.open(file, spec))
             except StoreError as error:
-                if not skip_bad:
+                # A store of which the rest is not mapped would look like a small, sound one.
+                if not skip_bad or isinstance(error, MappingError):
                     raise
                 skipped.append(str(error))
         return cls(path, spec, shards, skipped)
