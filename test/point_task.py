@@ -75,6 +75,7 @@ class PointModel:
     action_width = 4
     visual_dim, proprio_width = 1, 2
     encoder = goal_weights = None
+    hash = "0123456789ab"
 
     def __init__(self) -> None:
         self.action_mean = torch.zeros(2)

@@ -94,6 +94,7 @@ def test_the_command_writes_table_curve_and_report(
     report = json.loads(path.read_text())
     assert [r["planner"] for r in report["results"]] == ["cem", "cem", "adam"]
     assert report["results"][0]["success_rate"] == 1
+    assert {r["model_hash"] for r in report["results"] + report["curve"]} == {PointModel.hash}
     assert len(report["curve"]) == 2 * len(CURVE)
     assert report["comparisons"][0]["planner"] == "adam"
     facts = report["tasks"][ENV_ID]

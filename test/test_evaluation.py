@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import tiny_model
 from point_task import ENV_ID, PointModel
 
 from wm_mpc.budget import CemReference
 from wm_mpc.episodes import Episode, run_episode
 from wm_mpc.errors import UserError
 from wm_mpc.eval_jobs import EvalSettings, episode_seed, make_env, parse_options
-from wm_mpc.evaluation import Config, evaluate, run
+from wm_mpc.evaluation import Config, evaluate, model_hash, run
 
 REFERENCE = CemReference(0.1, 45_000, 3, 30, 30, "cpu", 1)
 OBJECTIVE_KEYS = {
@@ -48,6 +49,7 @@ def test_a_true_model_reaches_every_goal(planner: str, mode: str) -> None:
     assert found["final_error"]["median"] < 0.15
     assert found["final_error"]["unit"] == "m"
     assert OBJECTIVE_KEYS <= set(found)
+    assert found["model_hash"] == PointModel.hash
     assert found["cem_ratio_transitions"] == found["transitions_per_tick"] / 45_000
     assert found["cem_ratio_wall"] == pytest.approx(found["plan_ms"]["p50"] / 100)
 
@@ -58,6 +60,7 @@ def test_baselines_bracket_the_planners() -> None:
     random = row("random", goals=10)
     assert random["success_rate"] < 1
     assert random["transitions_per_tick"] == 0 and random["model"] is None
+    assert random["model_hash"] is None
 
 
 def test_same_seed_same_row() -> None:
@@ -155,6 +158,14 @@ def test_options_take_the_type_of_their_default() -> None:
 def test_a_planner_needs_a_model_and_workers_a_folder() -> None:
     with pytest.raises(UserError, match="model: none given; planner adam needs one"):
         evaluate(None, ENV_ID, "adam", 1, progress=False)
+
+
+def test_the_hash_is_that_of_the_folder(tmp_path: Path) -> None:
+    model = tiny_model(None)
+    assert model_hash(model) is None and model_hash(None) is None
+    saved = model.save(tmp_path)
+    assert len(saved) == 12
+    assert model_hash(model) == model_hash(tmp_path) == model_hash(str(tmp_path)) == saved
 
 
 def test_the_command_writes_a_report(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

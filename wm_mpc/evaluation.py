@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from wm_mpc.budget import CemReference
+from wm_mpc.checkpoint import WEIGHTS_FILE, read_record
 from wm_mpc.episodes import Episode
 from wm_mpc.errors import UserError
 from wm_mpc.eval_jobs import EvalSettings, make_env, make_objective, run_episodes
@@ -71,7 +72,20 @@ def evaluate(
             bar.set_postfix(success=f"{done}/{len(episodes)}")
             bar.update()
     episodes.sort(key=lambda e: e.seed)
-    return summarise(spec, episodes, reference, label, workers, make_env(spec).unwrapped)
+    digest = model_hash(model) if spec.plans else None
+    env = make_env(spec).unwrapped
+    return summarise(spec, episodes, reference, label, workers, env, digest)
+
+
+def model_hash(model: WorldModel | str | Path | None) -> str | None:
+    """Hash of a world model or of the one in a folder; None without one that was ever saved.
+
+    First 12 hex digits of the SHA-256 of the weights file that was last loaded or saved: weights
+    in training are not in it.
+    """
+    if isinstance(model, (str, Path)):
+        return str(read_record(Path(model))["sha256"][WEIGHTS_FILE])[:12]
+    return (model.hash or None) if model is not None else None
 
 
 def summarise(
@@ -81,8 +95,9 @@ def summarise(
     label: str,
     workers: int,
     task: Any,
+    digest: str | None = None,
 ) -> dict[str, Any]:
-    """Row of the report from its episodes."""
+    """Row of the report from its episodes; ``digest``: see ``model_hash``."""
     n, successes = len(episodes), sum(e.success for e in episodes)
     errors = [e.final_error for e in episodes]
     plan_ms = [ms for e in episodes for ms in e.plan_ms]
@@ -91,6 +106,7 @@ def summarise(
         "task": spec.task,
         "planner": spec.planner,
         "model": label if spec.plans else None,
+        "model_hash": digest,
         "mode": spec.mode,
         "n": n,
         "seed": spec.seed,
