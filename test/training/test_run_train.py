@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import tiny_encoder
+from helpers import tiny_checkpoint, tiny_encoder
 from safetensors.torch import load_file
 from training_data import dot_store
 
@@ -32,7 +32,7 @@ from wm_mpc.training.patch import PatchConfig
 from wm_mpc.training.pipeline import train_world_model
 from wm_mpc.training.run_train import run
 from wm_mpc.training.selection import SelectionConfig
-from wm_mpc.training.train_config import EncoderTraining, WallTraining
+from wm_mpc.training.train_config import DecoderForModel, EncoderTraining, WallTraining
 from wm_mpc.world_model import WorldModel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -255,6 +255,11 @@ def test_the_encoder(world: Path, tmp_path: Path) -> None:
         ({"projector": "pool"}, "projector: 'pool'; landmarks or joint"),
         ({"projector": "joint"}, "joint.steps: 0; at least 1"),
         ({"window": 0}, "window: 0; at least 1"),
+        ({"window": 2}, "dynamics.rollout: 3 model steps; at most window: 2 expected"),
+        (
+            {"joint": JointConfig(steps=1, rollout=4)},
+            "joint.rollout: 4 model steps; at most window: 3 expected",
+        ),
     ],
 )
 def test_settings_name_field_value_and_bound(
@@ -270,6 +275,88 @@ def test_cuda_where_there_is_none(world: Path, tmp_path: Path) -> None:
         return
     with pytest.raises(UserError, match="device: 'cuda'; this machine has no usable CUDA device"):
         train_world_model(config(world, tmp_path, device="cuda"))
+
+
+def no_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    from wm_mpc.training import pipeline
+
+    monkeypatch.setattr(pipeline, "cache_tokens", lambda *_, **__: pytest.fail("encoded"))
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("point_maze", "data: .*store: proprio_dim 2; point_maze expects 4"),
+        ("pusht", "data: .*store: proprio_dim 2; pusht expects 4"),
+    ],
+)
+def test_a_store_of_another_robot_is_refused_before_anything_is_computed(
+    task: str, message: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_encoding(monkeypatch)
+    with pytest.raises(UserError, match=message):
+        train_world_model(config(world, tmp_path, task=task))
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"action_dim": 3}, "action_dim 2; wall expects 3"),
+        # Push-T and PointMaze differ in nothing else
+        ({"control_period": 0.05}, "control_period 0.1 s; wall expects 0.05 s"),
+    ],
+)
+def test_the_interface_is_compared_field_by_field(
+    change: dict, message: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wm_mpc.training import pipeline
+
+    no_encoding(monkeypatch)
+    known = pipeline.PRESETS["wall"]
+    if "action_dim" in change:
+        change = {"action_low": (-1.0,) * 3, "action_high": (1.0,) * 3}
+    monkeypatch.setitem(pipeline.PRESETS, "wall", replace(known, **change))
+    with pytest.raises(UserError, match=message):
+        train_world_model(config(world, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"window": 7}, "no window of 7 model steps of 5 control .* has 30 control steps"),
+        (
+            {"layout": "patch", "patch": replace(PATCH, history=8)},
+            "no window of 8 model steps",
+        ),
+        (
+            {"layout": "patch", "patch": replace(PATCH, held_out=1.0)},
+            "patch.held_out: 1 of the episodes; at least one other of 10",
+        ),
+    ],
+)
+def test_data_that_are_too_short_or_few_are_refused_before_anything_is_computed(
+    change: dict, message: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_encoding(monkeypatch)
+    with pytest.raises(UserError, match=message):
+        train_world_model(config(world, tmp_path, **change))
+
+
+def test_one_episode_cannot_be_split(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_encoding(monkeypatch)
+    dot_store(tmp_path / "store", episodes=1)
+    settings = replace(config(world, tmp_path / "out"), data=tmp_path / "store")
+    with pytest.raises(UserError, match="dynamics.held_out: 0.2 of the episodes; .* other of 1"):
+        train_world_model(settings)
+
+
+def test_a_decoder_for_a_model_of_another_robot(world: Path, tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path / "model")
+    with pytest.raises(UserError, match="proprio_dim 2; the model expects 4"):
+        run(DecoderForModel(folder, world / "store"))
 
 
 def test_an_unknown_task_is_told(world: Path, tmp_path: Path) -> None:

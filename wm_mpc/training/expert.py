@@ -15,7 +15,7 @@ from wm_mpc.data.windows import Frames, Windows
 from wm_mpc.errors import UserError
 from wm_mpc.training.dynamics import LatentWindows, frame_proprio, latent_windows, project_frames
 from wm_mpc.training.tokens import cache_tokens, encode_images
-from wm_mpc.world_model import WorldModel
+from wm_mpc.world_model import WorldModel, WorldModelConfig
 
 BATCH = 256
 
@@ -112,14 +112,28 @@ def check_store(model: WorldModel, store: Store) -> None:
     Raises:
         UserError: naming field, value and what the model expects.
     """
+    check_interface(model.config, store, "the model")
+
+
+def check_interface(config: WorldModelConfig, store: Store, who: str) -> None:
+    """Refuse a store whose robot is not the one that ``config`` describes.
+
+    Args:
+        config: interface of a task.
+        store: recorded trajectories.
+        who: expects this, for the message.
+
+    Raises:
+        UserError: naming field, value and what is expected.
+    """
     for name in ("action_dim", "proprio_dim"):
-        found, wanted = getattr(store.spec, name), getattr(model.config, name)
+        found, wanted = getattr(store.spec, name), getattr(config, name)
         if found != wanted:
-            raise UserError(f"data: {store.path}: {name} {found}; the model expects {wanted}")
-    found, wanted = store.spec.control_period, model.config.control_period
+            raise UserError(f"data: {store.path}: {name} {found}; {who} expects {wanted}")
+    found, wanted = store.spec.control_period, config.control_period
     if abs(found / wanted - 1) > 0.01:
         raise UserError(
-            f"data: {store.path}: control_period {found:g} s; the model expects {wanted:g} s"
+            f"data: {store.path}: control_period {found:g} s; {who} expects {wanted:g} s"
         )
 
 
@@ -169,4 +183,12 @@ def _batches(count: int, name: str, progress: bool) -> tqdm:
     return tqdm(range(0, count, BATCH), desc=name, disable=not progress, mininterval=2.0)
 
 
-__all__ = ["Expert", "check_store", "encode_pictures", "load_expert", "subset"]
+__all__ = [
+    "Expert",
+    "check_interface",
+    "check_store",
+    "encode_pictures",
+    "load_expert",
+    "project_chosen",
+    "subset",
+]

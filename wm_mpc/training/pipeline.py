@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from wm_mpc.data.store import Store
-from wm_mpc.data.windows import Frames
+from wm_mpc.data.windows import Frames, Windows
 from wm_mpc.encoder import DinoEncoder
 from wm_mpc.errors import UserError
 from wm_mpc.report import write_report
@@ -22,10 +22,12 @@ from wm_mpc.training import distributed
 from wm_mpc.training.decode import train_decoder
 from wm_mpc.training.dynamics import (
     frame_proprio,
+    held_out_split,
     latent_windows,
     project_frames,
     train_dynamics,
 )
+from wm_mpc.training.expert import check_interface
 from wm_mpc.training.joint import train_joint
 from wm_mpc.training.patch import set_token_scale, train_patch
 from wm_mpc.training.plots import draw_curves
@@ -52,6 +54,7 @@ class Material:
     Attributes:
         preset: interface of the task.
         store, frames: the data.
+        windows: training windows of the layout's length.
         own: raw proprioception of every frame, ``(F, P)``.
         encoder: frozen.
         tokens: its cached tokens, float16 ``(F, N, C)``.
@@ -61,6 +64,7 @@ class Material:
     preset: TaskPreset
     store: Store
     frames: Frames
+    windows: Windows
     own: np.ndarray
     encoder: DinoEncoder
     tokens: np.ndarray
@@ -113,9 +117,19 @@ def train_world_model(config: WorldModelTraining) -> WorldModel:
 
 
 def prepare(config: WorldModelTraining, device: torch.device) -> Material:
-    """Open the data and encode it; the first rank works while the others wait."""
+    """Open the data, see that the task can be trained on them, and encode them.
+
+    The first rank encodes while the others wait.
+
+    Raises:
+        UserError: the data are of another interface or too short or few, or the encoder cannot
+            be used; nothing has been computed then.
+    """
+    preset = PRESETS[config.task]
     store = Store.open(config.data)
+    check_interface(model_config(config.task, preset), store, config.task)
     frames = store.frames()
+    windows = training_windows(config, store, preset)
     encoder = DinoEncoder.load(config.encoder).to(device)
     work = config.out / "work"
     folder = config.tokens or work
@@ -124,7 +138,37 @@ def prepare(config: WorldModelTraining, device: torch.device) -> Material:
     distributed.barrier()
     tokens = cache_tokens(encoder, frames, folder, progress=False)
     own = frame_proprio(frames)
-    return Material(PRESETS[config.task], store, frames, own, encoder, tokens, work)
+    return Material(preset, store, frames, windows, own, encoder, tokens, work)
+
+
+def training_windows(config: WorldModelTraining, store: Store, preset: TaskPreset) -> Windows:
+    """Windows of the length that the layout's losses need.
+
+    Raises:
+        UserError: no episode is that long, or all that are would be held out.
+    """
+    length, held_out = config.window, {"dynamics.held_out": config.dynamics.held_out}
+    if config.layout == "patch":
+        length = max(length, config.patch.window)
+        held_out = {"patch.held_out": config.patch.held_out}
+    elif config.joint.steps:
+        held_out["joint.held_out"] = config.joint.held_out
+    try:
+        windows = store.windows(length, preset.frameskip)
+    except ValueError as error:
+        longest = int(store.frames().length.max())
+        raise UserError(
+            f"data: {store.path}: no window of {length} model steps of {preset.frameskip} control "
+            f"steps with a picture at each; the longest episode has {longest} control steps"
+        ) from error
+    for name, share in held_out.items():
+        train, _ = held_out_split(torch.from_numpy(windows.episode), share)
+        if not len(train):
+            raise UserError(
+                f"{name}: {share:g} of the episodes; at least one other of {len(store)} with a "
+                f"window of {length} model steps expected in {store.path}"
+            )
+    return windows
 
 
 def train_compact(
@@ -142,7 +186,7 @@ def train_compact(
         model, facts = adopt_latents(config, material, predictor)
         landmarks = model.visual_dim == 2 * preset.landmarks
     distributed.share_state(model)
-    windows = material.store.windows(config.window, preset.frameskip)
+    windows = material.windows
     if config.joint.steps:
         data = TokenWindows.build(model, material.tokens, material.frames, windows)
         joint = dataclasses.replace(config.joint, seed=seed)
@@ -242,9 +286,7 @@ def train_patch_layout(
             model, material.tokens, material.own, config.reader_steps, config.seed
         )
     distributed.share_state(model)
-    steps = max(config.window, patch.window)
-    windows = material.store.windows(steps, preset.frameskip)
-    data = TokenWindows.build(model, material.tokens, material.frames, windows)
+    data = TokenWindows.build(model, material.tokens, material.frames, material.windows)
     probe = config.selection.probe(model, config.task)
     facts["dynamics"] = train_patch(model, data, patch, material.work, probe=probe)
     return model, facts

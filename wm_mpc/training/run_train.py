@@ -9,7 +9,7 @@ from wm_mpc.perception import perception_hash
 from wm_mpc.planners.amortised import save_proposer, train_proposer
 from wm_mpc.training.decode import train_decoder
 from wm_mpc.training.dino import train_dino
-from wm_mpc.training.expert import load_expert
+from wm_mpc.training.expert import check_store, load_expert
 from wm_mpc.training.pipeline import train_world_model
 from wm_mpc.training.stages import FrameView, task_symmetry
 from wm_mpc.training.train_config import (
@@ -47,11 +47,17 @@ def run(
 
 
 def add_decoder(config: DecoderForModel) -> int:
-    """Train a decoder on the latents of some frames and save it beside the model."""
+    """Train a decoder on the latents of some frames and save it beside the model.
+
+    Raises:
+        UserError: the store is of another interface than the model.
+    """
     if config.threads:
         torch.set_num_threads(config.threads)
     model = WorldModel.load(config.model, device=config.device)
-    frames = Store.open(config.data).frames()
+    store = Store.open(config.data)
+    check_store(model, store)
+    frames = store.frames()
     ids = held_out_frames(frames, 1.0, config.frames, config.decoder.seed)
     latents = encode_frames(model, frames, ids)
     decoder, facts = train_decoder(latents, frames, config.decoder, ids, config.device)

@@ -179,6 +179,16 @@ class WorldModelTraining:
                 raise UserError(f"{name}: {getattr(self, name)}; at least {low} expected")
         if self.layout == "compact" and self.projector == "joint" and not self.joint.steps:
             raise UserError("joint.steps: 0; at least 1 expected for a projector trained jointly")
+        if self.layout == "compact":
+            trained: dict[str, DynamicsConfig | JointConfig] = {"dynamics": self.dynamics}
+            if self.joint.steps:
+                trained["joint"] = self.joint
+            for name, losses in trained.items():
+                if losses.rollout > self.window:
+                    raise UserError(
+                        f"{name}.rollout: {losses.rollout} model steps; at most window: "
+                        f"{self.window} expected"
+                    )
         if self.frame == "object" and (
             self.layout == "patch" or self.projector == "joint" or self.joint.steps
         ):
