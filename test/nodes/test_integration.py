@@ -28,6 +28,7 @@ from wm_mpc.nodes import qos
 from wm_mpc.nodes.messages import message_to_trajectory, rgb_to_image, to_stamp
 from wm_mpc.srv import LoadModel, Reset, Rollout, SetGoal
 from wm_mpc.tick import State
+from wm_mpc.world_model import WorldModel
 
 SOON_S = 15.0
 MPC, SIM = "wm_mpc.nodes.mpc_node", "sim_bridge.node"
@@ -293,6 +294,58 @@ def test_bad_inputs_are_told_and_command_nothing(
     assert "Traceback" not in mpc.output
 
 
+def test_a_model_never_brings_up_a_node_that_was_taken_down(
+    probe: Probe, start: Callable[..., NodeProcess], robot: FakeRobot, tmp_path: Path
+) -> None:
+    models = [tiny_checkpoint(tmp_path / str(seed), seed) for seed in range(3)]
+    mpc = start(MPC, model=models[0], **FAST)
+    probe.wait(in_state(probe, State.IDLE, "goal: none set"), START_S, "idle")
+    robot.set_goal()
+    probe.wait(in_state(probe, State.RUNNING), SOON_S, "running")
+
+    def load(model: Path) -> LoadModel.Response:
+        request = LoadModel.Request(path=str(model))
+        return probe.call(LoadModel, "load_model", request, START_S)
+
+    def check_still_down(state: State) -> None:
+        since = time.time()
+        time.sleep(2.5)
+        states = {message.state for message in probe.since("status", since)}
+        assert states == {state} and not probe.since("command", since)
+
+    assert change(probe, Transition.TRANSITION_DEACTIVATE)
+    answer = load(models[1])
+    assert answer.success and answer.message.endswith(": prepared; activate mpc_node to use it")
+    check_still_down(State.IDLE)
+
+    assert change(probe, Transition.TRANSITION_CLEANUP)
+    answer = load(models[2])
+    words = ": prepared; configure and activate mpc_node to use it"
+    assert answer.success and answer.message.endswith(words), answer.message
+    assert answer.model_hash == "", "none is active"
+    check_still_down(State.UNCONFIGURED)
+
+    assert change(probe, Transition.TRANSITION_CONFIGURE)
+    check_still_down(State.IDLE)
+    assert change(probe, Transition.TRANSITION_ACTIVATE)
+    probe.wait(in_state(probe, State.RUNNING), SOON_S, "running again")
+    assert probe.last("status").model_hash == WorldModel.load(models[2]).hash
+
+    assert change(probe, Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    assert is_zero(probe.last("command"))
+    answer = load(models[1])
+    assert not answer.success and "shut down" in answer.message
+    check_still_down(State.UNCONFIGURED)
+    assert mpc.end(signal.SIGTERM) == 0, mpc.output
+    assert "Traceback" not in mpc.output
+
+
+def change(probe: Probe, transition: int) -> bool:
+    """Ask for a lifecycle transition; returns whether it succeeded."""
+    request = ChangeState.Request(transition=Transition(id=transition))
+    return probe.call(ChangeState, "mpc_node/change_state", request).success
+
+
 def _check_bad_checkpoints(probe: Probe, cases: dict[str, tuple[Path, str]]) -> None:
     """Each is told, by the start and by the service; nothing runs."""
     probe.wait(in_state(probe, State.FAULT, cases["flipped"][1]), START_S, "fault")
@@ -370,18 +423,13 @@ def _check_reach_goal(probe: Probe, robot: FakeRobot) -> None:
 
 def _check_lifecycle(probe: Probe, robot: FakeRobot) -> None:
     """Deactivated it is silent; activated again it hears the latched goal and runs."""
-
-    def change(transition: int) -> bool:
-        request = ChangeState.Request(transition=Transition(id=transition))
-        return probe.call(ChangeState, "mpc_node/change_state", request).success
-
     robot.set_goal()
     probe.wait(in_state(probe, State.RUNNING), SOON_S, "running")
-    assert change(Transition.TRANSITION_DEACTIVATE)
+    assert change(probe, Transition.TRANSITION_DEACTIVATE)
     probe.wait(in_state(probe, State.IDLE, "inactive"), SOON_S, "inactive")
     assert is_zero(probe.last("command"))
     since = time.time()
     time.sleep(0.5)
     assert not probe.since("command", since)
-    assert change(Transition.TRANSITION_ACTIVATE)
+    assert change(probe, Transition.TRANSITION_ACTIVATE)
     probe.wait(in_state(probe, State.RUNNING), SOON_S, "running again")

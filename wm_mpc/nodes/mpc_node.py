@@ -2,8 +2,8 @@
 
 A lifecycle node. *configure* loads the model, measures the CEM reference and warms everything up;
 *activate* opens the topics and starts the control thread; *deactivate* brings the robot to rest
-and closes them; *cleanup* frees the model. The executor's thread receives messages, the control
-thread thinks; a mailbox lies between them.
+and closes them; *cleanup* frees the model; *shutdown* does both for good. The executor's thread
+receives messages, the control thread thinks; a mailbox lies between them.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ from wm_mpc.srv import LoadModel, SetGoal
 from wm_mpc.tick import State
 from wm_mpc.world_model import WorldModel, names_encoder
 
+_OVER = "mpc_node: shut down; start it again"
+
 
 class MpcNode(LifecycleNode):
     """See the module. Parameters are those of the configuration dataclasses read here."""
@@ -63,6 +65,7 @@ class MpcNode(LifecycleNode):
 
         self._generation = 0
         self._fault = ""
+        self._starts_when_loaded = self._over = False
         self._complain = Complaints(self.get_logger().error)
         self._e_stop = False
         self._gaps = Gaps()
@@ -78,9 +81,7 @@ class MpcNode(LifecycleNode):
         self._outputs = Outputs(self, self._bell, self.limits.dry_run)
         self.create_subscription(Bool, "e_stop", self._on_e_stop, qos.EVENT)
         slow = MutuallyExclusiveCallbackGroup()
-        self.create_service(
-            LoadModel, "load_model", self._on_load_model, callback_group=slow
-        )
+        self.create_service(LoadModel, "load_model", self._on_load_model, callback_group=slow)
         self.create_service(SetGoal, "set_goal", self._on_set_goal)
         self._reach_goal = ReachGoalServer(self, self, self._outputs, self._bell)
         self.create_timer(1.0, self._on_second)
@@ -89,8 +90,12 @@ class MpcNode(LifecycleNode):
 
     def start(self) -> None:
         """Configure and activate, where the parameters say so."""
-        success = TransitionCallbackReturn.SUCCESS
-        if self.config.autostart and self.trigger_configure() == success:
+        if not self.config.autostart:
+            return
+        # Until the node is configured for the first time, by this or by anybody, a better model
+        # may still start it. After that it is up to whoever takes it down to bring it up again.
+        self._starts_when_loaded = True
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
     def stop(self) -> None:
@@ -102,8 +107,10 @@ class MpcNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load, measure, warm up."""
         torch.set_num_threads(self.config.threads)
+        # One that the node cannot be configured with is not tried a second time.
+        prepared, self._prepared = self._prepared, None
         try:
-            engine = self._prepared or self._build(self.config.model_path)
+            engine = prepared or self._build(self.config.model_path)
             interface, period = engine.model.config, self.engine_config.period_s
             command_format = CommandFormat(
                 self.config.command_type,
@@ -118,7 +125,7 @@ class MpcNode(LifecycleNode):
             self._guard = UpdateGuard(self.guard_config, period)
         except Exception as error:  # a node that cannot work says why and waits for better
             return self._refuse("configure", error)
-        self._prepared, self._fault = None, ""
+        self._fault, self._starts_when_loaded = "", False
         self._mailbox = Mailbox(needs_proprio=interface.proprio_dim > 0)
         self._outputs.open(command_format)
         self._present(engine)
@@ -163,6 +170,26 @@ class MpcNode(LifecycleNode):
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Come to rest, then close the topics."""
+        self._rest()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the model; the node stays down until somebody configures it."""
+        answer = super().on_cleanup(state)
+        self._free()
+        return answer
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Come to rest and free the model, for good."""
+        self._starts_when_loaded, self._over = False, True
+        if self._loop is not None:
+            self._rest()
+        answer = super().on_shutdown(state)
+        if self._controller is not None:
+            self._free()
+        return answer
+
+    def _rest(self) -> None:
         loop, self._loop = self._loop, None
         loop.stop()
         self._outputs.flush()
@@ -173,15 +200,11 @@ class MpcNode(LifecycleNode):
         self._controller.clear_goal()
         self._mailbox.clear()
         self._bell.ring()
-        return super().on_deactivate(state)
 
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free the model."""
-        answer = super().on_cleanup(state)
+    def _free(self) -> None:
         self._controller = self._filter = None
         self._outputs.close()
         gc.unfreeze()
-        return answer
 
     def _refuse(self, step: str, error: Exception) -> TransitionCallbackReturn:
         self._fault = one_line(error)
@@ -200,6 +223,8 @@ class MpcNode(LifecycleNode):
         Raises:
             UserError: it cannot be used, or predicts worse than the running model.
         """
+        if self._over:
+            raise UserError(_OVER)
         running = self._controller.engine if self._controller else None
         pause = self._gaps.wait if self._loop is not None else None
         rest = pause or no_pause
@@ -235,8 +260,9 @@ class MpcNode(LifecycleNode):
         try:
             with self._gaps.work():
                 engine = await in_background(self._bell, lambda: self._build(path))
-                self._take_over(engine)
-            response.success, response.message = True, f"model {engine.model.hash} from {path}"
+                remains = self._take_over(engine)
+            response.success = True
+            response.message = f"model {engine.model.hash} from {path}{remains}"
         except Exception as error:  # the running model stays, whatever was wrong with the new one
             response.message = one_line(error)
             self.get_logger().error(f"load_model: {response.message}")
@@ -245,15 +271,32 @@ class MpcNode(LifecycleNode):
             response.model_hash, response.generation = active.model.hash, active.generation
         return response
 
-    def _take_over(self, engine: Engine) -> None:
+    def _take_over(self, engine: Engine) -> str:
+        """Use an engine: at once where the loop runs, else from the next activation on.
+
+        A node that somebody took down, or never brought up, stays down: whoever offers a model
+        cannot know whether the robot may move. Only a start-up that failed goes on with it.
+
+        Returns:
+            What is left to do before it drives; empty: nothing.
+
+        Raises:
+            UserError: start-up fails with this model too.
+            ValueError: the model was trained for another robot.
+        """
         if self._controller is not None:
             self._controller.swap_model(engine)
             self._present(engine)
-            return
-        self._prepared = engine
-        self.start()
-        if self._controller is None:
-            raise UserError(self._fault or "prepared; configure and activate the node to use it")
+        else:
+            self._prepared = engine
+            if self._starts_when_loaded:
+                self.start()
+                if self._controller is None:
+                    raise UserError(self._fault)
+        if self._loop is not None:
+            return ""
+        steps = "activate" if self._controller is not None else "configure and activate"
+        return f": prepared; {steps} mpc_node to use it"
 
     # ---- inputs, in the executor's thread ------------------------------------------------------
 
@@ -354,7 +397,9 @@ class MpcNode(LifecycleNode):
         """Diagnostics, and a status where no tick publishes one."""
         if self._loop is None:
             state, reason = State.UNCONFIGURED, "inactive: configure and activate"
-            if self._fault:
+            if self._over:
+                reason = _OVER
+            elif self._fault:
                 state, reason = State.FAULT, self._fault
             elif self._controller is not None:
                 state, reason = State.IDLE, "inactive: activate"
