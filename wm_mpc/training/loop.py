@@ -69,7 +69,8 @@ class Probe:
 
     Attributes:
         measure: returns the value, higher is better; called on the first rank only.
-        every: optimiser steps between two measurements, >= 1.
+        every: optimiser steps between two measurements, >= 1; the last step is always followed by
+            one.
         patience: stop after this many measurements without a new best; 0: never.
     """
 
@@ -159,11 +160,16 @@ def fit(
                 bar.set_postfix(loss=f"{state.curve[-1][1]:.4f}")
             state.step = step + 1
             bar.update()
-            if probe is not None and state.step % probe.every == 0:
+            last = state.step == schedule.steps
+            if probe is not None and (last or state.step % probe.every == 0):
                 _probe(state, probe, trained, device)
-            if folder is not None and rank() == 0 and state.step % schedule.save_every == 0:
+            saves = last or state.step % schedule.save_every == 0
+            if folder is not None and rank() == 0 and saves:
                 state.elapsed = time.perf_counter() - started
                 save_progress(folder, key, trained, optimizer, generator, state)
+    # The clock may end a run between two measurements.
+    if probe is not None and (not state.probes or state.probes[-1][0] < state.step):
+        _probe(state, probe, trained, device)
     state.elapsed = time.perf_counter() - started
     if state.best:
         load_flat_state(trained, state.best)

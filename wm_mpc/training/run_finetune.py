@@ -128,9 +128,9 @@ def run(config: Config) -> int:
         seed=config.seed,
         key=resume_key(config),
     )
-    best = max((value for _, value in done.probes), default=float("inf"))
-    improved = base is None or best >= success_score(base)
-    if not improved:
+    best = max((value for _, value in done.probes), default=None)
+    improved = None if base is None or best is None else best >= success_score(base)
+    if improved is False:
         print(f"the start model does better on these goals; it is still in {config.start}")
     facts = {
         "task": config.task, "method": config.method, "model": config.method,
@@ -153,7 +153,8 @@ def run(config: Config) -> int:
     write_report(
         config.report or config.out / "finetune.json", None, config.seed, [facts], **extra
     )
-    shown = "" if base is None else f", success {base['success_rate']:.2f} -> {best:.2f}"
+    measured = base is not None and best is not None
+    shown = f", success {base['success_rate']:.2f} -> {best:.2f}" if measured else ""
     print(f"{config.out}: model {model.hash} after {done.step} steps{shown}")
     return 0
 
