@@ -73,6 +73,24 @@ def test_perturbations_stay_within_their_radii_and_raise_the_loss(
     assert worse > max(random)
 
 
+def test_several_steps_find_more_than_one() -> None:
+    """Projected gradient descent: shorter steps, and a higher loss, from the same start."""
+    assert AttackConfig().step == 1.25
+    assert AttackConfig(iterations=5).step == 0.5
+    assert AttackConfig(iterations=5, step_size=0.3).step == 0.3
+    model = model_of("vit")
+    wide = {"visual": 1.0, "proprio": 1.0, "action": 1.0}
+    found = {}
+    for iterations in (1, 10):
+        attack, (start, actions, targets), (dz, da) = attacked(
+            model, iterations=iterations, **wide
+        )
+        with torch.no_grad():
+            predicted = attack.rollout(start + dz, attack.inputs(actions) + da)
+            found[iterations] = float(F.mse_loss(predicted, targets))
+    assert found[10] > found[1]
+
+
 def flip(delta: Tensor, seed: int) -> Tensor:
     """The same sizes with random signs."""
     signs = torch.randint(0, 2, delta.shape, generator=torch.Generator().manual_seed(seed))

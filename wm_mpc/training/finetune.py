@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wm_mpc.data.store import Store, StoreWriter
+from wm_mpc.data.store import Store
 from wm_mpc.data.store_format import StoreSpec
 from wm_mpc.errors import UserError
 from wm_mpc.training.adversarial import Attack
@@ -25,6 +25,7 @@ from wm_mpc.training.expert import Expert, check_store
 from wm_mpc.training.loop import Probe, Schedule, fit
 from wm_mpc.training.online import OnlineConfig, plan_and_execute
 from wm_mpc.training.resume import Progress
+from wm_mpc.training.rounds import RoundStore
 from wm_mpc.world_model import WorldModel
 
 
@@ -91,7 +92,9 @@ class FinetuneLoss(nn.Module):
 
 
 class Collector:
-    """Adds what plans really did to the corrected data, in rounds; a resumed run repeats none.
+    """Adds what plans really did to the corrected data, in rounds.
+
+    A resumed run reads the rounds that it had learned from again and repeats later ones.
 
     Args:
         model: world model in training.
@@ -100,6 +103,13 @@ class Collector:
         config: planner and sizes.
         folder: store of the executed trajectories.
         seed: of starts and plans.
+
+    Attributes:
+        buffer: the corrected data.
+        rounds: numbers of the rounds in it.
+
+    Raises:
+        UserError: a store of ``config.corrected`` does not fit the model, or is ``folder`` itself.
     """
 
     def __init__(
@@ -120,25 +130,40 @@ class Collector:
             state_dim=task.state_dim, control_period=task.control_period, image_size=(size, size),
         )  # fmt: skip
         for earlier in config.corrected:
+            if earlier.resolve() == folder.resolve():
+                raise UserError(
+                    f"corrected: {earlier} is where this run keeps its own plans; "
+                    "choose another out"
+                )
             store = Store.open(earlier)
             check_store(model, store)
             for trajectory in store:
                 self._add(trajectory)
-        self.writer = StoreWriter(folder, spec)
-        stored = Store.open(folder, skip_bad=True)
-        for trajectory in stored:
+        self.store = RoundStore(folder, spec)
+        self.rounds: set[int] = set()
+
+    def take_up(self, key: dict[str, Any], step: int) -> None:
+        """Read the rounds that a run has learned from; call it once, before the first round.
+
+        Args:
+            key: JSON-able settings of the run; another run's rounds are moved aside.
+            step: optimiser steps done; later rounds are moved aside.
+
+        Raises:
+            UserError: these rounds are not in the store.
+        """
+        due = -(-step // self.config.every)
+        for trajectory in self.store.take_up(key, due):
             self._add(trajectory)
-        self.rounds = {meta.get("round") for meta in stored.metas()}
+        self.rounds = set(range(due))
 
     def round(self, number: int, distance: int) -> None:
-        """Plan, execute and keep; does nothing when this round is already in the store.
+        """Plan, execute and keep.
 
         Args:
             number: of the round, from 0; starts and plans depend on it and the seed only.
             distance: model steps between start and goal.
         """
-        if number in self.rounds:
-            return
         generator = torch.Generator().manual_seed(self.seed * 100_003 + number)
         train = self.expert.train
         starts = max(1, self.config.rollouts // self.config.chain)
@@ -158,12 +183,12 @@ class Collector:
             self.config.objective,
             self.config.chain,
         )
+        writer = self.store.writer(number)
         for done in executed:
             done.trajectory.meta["round"] = number
-            self.writer.add(done.trajectory)
+            writer.add(done.trajectory)
             self._add(done.trajectory)
-        # Only a whole round is worth keeping: it is one shard.
-        self.writer.flush()
+        writer.flush()
         self.rounds.add(number)
         self.model.predictor.train(mode)
 
@@ -204,7 +229,8 @@ def finetune(
         progress: show a progress bar.
 
     Raises:
-        UserError: windows too short, or a loss that is not finite.
+        UserError: windows too short, a loss that is not finite, or executed plans that the stored
+            state needs are not there.
     """
     longest = max(curriculum.rollout[1], curriculum.goal_distance[1] if collector else 1)
     if expert.data.actions.shape[1] < longest:
@@ -219,9 +245,24 @@ def finetune(
         config.batch,
         augment=augment,
     )
+    spreads: Tensor | None = None
     if attack is not None and attack.config.radii == "fixed":
+        # Before this run's own plans are read, so that a resumed one measures the same.
         start, actions, _ = replay(torch.Generator().manual_seed(seed))
         attack.radii(start, attack.inputs(actions))
+        spreads = attack.fixed
+    run_key = {
+        "settings": {k: v for k, v in asdict(config).items() if k != "threads"},
+        "start": model.hash,
+        "curriculum": asdict(curriculum),
+        **(key or {}),
+    }
+
+    def begin(state: Progress) -> None:
+        if attack is not None and spreads is not None:
+            attack.fixed = state.extra.setdefault("radii", spreads).to(spreads.device)
+        if collector is not None:
+            collector.take_up(run_key, state.step)
 
     def before(step: int, share: float) -> None:
         replay.length = curriculum.rollout_at(share)
@@ -229,7 +270,6 @@ def finetune(
             number = step // collector.config.every
             collector.round(number, curriculum.distance_at(share))
 
-    settings = {k: v for k, v in asdict(config).items() if k != "threads"}
     return fit(
         FinetuneLoss(model, config.huber, attack),
         {"predictor": model.predictor},
@@ -238,11 +278,11 @@ def finetune(
             config.steps, config.lr, config.weight_decay, max_seconds=config.max_seconds,
             save_every=config.save_every, seed=seed,
         ),
-        key={"settings": settings, "start": model.hash, "curriculum": asdict(curriculum)}
-        | (key or {}),
+        key=run_key,
         name="finetune",
         folder=folder,
         probe=probe,
+        begin=begin,
         before=before,
         progress=progress,
     )  # fmt: skip

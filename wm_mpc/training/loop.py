@@ -89,6 +89,7 @@ def fit(
     name: str,
     folder: Path | None = None,
     probe: Probe | None = None,
+    begin: Callable[[Progress], None] | None = None,
     before: Callable[[int, float], None] | None = None,
     progress: bool = True,
 ) -> Progress:
@@ -108,6 +109,8 @@ def fit(
         name: of the progress bar.
         folder: where the resumable state is kept; None: nowhere.
         probe: validation that picks the weights; None: the last weights are the result.
+        begin: called once before the first step with how far the run has come; may add to what is
+            stored with it.
         before: called before every optimiser step with its number and the share of the run that
             is over: curricula, and data that come while training goes on.
         progress: show a progress bar.
@@ -123,6 +126,8 @@ def fit(
     state = Progress()
     if folder is not None:
         state = load_progress(folder, key, trained, optimizer, generator)
+    if begin is not None:
+        begin(state)
     started = time.perf_counter() - state.elapsed
     run: nn.Module = losses
     if world() > 1:

@@ -27,6 +27,7 @@ class Progress:
         curve: rows ``[optimiser step, *losses]``.
         probes: rows ``[optimiser step, value]`` of the validation that may stop the run.
         best: state of the trained modules at the best probe, keys as ``flat_state`` gives them.
+        extra: further tensors that the run needs to go on as it began.
     """
 
     step: int = 0
@@ -35,6 +36,7 @@ class Progress:
     curve: list[list[float]] = field(default_factory=list)
     probes: list[list[float]] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
+    extra: dict[str, Tensor] = field(default_factory=dict)
 
 
 def flat_state(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
@@ -67,13 +69,14 @@ def save_progress(
         modules: trained modules by name.
         optimizer: its moments are kept.
         generator: source of the batches.
-        progress: step, time, curves, best weights.
+        progress: step, time, curves, best weights, further tensors.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = {f"module.{k}": v for k, v in flat_state(modules).items()}
     for i, moments in optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
     state |= {f"best.{k}": v for k, v in progress.best.items()}
+    state |= {f"extra.{k}": v for k, v in progress.extra.items()}
     state["generator"] = generator.get_state()
     about = {"key": key, "step": progress.step, "elapsed": progress.elapsed}
     about |= {"names": progress.names, "curve": progress.curve, "probes": progress.probes}
@@ -117,7 +120,7 @@ def load_progress(
     optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
     generator.set_state(state["generator"])
     about.pop("key")
-    return Progress(**about, best=_part(state, "best."))
+    return Progress(**about, best=_part(state, "best."), extra=_part(state, "extra."))
 
 
 def _part(state: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
