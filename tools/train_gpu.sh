@@ -4,7 +4,8 @@
 #
 #   tools/train_gpu.sh [OUT]                     default: out/gpu
 #   SIZE=tiny DEVICE=cpu tools/train_gpu.sh      to see that everything fits together
-#   ENCODER=facebook/dinov2-small tools/train_gpu.sh    another encoder, nothing to pre-train
+#   ENCODER=facebook/dinov2-small tools/train_gpu.sh    another encoder, nothing to pre-train;
+#     DINOv2 from the hub gets IMAGE_SIZE=196, so that its 14 px patches make DINO-WM's 14 x 14
 #
 # Several GPUs: NPROC=4 tools/train_gpu.sh runs the same commands under torchrun.
 set -euo pipefail
@@ -13,6 +14,7 @@ OUT=${1:-out/gpu}
 SIZE=${SIZE:-full}
 DEVICE=${DEVICE:-cuda}
 ENCODER=${ENCODER:-}
+IMAGE_SIZE=${IMAGE_SIZE:-} # [px] side of the encoder's pictures; 0: its own
 NPROC=${NPROC:-1}
 GOALS=${GOALS:-0}
 PYTHON=${PYTHON:-python}
@@ -39,6 +41,12 @@ tiny)
   ;;
 esac
 
+if [[ -z $IMAGE_SIZE ]]; then
+  IMAGE_SIZE=0
+  # the hub's configurations of DINOv2 say 518 px, which would be 37 x 37 tokens
+  [[ ! -d $ENCODER && $ENCODER == *dinov2* ]] && IMAGE_SIZE=196
+fi
+
 run() {
   echo "+ $*"
   "$@"
@@ -57,7 +65,7 @@ train() { # task seconds
     launch=("$PYTHON" -m torch.distributed.run --standalone --nproc-per-node "$NPROC" -m wm_mpc.cli)
   fi
   run "${launch[@]}" train "$1" --layout patch --device "$DEVICE" --data "$OUT/data/$1" \
-    --encoder "$ENCODER" --out "$OUT/$1" --window 3 --reader-steps "$READER" "${PATCH[@]}" \
+    --encoder "$ENCODER" --image-size "$IMAGE_SIZE" --out "$OUT/$1" --window 3 --reader-steps "$READER" "${PATCH[@]}" \
     --patch.max-seconds "$2"
   wm validate "$OUT/$1" --data "$OUT/data/$1" --device "$DEVICE" --frames 1000 --windows 200 \
     --steps 3 --goals "$GOALS" --report "$OUT/$1/validation.json"

@@ -142,6 +142,9 @@ def test_latents_of_a_model_that_does_not_fit(world: Path, tmp_path: Path) -> No
     )
     with pytest.raises(UserError, match="latents_from: .* has another encoder"):
         train_world_model(wrong)
+    larger = config(world, tmp_path / "b", latents_from=tmp_path / "a", image_size=48)
+    with pytest.raises(UserError, match="image_size: 48 px; .* expects 32 px"):
+        train_world_model(larger)
     with pytest.raises(UserError, match="latents_from: .* not with the patch layout"):
         config(world, tmp_path / "b", latents_from=tmp_path / "a", layout="patch")
 
@@ -152,6 +155,28 @@ def test_the_patch_layout(world: Path, tmp_path: Path) -> None:
     assert model.latent_shape == (16, 26) and model.config.predictor == "vit"
     (facts,) = json.loads((tmp_path / "training.json").read_text())["results"]
     assert len(facts["dynamics"]["open_loop_rmse"]) == 3
+
+
+def test_pictures_of_another_size_make_another_number_of_tokens(
+    world: Path, tmp_path: Path
+) -> None:
+    arguments = [
+        "train", "wall", "--data", str(world / "store"), "--encoder", str(world / "encoder"),
+        "--layout", "patch", "--window", "3", "--reader-steps", "0", "--patch.steps", "2",
+        "--patch.batch", "4", "--image-size", "48", "--out", str(tmp_path),
+    ]  # fmt: skip
+    assert cli.main(arguments) == 0
+    model = WorldModel.load(tmp_path)
+    # 8 px patches: 6 x 6, where the encoder's own 32 px make 4 x 4
+    assert model.latent_shape == (36, 26)
+    assert model.encoder is not None and model.encoder.image_size == 48
+    latent = model.encode(torch.zeros(1, 32, 32, 3, dtype=torch.uint8), torch.zeros(1, 2))
+    assert latent.shape == (1, 36, 26)
+
+
+def test_a_size_that_makes_no_whole_patches(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="image_size: 50 px is no multiple of the patch size 8"):
+        train_world_model(config(world, tmp_path, image_size=50))
 
 
 def test_an_interrupted_patch_run_goes_on_exactly(world: Path, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def prepare(config: WorldModelTraining, device: torch.device) -> Material:
     check_interface(model_config(config.task, preset), store, config.task)
     frames = store.frames()
     windows = training_windows(config, store, preset)
-    encoder = DinoEncoder.load(config.encoder).to(device)
+    encoder = DinoEncoder.load(config.encoder, config.image_size or None).to(device)
     work = config.out / "work"
     folder = config.tokens or work
     if distributed.rank() == 0:
@@ -256,6 +256,11 @@ def adopt_latents(
         )
     if source.encoder is None or fingerprint(source.encoder) != fingerprint(material.encoder):
         raise UserError(f"latents_from: {config.latents_from} has another encoder than --encoder")
+    if source.encoder.image_size != material.encoder.image_size:
+        raise UserError(
+            f"image_size: {material.encoder.image_size} px; {config.latents_from} expects "
+            f"{source.encoder.image_size} px"
+        )
     layout = dataclasses.replace(source.config, predictor_args=predictor)
     model = WorldModel(layout, material.encoder).to(material.encoder.mean.device)
     kept = {k: v for k, v in source.state_dict().items() if not k.startswith("predictor.")}

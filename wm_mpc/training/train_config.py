@@ -108,6 +108,9 @@ class WorldModelTraining:
     Attributes:
         data: store folder.
         encoder: encoder folder or hub id.
+        image_size: side [px] that pictures are given to the encoder at, a multiple of its patch
+            size; 0: the encoder's own. 196 with ``facebook/dinov2-small`` makes DINO-WM's
+            14 x 14 tokens; its own 518 px would make 37 x 37.
         out: model folder; the work (token cache, resumable state) is kept in its subfolder
             ``work``.
         tokens: folder of the store's token cache, filled where it is not complete, so that several
@@ -138,6 +141,7 @@ class WorldModelTraining:
     data: Path
     encoder: str
     out: Path
+    image_size: int = 0
     tokens: Path | None = None
     layout: str = "compact"
     projector: str = "landmarks"
@@ -171,6 +175,7 @@ class WorldModelTraining:
         for name, low in (
             ("visual_dim", 1),
             ("window", 1),
+            ("image_size", 0),
             ("reader_steps", 0),
             ("width", 0),
             ("depth", 0),
