@@ -21,7 +21,10 @@ from wm_mpc import cli
 from wm_mpc.checkpoint import WEIGHTS_FILE
 from wm_mpc.decoder import DECODER_FILE, Decoder
 from wm_mpc.errors import UserError
+from wm_mpc.eval_jobs import make_objective
+from wm_mpc.objective import ObjectiveConfig
 from wm_mpc.perception import perception_hash
+from wm_mpc.planners import PlanRequest, make_planner, planner_config
 from wm_mpc.planners.amortised import PROPOSALS_FILE, load_proposer
 from wm_mpc.training.decode import DecoderTraining
 from wm_mpc.training.dino import DinoConfig
@@ -30,8 +33,10 @@ from wm_mpc.training.joint import JointConfig
 from wm_mpc.training.landmarks import LandmarkConfig
 from wm_mpc.training.patch import PatchConfig
 from wm_mpc.training.pipeline import train_world_model
+from wm_mpc.training.presets import PRESETS
 from wm_mpc.training.run_train import run
 from wm_mpc.training.selection import SelectionConfig
+from wm_mpc.training.stages import predictor_args
 from wm_mpc.training.train_config import DecoderForModel, EncoderTraining, WallTraining
 from wm_mpc.world_model import WorldModel
 
@@ -113,6 +118,56 @@ def test_new_dynamics_on_the_latents_of_another_model(world: Path, tmp_path: Pat
     assert loaded.config.predictor_args == {"width": 24, "depth": 3}
     (facts,) = json.loads((tmp_path / "b" / "training.json").read_text())["results"]
     assert facts["latents_from"] == source.hash and "landmarks" not in facts
+
+
+@pytest.mark.parametrize("kind", ["mlp", "gru", "vit"])
+def test_every_predictor_is_trained_loaded_and_planned_with(
+    kind: str, world: Path, tmp_path: Path
+) -> None:
+    from wm_mpc.training import dynamics as module
+
+    settings = config(world, tmp_path / "part", predictor=kind, width=24)
+    settings = replace(settings, dynamics=replace(settings.dynamics, save_every=2))
+    calls = iter(range(100))
+    forward = module.RolloutLoss.forward
+
+    def dying(self: module.RolloutLoss, *batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return forward(self, *batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.RolloutLoss, "forward", dying)
+        with pytest.raises(KeyboardInterrupt):
+            train_world_model(settings)
+    resumed = train_world_model(settings)
+    whole = train_world_model(replace(settings, out=tmp_path / "whole"))
+    assert resumed.hash == whole.hash
+    model = WorldModel.load(tmp_path / "whole")
+    assert model.config.predictor == kind and model.config.predictor_args["width"] == 24
+    # trained: a fresh predictor says that nothing changes
+    start, action = torch.zeros(1, 4), torch.ones(1, 10)
+    assert not torch.equal(model.step(start, action), start)
+    objective = make_objective(model, ObjectiveConfig(), 3)
+    planner = make_planner("adam", model, objective, planner_config("adam", iterations=3))
+    request = PlanRequest(torch.zeros(4), torch.ones(4), warm_start=torch.zeros(3, 10))
+    plan = planner.plan(request)
+    assert plan.iterations == 3 and torch.isfinite(plan.actions).all()
+    assert plan.cost < plan.warm_cost
+
+
+def test_what_only_some_predictors_can(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="predictor: 'lstm'; mlp or gru or vit expected"):
+        config(world, tmp_path, predictor="lstm")
+    with pytest.raises(UserError, match="frame: object; predictor mlp expected, not gru"):
+        config(world, tmp_path, predictor="gru", frame="object")
+    with pytest.raises(UserError, match="predictor: gru; the patch layout has a vit"):
+        config(world, tmp_path, predictor="gru", layout="patch")
+    # Push-T's default frame is the object's, for the predictor that has it
+    preset = PRESETS["pusht"]
+    assert predictor_args("mlp", preset, 0, 0, True)["object_frame"]
+    assert predictor_args("gru", preset, 0, 0, False) == {"width": 384, "depth": 1}
+    assert predictor_args("vit", preset, 0, 0, False)["depth"] == 3
 
 
 def test_proposals_fit_every_model_with_these_latents(
@@ -254,6 +309,44 @@ def test_a_decoder_is_trained_beside(layout: str, world: Path, tmp_path: Path) -
     assert (tmp_path / DECODER_FILE).is_file()
     latents = torch.randn(2, 3, *model.latent_shape)
     assert decoder.decode(latents).shape == (2, 3, 32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    # a latent has 16 x 26 numbers, 1664 bytes
+    ("bytes_", "frames", "expected"), [(400_000, 100, 100), (100_000, 100, 60), (2**20, 100, 310)]
+)
+def test_a_decoder_does_not_ask_for_every_latent(
+    bytes_: int, frames: int, expected: int, world: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    from wm_mpc.training import pipeline
+
+    monkeypatch.setattr(pipeline, "DECODER_BYTES", bytes_)
+    monkeypatch.setattr(pipeline, "DECODER_FRAMES", frames)
+    projected: list[int] = []
+
+    def encode(model: WorldModel, tokens: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        projected.append(len(tokens))
+        return known(model, tokens, own)
+
+    known = WorldModel.encode_tokens
+    train = pipeline.train_decoder
+
+    def trained(latents: torch.Tensor, *rest: Any) -> Any:
+        ids = rest[2]
+        assert len(latents) == len(ids) == sum(projected) and (np.diff(ids) > 0).all()
+        assert ids[-1] > 250, "the sample is not spread over the store"
+        return train(latents, *rest)
+
+    def after(*_: Any, **__: Any) -> dict[str, Any]:
+        monkeypatch.setattr(WorldModel, "encode_tokens", encode)
+        return {"curve": [[0, 1.0]], "open_loop_rmse": [1.0], "probes": []}
+
+    monkeypatch.setattr(pipeline, "train_patch", after)
+    monkeypatch.setattr(pipeline, "train_decoder", trained)
+    training = DecoderTraining(steps=1, batch=4, pixels=32, width=16, depth=1)
+    train_world_model(config(world, tmp_path, layout="patch", decoder=training))
+    assert sum(projected) == expected and Decoder.load(tmp_path, WorldModel.load(tmp_path))
 
 
 def test_a_decoder_for_a_finished_model(world: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from wm_mpc.training.dynamics import (
     project_frames,
     train_dynamics,
 )
-from wm_mpc.training.expert import check_interface
+from wm_mpc.training.expert import check_interface, project_chosen
 from wm_mpc.training.joint import train_joint
 from wm_mpc.training.patch import set_token_scale, train_patch
 from wm_mpc.training.plots import draw_curves
@@ -35,6 +35,7 @@ from wm_mpc.training.presets import PRESETS, TaskPreset
 from wm_mpc.training.stages import (
     fit_object_frame,
     model_config,
+    predictor_args,
     set_normalisation,
     set_visual_scale,
     symmetry,
@@ -43,8 +44,14 @@ from wm_mpc.training.stages import (
 )
 from wm_mpc.training.tokens import cache_tokens, fingerprint
 from wm_mpc.training.train_config import WorldModelTraining
+from wm_mpc.training.validation import held_out_frames
 from wm_mpc.training.windows import TokenWindows
 from wm_mpc.world_model import WorldModel, encoder_reference
+
+DECODER_FRAMES = 8000
+"""Most frames to train a decoder on where the latents of all do not fit ``DECODER_BYTES``."""
+DECODER_BYTES = 2**30
+"""Most memory for latents to train a decoder on."""
 
 
 @dataclass
@@ -91,10 +98,11 @@ def train_world_model(config: WorldModelTraining) -> WorldModel:
         model, facts = LAYOUTS[config.layout](config, material)
         decoder = None
         if config.decoder.steps:
-            latents = project_frames(model, material.tokens, material.own)
+            ids = decoder_frames(model, material.frames, config.seed)
+            latents = project_chosen(model, material.tokens, ids, material.own[ids])
             training = dataclasses.replace(config.decoder, seed=config.seed)
             decoder, facts["decoder"] = train_decoder(
-                latents, material.frames, training, None, device, material.work / "decoder"
+                latents, material.frames, training, ids, device, material.work / "decoder"
             )
         if distributed.rank() == 0:
             frames = material.frames
@@ -114,6 +122,18 @@ def train_world_model(config: WorldModelTraining) -> WorldModel:
                 decoder.save(config.out, model)
         distributed.barrier()
     return model
+
+
+def decoder_frames(model: WorldModel, frames: Frames, seed: int) -> np.ndarray:
+    """Frame ids to train a decoder on: all whose latents fit ``DECODER_BYTES``, else a sample.
+
+    One latent of DINO-WM's layout is 309 kB, so that those of a whole store fit no memory.
+    """
+    size = 4 * int(torch.Size(model.latent_shape).numel())
+    most = len(frames.image_step)
+    if most * size > DECODER_BYTES:
+        most = max(1, min(DECODER_FRAMES, DECODER_BYTES // size))
+    return held_out_frames(frames, 1.0, most, seed)
 
 
 def prepare(config: WorldModelTraining, device: torch.device) -> Material:
@@ -177,9 +197,10 @@ def train_compact(
     """Projector, then dynamics on frozen latents."""
     preset, seed = material.preset, config.seed
     landmarks = config.projector == "landmarks"
-    predictor = {"width": config.width or preset.width, "depth": config.depth or preset.depth}
-    if config.frame == "object" or (not config.frame and preset.object_frame and landmarks):
-        predictor["object_frame"] = True
+    wanted = config.frame == "object" or (
+        not config.frame and preset.object_frame and landmarks and config.predictor == "mlp"
+    )
+    predictor = predictor_args(config.predictor, preset, config.width, config.depth, wanted)
     if config.latents_from is None:
         model, facts = teach_latents(config, material, predictor)
     else:
@@ -207,7 +228,7 @@ def train_compact(
 
 
 def teach_latents(
-    config: WorldModelTraining, material: Material, predictor: dict[str, int]
+    config: WorldModelTraining, material: Material, predictor: dict[str, Any]
 ) -> tuple[WorldModel, dict[str, Any]]:
     """Model with normalisation, projector and reader trained, and a fresh predictor."""
     preset, seed = material.preset, config.seed
@@ -219,7 +240,7 @@ def teach_latents(
     layout = {
         "projector": "keypoint_pool",
         "visual_dim": 2 * marks.landmarks if landmarks else config.visual_dim,
-        "predictor": "mlp",
+        "predictor": config.predictor,
         "predictor_args": predictor,
         "proprio_reader": config.reader_steps > 0,
     }
@@ -240,7 +261,7 @@ def teach_latents(
 
 
 def adopt_latents(
-    config: WorldModelTraining, material: Material, predictor: dict[str, int]
+    config: WorldModelTraining, material: Material, predictor: dict[str, Any]
 ) -> tuple[WorldModel, dict[str, Any]]:
     """Everything of ``config.latents_from`` but its predictor, which starts anew.
 
@@ -249,10 +270,10 @@ def adopt_latents(
     """
     assert config.latents_from is not None
     source = WorldModel.load(config.latents_from)
-    if source.config.task != config.task or source.config.predictor != "mlp":
+    if source.config.task != config.task or source.config.projector == "identity":
         raise UserError(
-            f"latents_from: {config.latents_from} is a {source.config.task} model with predictor "
-            f"{source.config.predictor}; {config.task} and mlp expected"
+            f"latents_from: {config.latents_from} is a {source.config.task} model with projector "
+            f"{source.config.projector}; {config.task} and keypoint_pool expected"
         )
     if source.encoder is None or fingerprint(source.encoder) != fingerprint(material.encoder):
         raise UserError(f"latents_from: {config.latents_from} has another encoder than --encoder")
@@ -261,7 +282,9 @@ def adopt_latents(
             f"image_size: {material.encoder.image_size} px; {config.latents_from} expects "
             f"{source.encoder.image_size} px"
         )
-    layout = dataclasses.replace(source.config, predictor_args=predictor)
+    layout = dataclasses.replace(
+        source.config, predictor=config.predictor, predictor_args=predictor
+    )
     model = WorldModel(layout, material.encoder).to(material.encoder.mean.device)
     kept = {k: v for k, v in source.state_dict().items() if not k.startswith("predictor.")}
     model.load_state_dict(kept, strict=False)

@@ -60,6 +60,32 @@ def model_config(task: str, preset: TaskPreset, **layout: Any) -> WorldModelConf
     )
 
 
+def predictor_args(
+    kind: str, preset: TaskPreset, width: int, depth: int, object_frame: bool
+) -> dict[str, Any]:
+    """Arguments of a compact layout's predictor.
+
+    Args:
+        kind: key of ``PREDICTORS``.
+        preset: of the task.
+        width: hidden units; 0: the task's default.
+        depth: layers; 0: the task's default, one of ``gru``.
+        object_frame: predict in the object's frame; ``mlp`` only.
+    """
+    width = width or preset.width
+    if kind == "gru":
+        return {"width": width, "depth": depth or 1}
+    sizes: dict[str, Any] = {"width": width, "depth": depth or preset.depth}
+    if kind == "vit":
+        # One token per frame and, as planners roll out, one frame: no history. A latent of a few
+        # numbers wants an action as wide as itself beside it, and to be changed, not made anew.
+        return sizes | {
+            "heads": 4, "head_dim": 32, "history": 1, "action_embed": 64, "dropout": 0.0,
+            "residual": True,
+        }  # fmt: skip
+    return sizes | {"object_frame": True} if object_frame else sizes
+
+
 def symmetry(model: WorldModel, preset: TaskPreset) -> QuarterTurns | RigidMotions | None:
     """Motions of the task's workspace that change nothing, where it has them."""
     if preset.turn_centre is None:

@@ -121,9 +121,11 @@ class WorldModelTraining:
         visual_dim: visual latent width of the joint projector; landmarks bring their own.
         latents_from: folder of a compact model whose encoder, projector and normalisation are
             taken as they are: only dynamics are trained, on the same latents.
-        width, depth: hidden units and layers of the compact predictor; 0: the task's default.
+        predictor: of the compact layout: ``mlp``, ``gru`` or ``vit``; the patch layout's is a ViT.
+        width, depth: hidden units and layers of the compact predictor; 0: the task's default
+            (one layer of ``gru``).
         frame: ``camera``, or ``object``: the compact predictor sees everything from the object
-            that the landmarks mark; empty: the task's default.
+            that the landmarks mark; empty: the task's default. Only ``mlp`` can.
         window: longest model steps per training window.
         seed: seed of every stage.
         device: ``cpu`` or ``cuda``.
@@ -147,6 +149,7 @@ class WorldModelTraining:
     projector: str = "landmarks"
     visual_dim: int = 32
     latents_from: Path | None = None
+    predictor: Literal["mlp", "gru", "vit"] = "mlp"
     width: int = 0
     depth: int = 0
     frame: str = ""
@@ -167,6 +170,7 @@ class WorldModelTraining:
         for name, known in (
             ("layout", ("compact", "patch")),
             ("projector", ("landmarks", "joint")),
+            ("predictor", ("mlp", "gru", "vit")),
             ("frame", ("", "camera", "object")),
         ):
             if getattr(self, name) not in known:
@@ -198,6 +202,10 @@ class WorldModelTraining:
             self.layout == "patch" or self.projector == "joint" or self.joint.steps
         ):
             raise UserError("frame: object; only with landmarks and without joint losses")
+        if self.frame == "object" and self.predictor != "mlp":
+            raise UserError(f"frame: object; predictor mlp expected, not {self.predictor}")
+        if self.layout == "patch" and self.predictor == "gru":
+            raise UserError("predictor: gru; the patch layout has a vit")
         if self.latents_from is not None and (self.layout == "patch" or self.joint.steps):
             raise UserError(
                 f"latents_from: {self.latents_from}; not with the patch layout or joint losses"
