@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from ros import START_S, NodeProcess, Probe
 from wm_mpc.data.store import Store
 from wm_mpc.msg import PlannerStatus, Trajectory
 from wm_mpc.nodes.messages import to_stamp, trajectory_to_message
-from wm_mpc.nodes.offers import RETRY_S, Offer
 from wm_mpc.srv import LoadModel
 from wm_mpc.tick import State
 from wm_mpc.world_model import WorldModel
@@ -169,92 +167,3 @@ def test_unusable_parameters_end_the_node(
     for process, words in ((missing, "world_model.json is missing"), (wrong, "source: 'dreams'")):
         assert process.process.wait(START_S) == 2
         assert words in process.output and "Traceback" not in process.output
-
-
-# ---- offers, without processes -----------------------------------------------------------------
-
-
-class Desk:
-    """An ``Offer`` and the controller's side of it."""
-
-    def __init__(self) -> None:
-        self.now, self.ready = 0.0, True
-        self.asked: list[str] = []
-        self.refused: list[str] = []
-        self.told: list[str] = []
-        self.answer: Any = None
-        self.offer = Offer(
-            SimpleNamespace(service_is_ready=lambda: self.ready, call_async=self._call),
-            lambda refused, reason: self.refused.append(refused),
-            lambda what, reason: self.told.append(what),
-            lambda: self.now,
-        )
-
-    def _call(self, request: LoadModel.Request) -> Any:
-        self.asked.append(request.path)
-        return SimpleNamespace(done=lambda: self.answer is not None, result=lambda: self.answer)
-
-    def say(self, success: bool) -> None:
-        self.answer = SimpleNamespace(success=success, message="words")
-        self.offer.advance()
-        self.answer = None
-
-
-def test_an_offer_waits_for_the_controller_and_only_the_newest_is_made() -> None:
-    desk = Desk()
-    desk.ready = False
-    for name in ("a", "b"):
-        desk.offer.make(name, f"/{name}")
-        desk.offer.advance()
-    desk.ready = True
-    desk.offer.advance()
-    assert desk.asked == []
-    desk.now += RETRY_S
-    desk.offer.advance()
-    assert desk.asked == ["/b"]
-    desk.offer.make("c", "/c")
-    desk.offer.advance()
-    assert desk.asked == ["/b"], "one at a time"
-    desk.say(success=True)
-    desk.offer.advance()
-    assert desk.asked == ["/b", "/c"] and desk.told == ["accepted"]
-
-
-def test_refusal_and_rollback_reach_the_training_process() -> None:
-    desk = Desk()
-    desk.offer.seen("base", 1)
-    desk.offer.make("a", "/a")
-    desk.offer.advance()
-    desk.say(success=False)
-    assert desk.refused == ["a"]
-    desk.offer.make("b", "/b")
-    desk.offer.advance()
-    desk.say(success=True)
-    desk.offer.seen("base", 5)
-    assert desk.refused == ["a"], "it has not driven yet"
-    desk.offer.seen("b", 6)
-    desk.offer.seen("base", 7)
-    assert desk.refused == ["a", "b"] and desk.told == ["rejected", "accepted", "rejected"]
-    desk.offer.seen("base", 8)
-    assert desk.refused == ["a", "b"]
-
-
-def test_a_controller_that_begins_anew_is_offered_the_model_again() -> None:
-    desk = Desk()
-    desk.offer.make("a", "/a")
-    desk.offer.advance()
-    desk.say(success=True)
-    desk.offer.seen("a", 50)
-    desk.offer.seen("base", 3)
-    desk.offer.advance()
-    assert desk.asked == ["/a", "/a"] and desk.refused == []
-
-
-def test_a_model_that_runs_already_is_not_offered() -> None:
-    desk = Desk()
-    desk.offer.seen("a", 1)
-    desk.offer.make("a", "/a")
-    desk.offer.advance()
-    assert desk.asked == []
-    desk.offer.seen("base", 2)
-    assert desk.refused == ["a"]

@@ -11,12 +11,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.task import Future
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from wm_mpc.data.decoding import joint_state_to_array, message_to_trajectory, stamp_seconds
@@ -26,21 +26,27 @@ from wm_mpc.msg import Plan as PlanMessage
 from wm_mpc.msg import PlannerStatus
 from wm_mpc.msg import Trajectory as TrajectoryMessage
 from wm_mpc.nodes import qos
+from wm_mpc.nodes.command_watch import SILENT_S, CommandWatch
+from wm_mpc.nodes.folder_lock import lock_folder
 from wm_mpc.nodes.loop import decode
 from wm_mpc.nodes.messages import CommandFormat
 from wm_mpc.nodes.offers import Offer
 from wm_mpc.nodes.parameters import ParameterReader
+from wm_mpc.nodes.rollouts import Rollouts
 from wm_mpc.nodes.spin import run_node
 from wm_mpc.nodes.telemetry import Complaints
 from wm_mpc.nodes.trainer_config import TrainerConfig
 from wm_mpc.srv import LoadModel, Rollout
+from wm_mpc.tick import State
 from wm_mpc.training.intake import Assembler, Keeper
-from wm_mpc.training.live import TRAJECTORIES, LiveConfig
+from wm_mpc.training.live import MODELS, TRAJECTORIES, LiveConfig
 from wm_mpc.training.live_process import LiveProcess
 from wm_mpc.training.live_worker import Job
 from wm_mpc.world_model import WorldModelConfig, read_record
 
 POLL_S = 0.2
+WARN_S = 30.0
+"""[s] between two warnings of the same thing."""
 
 
 class TrainerNode(Node):
@@ -54,6 +60,7 @@ class TrainerNode(Node):
         reader.reject_unknown()
         self.interface = WorldModelConfig(**read_record(config.model_path)["config"])
         out = config.out_path.resolve()
+        self._lock = lock_folder(out)
         self._keeper = Keeper(out / TRAJECTORIES, self.interface)
         job = Job(
             str(config.model_path.resolve()), str(out), asdict(self.live), config.seed,
@@ -62,11 +69,20 @@ class TrainerNode(Node):
         self._process = LiveProcess(job, out / "training.log")
         self._complain = Complaints(self.get_logger().error)
         self._facts = {"state": "starting", "refused": 0, "accepted": 0, "rejected": 0}
-        self._plan: PlanMessage | None = None
-        self._asked: Future | None = None
-        self._load = self.create_client(LoadModel, "load_model")
-        self._rollout = self.create_client(Rollout, "rollout")
-        self._offer = Offer(self._load, self._process.send, self._told)
+        self._watch = CommandWatch()
+        # rclpy allows one severity per place in the code that logs: hence a place of its own.
+        self._warn = Complaints(lambda words: self.get_logger().warning(words), repeat_s=WARN_S)
+        load, rollout = (
+            self.create_client(kind, name)
+            for kind, name in ((LoadModel, "load_model"), (Rollout, "rollout"))
+        )
+        own = model_hashes(config.model_path, out)
+        self._offer = Offer(load, own, self._process.send, self._told)
+        self._rollouts = Rollouts(
+            rollout,
+            self.interface.frameskip,
+            lambda reason: self._complain("rollout", f"rollout: {reason}"),
+        )
         self._listen()
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.EVENT)
 
@@ -76,6 +92,7 @@ class TrainerNode(Node):
         listen(PlannerStatus, "status", self._on_status, qos.EVENT)
         if config.source != "robot":
             listen(PlanMessage, "plan", self._on_plan, qos.EVENT)
+        self._assembler: Assembler | None = None
         if config.source == "rollout":
             return
         model = self.interface
@@ -99,15 +116,21 @@ class TrainerNode(Node):
         self.create_timer(POLL_S, self._on_poll, clock=steady)
         self.create_timer(1.0, self._on_second, clock=steady)
         if self.config.source != "robot":
-            self.create_timer(self.config.rollout_period_s, self._ask, clock=steady)
+            self.create_timer(self.config.rollout_period_s, self._rollouts.ask, clock=steady)
         self.get_logger().info(
             f"learning from {self.config.model_path}, {self._keeper.count} trajectories kept in "
             f"{self._keeper.folder}"
         )
 
     def stop(self) -> None:
-        """End the training process; its unfinished round is taken up by the next one."""
+        """Keep what was heard so far, and end the training process.
+
+        Its unfinished round is taken up by the next one.
+        """
+        if self._assembler is not None:
+            self._guarded("stop", self._assembler.finish)
         self._process.stop()
+        self._lock.close()
 
     # ---- what happened -----------------------------------------------------------------------
 
@@ -116,6 +139,7 @@ class TrainerNode(Node):
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         stamp = stamp_seconds(message.header.stamp)
+        self._watch.image()
         self._guarded("image", lambda: self._assembler.push("image", stamp, decode(message)))
 
     def _on_proprio(self, message: JointState) -> None:
@@ -130,6 +154,7 @@ class TrainerNode(Node):
     def _on_command(self, message: Any) -> None:
         # Commands carry no common stamp: they count from when they are heard.
         now = self.get_clock().now().nanoseconds * 1e-9
+        self._watch.command()
         self._guarded(
             "command", lambda: self._assembler.push("command", now, self._format.read(message))
         )
@@ -146,34 +171,13 @@ class TrainerNode(Node):
         except (UserError, ValueError) as error:
             self._complain(source, f"{source}: {one_line(error)}")
 
-    # ---- the simulator's answers -------------------------------------------------------------
-
     def _on_plan(self, message: PlanMessage) -> None:
-        self._plan = message
-
-    def _ask(self) -> None:
-        """Ask what the present plan would really do; the answer comes as a trajectory."""
-        plan, self._plan = self._plan, None
-        if plan is None or not self._rollout.service_is_ready():
-            return
-        if self._asked is not None and not self._asked.done():
-            return
-        request = Rollout.Request(
-            actions=[float(value) for value in plan.actions],
-            action_dim=plan.action_dim,
-            frame_stride=self.interface.frameskip,
-        )
-        self._asked = self._rollout.call_async(request)
-        self._asked.add_done_callback(self._answered)
-
-    def _answered(self, future: Future) -> None:
-        answer = future.result()
-        if answer is not None and not answer.success:
-            self._complain("rollout", f"rollout: {answer.message}")
+        self._rollouts.heard(message)
 
     # ---- training ----------------------------------------------------------------------------
 
     def _on_status(self, message: PlannerStatus) -> None:
+        self._watch.status(State(message.state))
         self._offer.seen(message.model_hash, message.ticks)
 
     def _on_poll(self) -> None:
@@ -199,23 +203,56 @@ class TrainerNode(Node):
         self.get_logger().info(f"training: {kind}: {words}")
 
     def _told(self, what: str, reason: str) -> None:
-        """What became of an offer: ``accepted`` or ``rejected``."""
-        self._facts[what] += 1
-        log = self.get_logger()
-        (log.info if what == "accepted" else log.warning)(f"model {what}: {reason}")
+        """What became of an offer, in the words of ``Offer``."""
+        if what in self._facts:
+            self._facts[what] += 1
+        words = f"offer {what}: {reason}"
+        # rclpy allows one severity per place in the code that logs.
+        if what in ("accepted", "resumed"):
+            self.get_logger().info(words)
+        else:
+            self.get_logger().warning(words)
+
+    def _silence(self) -> str:
+        """Why nothing can be learned from the robot, one line; empty: no reason."""
+        if self._assembler is None or not self._watch.silent_s():
+            return ""
+        return (
+            f"command: none heard for {SILENT_S:g} s while images come, so the robot's motion is "
+            f"not learned from; command_type here is {self.config.command_type}, as sent?"
+        )
 
     def _on_second(self) -> None:
-        level = DiagnosticStatus.OK
-        if self._facts["state"] in ("ended", "failed"):
+        level, state, silence = DiagnosticStatus.OK, str(self._facts["state"]), self._silence()
+        if silence:
+            self._warn("command", silence)
+        paused = self._offer.paused and f"offers paused: {self._offer.paused}"
+        troubles = [words for words in (paused, silence) if words]
+        if troubles:
+            level = DiagnosticStatus.WARN
+        if state in ("ended", "failed"):
             level = DiagnosticStatus.ERROR
-        entry = DiagnosticStatus(
-            level=level, name=f"{self.get_name()}: training", message=str(self._facts["state"])
-        )
+        message = "; ".join([state, *troubles])
+        entry = DiagnosticStatus(level=level, name=f"{self.get_name()}: training", message=message)
         values = self._facts | {"trajectories": self._keeper.count, "pid": self._process.pid}
         entry.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
         array = DiagnosticArray(status=[entry])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
+
+
+def model_hashes(start: Path, out: Path) -> set[str]:
+    """Hashes of a start model and of the generations in a working folder.
+
+    A generation that cannot be read is left out: it cannot be running either.
+    """
+    found = set()
+    for folder in (start, *(out / MODELS).glob("[0-9]*")):
+        try:
+            found.add(next(iter(read_record(folder)["sha256"].values()))[:12])
+        except (UserError, OSError, StopIteration):
+            continue
+    return found
 
 
 def _short(value: Any) -> str:
