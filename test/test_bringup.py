@@ -165,6 +165,16 @@ def test_robot_topics_are_remapped_for_every_node_that_uses_them() -> None:
         )
 
 
+def test_who_hears_commands_is_told_how_they_read() -> None:
+    given = {"command_type": "twist_stamped", "online_finetune": "true", "record": "true"}
+    nodes = resolve("robot", **given)
+    for name in ("mpc_node", "trainer_node"):
+        assert nodes[name].overrides["command_type"] == "twist_stamped"
+    assert "command_type" not in nodes["recorder_node"].overrides, "it records what comes"
+    for node in resolve("robot", online_finetune="true").values():
+        assert "command_type" not in node.overrides
+
+
 @pytest.mark.parametrize("argument", ["online_finetune", "record"])
 def test_optional_nodes_start_when_asked_and_are_not_required(argument: str) -> None:
     before, after = resolve("pusht_sim"), resolve("pusht_sim", **{argument: "true"})

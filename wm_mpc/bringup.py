@@ -164,8 +164,17 @@ _MPC = {
 }
 
 
-def _extras(parameters: Mapping[str, str], topics: Mapping[str, str]) -> tuple[NodeSpec, ...]:
-    own = ("model", "device", "replay")
+def _extras(
+    parameters: Mapping[str, str], topics: Mapping[str, str], heard: tuple[str, ...] = ()
+) -> tuple[NodeSpec, ...]:
+    """``trainer_node`` and ``recorder_node``.
+
+    Args:
+        parameters: of both.
+        topics: remappings of both.
+        heard: launch arguments that say how commands read; the recorder takes them as they come.
+    """
+    own = ("model", "device", "replay", *heard)
     trainer = {**_SHARED, **parameters, **{name: name for name in own}, "out": "live"}
     recorder = {"use_sim_time": "use_sim_time", **parameters, "out": "bag"}
     return (
@@ -191,7 +200,7 @@ def _robot() -> Bringup:
     parameters = {**_MPC, **{name: name for name in own}}
     nodes = (
         NodeSpec("mpc_node", "mpc_node", parameters, _TOPICS),
-        *_extras({"task": "task"}, _TOPICS),
+        *_extras({"task": "task"}, _TOPICS, ("command_type",)),
     )
     description = "The controller alone, on a robot's own topics."
     return Bringup("robot", description, (*_common("robot.yaml"), *_ROBOT), nodes)
