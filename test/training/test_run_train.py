@@ -19,6 +19,7 @@ from training_data import dot_store
 
 from wm_mpc import cli
 from wm_mpc.checkpoint import WEIGHTS_FILE
+from wm_mpc.data.store import Store, StoreWriter
 from wm_mpc.decoder import DECODER_FILE, Decoder
 from wm_mpc.errors import UserError
 from wm_mpc.eval_jobs import make_objective
@@ -37,7 +38,13 @@ from wm_mpc.training.presets import PRESETS
 from wm_mpc.training.run_train import run
 from wm_mpc.training.selection import SelectionConfig
 from wm_mpc.training.stages import predictor_args
-from wm_mpc.training.train_config import DecoderForModel, EncoderTraining, WallTraining
+from wm_mpc.training.train_config import (
+    DecoderForModel,
+    EncoderTraining,
+    ValidationConfig,
+    WallTraining,
+)
+from wm_mpc.training.validation import validate
 from wm_mpc.world_model import WorldModel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,8 +86,6 @@ def test_the_compact_layout(world: Path, tmp_path: Path) -> None:
 
 
 def test_statistics_come_from_the_data(world: Path, tmp_path: Path) -> None:
-    from wm_mpc.data.store import Store
-
     model = train_world_model(config(world, tmp_path))
     frames = Store.open(world / "store").frames()
     assert np.allclose(model.action_std, frames.actions.std(0), atol=1e-4)
@@ -313,7 +318,8 @@ def test_a_decoder_is_trained_beside(layout: str, world: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     # a latent has 16 x 26 numbers, 1664 bytes
-    ("bytes_", "frames", "expected"), [(400_000, 100, 100), (100_000, 100, 60), (2**20, 100, 310)]
+    ("bytes_", "frames", "expected"),
+    [(400_000, 100, 100), (100_000, 100, 60), (2**20, 100, 310)],
 )
 def test_a_decoder_does_not_ask_for_every_latent(
     bytes_: int, frames: int, expected: int, world: Path, tmp_path: Path,
@@ -475,6 +481,71 @@ def test_a_decoder_for_a_model_of_another_robot(world: Path, tmp_path: Path) -> 
     folder = tiny_checkpoint(tmp_path / "model")
     with pytest.raises(UserError, match="proprio_dim 2; the model expects 4"):
         run(DecoderForModel(folder, world / "store"))
+
+
+@pytest.mark.parametrize("layout", ["compact", "patch"])
+def test_the_trained_model_is_validated(
+    layout: str, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looked = ValidationConfig(frames=50, windows=5)
+    train_world_model(config(world, tmp_path, layout=layout, validation=looked))
+    (facts,) = json.loads((tmp_path / "training.json").read_text())["results"]
+    found = facts["validation"]
+    assert found["open_loop"]["windows"] == 5
+    assert len(found["open_loop"]["visual_rmse"]) == 3
+    # what a separate validation of the saved model with the same settings finds
+    again = validate(
+        WorldModel.load(tmp_path), Store.open(world / "store"), held_out=0.2, frames=50,
+        windows=5, steps=3,
+    )  # fmt: skip
+    assert found["open_loop"]["visual_rmse"] == pytest.approx(again["open_loop"]["visual_rmse"])
+    ranked = [row["visual"] for row in found["rank_correlation"]]
+    assert ranked == pytest.approx([row["visual"] for row in again["rank_correlation"]])
+    assert len(ranked) == 4 and ranked[0] is not None
+    assert (tmp_path / "validation.png").stat().st_size > 5000
+    said = capsys.readouterr().out
+    assert "rank correlation, position 0 to inf px: visual" in said and "open loop" in said
+
+
+def test_validation_can_be_switched_off(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wm_mpc.training import pipeline
+
+    monkeypatch.setattr(pipeline, "validate", lambda *_, **__: pytest.fail("validated"))
+    train_world_model(config(world, tmp_path, validation=ValidationConfig(frames=0)))
+    (facts,) = json.loads((tmp_path / "training.json").read_text())["results"]
+    assert facts["validation"] is None and not (tmp_path / "validation.png").exists()
+    with pytest.raises(UserError, match="validation.windows: 0; at least 1 expected"):
+        ValidationConfig(windows=0)
+
+
+def test_held_out_episodes_too_short_to_validate_on(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with StoreWriter(tmp_path / "store", Store.open(world / "store").spec, writer_id="1") as out:
+        for episode in Store.open(world / "store"):
+            out.add(episode)
+        for episode in Store.open(dot_store(tmp_path / "short", episodes=4, steps=4)):
+            out.add(episode)
+    settings = replace(config(world, tmp_path / "out"), data=tmp_path / "store")
+    train_world_model(settings)
+    assert "not validated: the last 0.2 of the episodes" in capsys.readouterr().out
+    assert WorldModel.load(tmp_path / "out").hash
+
+
+def test_a_failing_validation_does_not_cost_the_model(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wm_mpc.training import pipeline
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(pipeline, "validate", broken)
+    with pytest.raises(MemoryError):
+        train_world_model(config(world, tmp_path))
+    assert WorldModel.load(tmp_path).hash and (tmp_path / "training.json").is_file()
 
 
 def test_an_unknown_task_is_told(world: Path, tmp_path: Path) -> None:

@@ -30,8 +30,9 @@ from wm_mpc.training.dynamics import (
 from wm_mpc.training.expert import check_interface, project_chosen
 from wm_mpc.training.joint import train_joint
 from wm_mpc.training.patch import set_token_scale, train_patch
-from wm_mpc.training.plots import draw_curves
+from wm_mpc.training.plots import draw_curves, draw_validation
 from wm_mpc.training.presets import PRESETS, TaskPreset
+from wm_mpc.training.run_validate import lines
 from wm_mpc.training.stages import (
     fit_object_frame,
     model_config,
@@ -44,7 +45,7 @@ from wm_mpc.training.stages import (
 )
 from wm_mpc.training.tokens import cache_tokens, fingerprint
 from wm_mpc.training.train_config import WorldModelTraining
-from wm_mpc.training.validation import held_out_frames
+from wm_mpc.training.validation import held_out_frames, last_episodes, validate
 from wm_mpc.training.windows import TokenWindows
 from wm_mpc.world_model import WorldModel, encoder_reference
 
@@ -117,9 +118,12 @@ def train_world_model(config: WorldModelTraining) -> WorldModel:
                 "processes": distributed.world(),
                 "seconds": round(time.perf_counter() - started, 1),
             }
-            finish(config, model, about | facts)
+            facts = about | facts
+            finish(config, model, facts)
             if decoder is not None:
                 decoder.save(config.out, model)
+            # Last: nothing that goes wrong here may cost the model.
+            report(config, facts | {"validation": look_at(config, material, model)})
         distributed.barrier()
     return model
 
@@ -332,5 +336,36 @@ def finish(config: WorldModelTraining, model: WorldModel, facts: dict[str, Any])
     curve = dynamics.pop("curve")
     model.save(config.out, encoder=encoder_reference(model, config.out), extra=facts)
     draw_curves(config.out / "training.png", curve, dynamics["open_loop_rmse"], dynamics["probes"])
-    write_report(config.report or config.out / "training.json", None, config.seed, [facts])
+    report(config, facts)
     print(json.dumps(facts))
+
+
+def report(config: WorldModelTraining, facts: dict[str, Any]) -> None:
+    """Write the JSON file of the run."""
+    write_report(config.report or config.out / "training.json", None, config.seed, [facts])
+
+
+def look_at(
+    config: WorldModelTraining, material: Material, model: WorldModel
+) -> dict[str, Any] | None:
+    """Rank correlation and open-loop error on held-out episodes, printed and drawn.
+
+    Returns:
+        What ``validation.validate`` found; None where it is switched off or the held-out
+        episodes have no window.
+    """
+    if not config.validation.frames:
+        return None
+    held_out = (config.patch if config.layout == "patch" else config.dynamics).held_out
+    if not len(last_episodes(material.windows, material.frames, held_out)):
+        print(f"not validated: the last {held_out:g} of the episodes have no window")
+        return None
+    found = validate(
+        model.eval(), material.store, held_out=held_out, frames=config.validation.frames,
+        windows=config.validation.windows, steps=material.windows.frames.shape[1] - 1,
+        seed=config.seed,
+    )  # fmt: skip
+    about = {"task": config.task, "model": model.hash, "closed_loop": None}
+    print("\n".join(lines(about | found)))
+    draw_validation(config.out / "validation.png", found)
+    return found

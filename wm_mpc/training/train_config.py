@@ -98,6 +98,26 @@ class ProposalsForModel:
 
 
 @dataclass(frozen=True)
+class ValidationConfig:
+    """A look at the trained model, as ``wm-mpc validate`` takes it, on the held-out episodes.
+
+    Attributes:
+        frames: most frames whose latent and true distances are ranked; 0: no validation.
+        windows: most windows predicted open loop.
+    """
+
+    frames: int = 400
+    windows: int = 60
+
+    def __post_init__(self) -> None:
+        for name, low in (("frames", 0), ("windows", 1)):
+            if getattr(self, name) < low:
+                raise UserError(
+                    f"validation.{name}: {getattr(self, name)}; at least {low} expected"
+                )
+
+
+@dataclass(frozen=True)
 class WorldModelTraining:
     """Train a task's world model on cached tokens of a frozen encoder.
 
@@ -137,6 +157,7 @@ class WorldModelTraining:
         patch: sizes, losses and schedule of the patch layout.
         selection: closed-loop success that picks the weights; off by default.
         decoder: draws what the model imagines, trained on detached latents; off by default.
+        validation: rank correlation and open-loop error of the trained model, some seconds.
         report: JSON file to write beside the model; empty: ``training.json`` in ``out``.
     """
 
@@ -163,6 +184,7 @@ class WorldModelTraining:
     patch: PatchConfig = field(default_factory=PatchConfig)
     selection: SelectionConfig = field(default_factory=lambda: SelectionConfig(goals=0))
     decoder: DecoderTraining = field(default_factory=DecoderTraining)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     report: Path | None = None
     task: str = ""
 
