@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from wm_mpc.msg import Plan
 from wm_mpc.nodes import offers, rollouts
 from wm_mpc.nodes.offers import RETRY_S, Offer
@@ -115,14 +117,15 @@ def test_a_controller_that_begins_anew_is_offered_the_model_again() -> None:
     assert desk.asked == ["/a", "/a"] and desk.refused == []
 
 
-def test_a_controller_that_told_of_no_model_meanwhile_begins_anew() -> None:
+@pytest.mark.parametrize(("before", "after"), [(50, 1), (2, 3)])
+def test_a_controller_that_told_of_no_model_meanwhile_begins_anew(before: int, after: int) -> None:
     desk = Desk()
     desk.accept("a")
-    desk.offer.seen("a", 50)
+    desk.offer.seen("a", before)
     for _ in range(3):
         desk.offer.seen("", 0)
-    desk.offer.seen("base", 1)
-    desk.offer.seen("base", 2)
+    desk.offer.seen("base", after)
+    desk.offer.seen("base", after + 1)
     desk.offer.advance()
     assert desk.asked == ["/a", "/a"] and desk.refused == []
 
