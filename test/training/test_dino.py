@@ -12,18 +12,24 @@ import pytest
 import torch
 from training_data import dot_picture
 
+from sim_bridge.collect import generate
 from wm_mpc.encoder import DinoEncoder
 from wm_mpc.errors import UserError
 from wm_mpc.training import dino
 from wm_mpc.training.dino import (
+    MIN_RANK,
+    PROBE,
     DinoConfig,
     collapse_measure,
+    feature_ranks,
     koleo,
+    probe_pictures,
     sinkhorn,
     train_dino,
 )
 from wm_mpc.training.views import block_mask, random_views, salient_patches
 
+ENCODER = Path(dino.__file__).parents[1] / "assets" / "encoder"
 CONFIG = DinoConfig(
     image_size=32, patch_size=8, dim=16, layers=1, heads=2, local_size=16, local_crops=1,
     prototypes=16, batch=4, steps=6,
@@ -44,6 +50,7 @@ def test_training_writes_an_encoder(pictures: np.ndarray, tmp_path: Path) -> Non
     assert torch.isfinite(encoder(torch.from_numpy(pictures[:2]))).all()
     stored = json.loads((tmp_path / "dino.json").read_text())
     assert stored["config"]["seed"] == 0 and stored["history"][0]["step"] == 0
+    assert all(stored[name] > least for name, least in MIN_RANK.items())
 
 
 def test_same_seed_same_encoder(pictures: np.ndarray, tmp_path: Path) -> None:
@@ -74,11 +81,12 @@ def test_every_source_is_drawn_equally_often(tmp_path: Path) -> None:
 
         def __getitem__(self, index: int) -> np.ndarray:
             self.taken += 1
-            return dot_picture(0.3, 0.6, 32)
+            return dot_picture(*np.random.default_rng(index).uniform(0.1, 0.9, 2), 32)
 
     few, many = Source(2), Source(500)
     train_dino([few, many], tmp_path, CONFIG, progress=False)
-    assert few.taken == many.taken == 12
+    # the guard looks at some pictures once; two are too few for it
+    assert few.taken == many.taken - PROBE == 12
 
 
 def test_time_ends_a_run(pictures: np.ndarray, tmp_path: Path) -> None:
@@ -86,20 +94,86 @@ def test_time_ends_a_run(pictures: np.ndarray, tmp_path: Path) -> None:
     assert train_dino([pictures], tmp_path, config, progress=False)["steps"] < 10**6
 
 
+def blind(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what the pictures show from the patch tokens, the class token, or both."""
+    forward = dino.Network.forward
+
+    def blinded(
+        self: dino.Network, pixels: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        mean = pixels.mean(0, keepdim=True)
+        seen = forward(self, pixels, mask)
+        unseen = forward(self, mean, None).expand_as(seen)
+        if kind == "patches":
+            return torch.cat([seen[:, :1], unseen[:, 1:]], 1)
+        if kind == "class":
+            return torch.cat([unseen[:, :1], seen[:, 1:]], 1)
+        return unseen
+
+    monkeypatch.setattr(dino.Network, "forward", blinded)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("patches", "rank"), ("class", "class_rank"), ("both", "rank")]
+)
+def test_collapse_at_the_end_of_a_short_run_is_told(
+    kind: str, name: str, pictures: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blind(kind, monkeypatch)
+    message = f"^{name}: features collapsed to effective rank 1.00 at step 5"
+    with pytest.raises(UserError, match=message):
+        train_dino([pictures], tmp_path, CONFIG, progress=False)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
 def test_collapse_ends_a_run(
     pictures: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dino, "collapse_measure", lambda _: 1.0)
+    blind("both", monkeypatch)
     monkeypatch.setattr(dino, "GUARD_FROM", 20)
     config = dataclasses.replace(CONFIG, steps=30, batch=2, local_crops=0)
     with pytest.raises(UserError, match="features collapsed to effective rank 1.00 at step 25"):
         train_dino([pictures], tmp_path, config, progress=False)
 
 
+def test_one_blind_source_is_enough(pictures: np.ndarray, tmp_path: Path) -> None:
+    frozen = np.repeat(pictures[:1], 20, 0)  # a camera that hangs
+    with pytest.raises(UserError, match="rank: features collapsed to effective rank 1.00"):
+        train_dino([pictures, frozen], tmp_path, CONFIG, progress=False)
+
+
+def test_a_run_is_judged_by_what_its_encoder_will_see(pictures: np.ndarray) -> None:
+    encoder = DinoEncoder.load(ENCODER)
+    (probe,) = probe_pictures([pictures], encoder.image_size, 0, torch.device("cpu"))
+    assert torch.allclose(probe, encoder.preprocess(torch.from_numpy(pictures)), atol=1e-4)
+    many = np.repeat(pictures, 4, 0)
+    first, again = (probe_pictures([many], 32, 0, torch.device("cpu"))[0] for _ in range(2))
+    assert len(first) == PROBE and torch.equal(first, again)
+
+
+@pytest.mark.parametrize("task", ["wall", "pusht"])
+def test_the_bundled_encoder_is_far_from_collapsed(task: str) -> None:
+    encoder = DinoEncoder.load(ENCODER)
+    frames = [np.asarray(t.images) for t in generate(task, 12, 0, 15, 5, encoder.image_size)]
+    probes = probe_pictures([np.concatenate(frames)], encoder.image_size, 0, torch.device("cpu"))
+
+    def network(pixels: torch.Tensor) -> torch.Tensor:
+        return encoder.backbone(pixel_values=pixels).last_hidden_state
+
+    ranks = feature_ranks(network, probes)
+    for name, least in MIN_RANK.items():
+        assert ranks[name] > 2 * least, ranks
+
+
 @pytest.mark.parametrize("frames", [[], [np.zeros((0, 32, 32, 3), np.uint8)]])
 def test_no_frames_is_told(frames: list, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="frames: .*at least 1 frame per source"):
         train_dino(frames, tmp_path, CONFIG, progress=False)
+
+
+def test_too_few_frames_to_judge_are_told(pictures: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="frames: 7 in the largest source; at least 8 expected"):
+        train_dino([pictures[:7], pictures[:3]], tmp_path, CONFIG, progress=False)
 
 
 def test_sinkhorn_uses_prototypes_equally() -> None:
@@ -123,10 +197,24 @@ def test_koleo_prefers_spread_features() -> None:
 
 def test_collapse_is_measured_as_rank() -> None:
     torch.manual_seed(0)
-    wide = torch.randn(4000, 8)
-    line = torch.randn(4000, 1) @ torch.randn(1, 8)
+    wide = torch.randn(400, 10, 8)
+    line = torch.randn(400, 10, 1) @ torch.randn(1, 8)
     assert collapse_measure(wide) == pytest.approx(8, abs=0.1)
     assert collapse_measure(line + 5) == pytest.approx(1, abs=0.01)
+
+
+def test_a_map_of_the_position_alone_is_a_collapse() -> None:
+    torch.manual_seed(0)
+    position = 3 * torch.randn(1, 10, 8)
+    assert collapse_measure(position.expand(50, -1, -1)) == 1
+    assert collapse_measure(position + 1e-4 * torch.randn(50, 10, 8)) == 1  # but for noise
+    # what pictures add counts, however strong the position is, and a second direction is needed
+    content = torch.randn(50, 10, 8)
+    assert collapse_measure(position + content) == pytest.approx(
+        collapse_measure(content), abs=1e-3
+    )
+    one = torch.randn(50, 10, 1) * torch.randn(8)
+    assert collapse_measure(position + one) < min(MIN_RANK.values())
 
 
 def test_views_keep_colours_apart_and_sizes(pictures: np.ndarray) -> None:

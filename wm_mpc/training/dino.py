@@ -4,7 +4,8 @@ Self-distillation without labels (DINO, arXiv 2104.14294; iBOT, 2111.07832; DINO
 student sees masked and cropped views and must reproduce, over learned prototypes, what a slowly
 following teacher says of the whole view, both for the image (class token) and for every masked
 patch. Sinkhorn centering of the teacher and the KoLeo regulariser keep the features from
-collapsing; a guard stops the run when they do anyway.
+collapsing; a guard stops the run when they do anyway: some pictures of every source, the same ones
+throughout, must give features that differ between pictures in several directions.
 """
 
 from __future__ import annotations
@@ -22,13 +23,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from wm_mpc.device import usable_device
 from wm_mpc.encoder import IMAGENET_MEAN, IMAGENET_STD
 from wm_mpc.errors import UserError
 from wm_mpc.training.precision import autocast
 from wm_mpc.training.views import block_mask, random_views, salient_patches
 
 GUARD_FROM = 100
-"""First steps without a collapse guard: untrained features have a low rank of their own."""
+"""First steps that the guard only records; it looks at the final features of every run."""
+PROBE = 64
+"""Pictures per source that the guard measures on."""
+FEWEST = 8
+"""Sources with fewer pictures are not judged: what so few tell has a low rank of its own."""
+MIN_RANK = {"rank": 2.0, "class_rank": 1.5}
+"""Effective ranks below which features count as collapsed, see ``collapse_measure``."""
+MIN_SHARE = 1e-5
+"""Share of the features' energy that must differ between pictures, see ``collapse_measure``."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,7 @@ class DinoConfig:
         seed: seed of weights, crops and batches.
         threads: CPU threads; 0 leaves torch's choice.
         max_seconds: stop after this much training time; 0: no limit.
-        device: torch device.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
     """
 
     image_size: int = 96
@@ -160,14 +170,88 @@ def koleo(features: Tensor) -> Tensor:
 
 
 def collapse_measure(tokens: Tensor) -> float:
-    """Effective rank (exponential of the spectral entropy) of centred features ``(M, dim)``.
+    """Effective rank of what tokens ``(B, N, dim)`` of ``B`` pictures tell pictures apart by.
 
-    A rank of 1 means collapsed.
+    It is the exponential of the spectral entropy after the mean over the pictures was subtracted
+    at every position: a map of the position alone says nothing, however rich it is. Where less
+    than ``MIN_SHARE`` of the tokens' energy differs between pictures, the rank is that of rounding
+    and 1 is returned. A rank of 1 means collapsed.
+
+    Measured on 64 pictures each of Push-T, PointMaze and Wall: the bundled encoder has 11.4, 8.0
+    and 7.4 for patches, 6.4, 5.9 and 6.1 for the class token; the share that differs is at least
+    8e-3 for patches and 1.4e-3 for the class token. Untrained, the ranks are at least 9.0 and 6.6,
+    the shares 4e-3 and 5e-5; in 300 steps of 16 pictures on Push-T and Wall the ranks fell to no
+    less than 6.5 and 2.5.
     """
-    x = tokens.float() - tokens.float().mean(0)
-    spectrum = torch.linalg.svdvals(x).square()
+    x = tokens.float()
+    own = x - x.mean(0)
+    if own.square().sum() < MIN_SHARE * x.square().sum():
+        return 1.0
+    spectrum = torch.linalg.svdvals(own.flatten(0, 1)).square()
     p = spectrum / spectrum.sum().clamp(min=1e-12)
     return float((-(p * (p + 1e-12).log()).sum()).exp())
+
+
+def probe_pictures(
+    frames: Sequence[np.ndarray], size: int, seed: int, device: torch.device
+) -> list[Tensor]:
+    """Pictures that the guard measures on, up to ``PROBE`` of every source, not augmented.
+
+    Args:
+        frames: as for ``train_dino``.
+        size: side to resize to [px].
+        seed: of the choice.
+        device: where they go.
+
+    Returns:
+        Float ``(B, 3, size, size)``, normalised, for every source of at least ``FEWEST`` frames.
+
+    Raises:
+        UserError: no source has that many.
+    """
+    rng = np.random.default_rng([seed, PROBE])
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    found = []
+    for source in frames:
+        if len(source) < FEWEST:
+            continue
+        ids = rng.choice(len(source), min(PROBE, len(source)), replace=False)
+        x = torch.from_numpy(np.stack([source[int(i)] for i in np.sort(ids)]))
+        x = x.permute(0, 3, 1, 2).float() / 255
+        if x.shape[-2:] != (size, size):
+            x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
+        found.append(((x - mean) / std).to(device))
+    if not found:
+        most = max(len(source) for source in frames)
+        raise UserError(f"frames: {most} in the largest source; at least {FEWEST} expected")
+    return found
+
+
+@torch.no_grad()
+def feature_ranks(network: nn.Module, probes: Sequence[Tensor]) -> dict[str, float]:
+    """Lowest effective rank over the sources: ``rank`` of patch, ``class_rank`` of class tokens.
+
+    Every source is measured alone: that sources differ says little of the pictures in them.
+    """
+    told = [network(pixels) for pixels in probes]
+    return {
+        "rank": min(collapse_measure(tokens[:, 1:]) for tokens in told),
+        "class_rank": min(collapse_measure(tokens[:, :1]) for tokens in told),
+    }
+
+
+def check_ranks(ranks: dict[str, float], step: int) -> None:
+    """Raise when features have collapsed.
+
+    Raises:
+        UserError: an effective rank below ``MIN_RANK``.
+    """
+    for name, least in MIN_RANK.items():
+        if not ranks[name] >= least:
+            raise UserError(
+                f"{name}: features collapsed to effective rank {ranks[name]:.2f} at step {step}; "
+                f"{least:g} or more expected"
+            )
 
 
 def train_dino(
@@ -184,11 +268,13 @@ def train_dino(
         progress: show a progress bar.
 
     Returns:
-        Facts of the run: steps, seconds, final losses, effective rank.
+        Facts of the run: steps, seconds, losses and effective ranks on the way, final ranks.
 
     Raises:
-        UserError: no frames, or the features collapsed (effective rank below 2).
+        UserError: no frames, no such device, or the features collapsed, on the way or at the end;
+            no encoder is written then.
     """
+    device = usable_device(config.device)
     if not frames or any(len(f) == 0 for f in frames):
         raise UserError("frames: a source without frames; at least 1 frame per source expected")
     out = Path(out)
@@ -198,7 +284,7 @@ def train_dino(
     torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
-    device = torch.device(config.device)
+    probes = probe_pictures(frames, config.image_size, config.seed, device)
     student, teacher = Network(config).to(device), Network(config).to(device)
     teacher.load_state_dict(student.state_dict())
     teacher.requires_grad_(False)
@@ -281,20 +367,19 @@ def train_dino(
                 list(teacher.parameters()), list(student.parameters()), 1 - momentum
             )
         if step % 25 == 0:
-            rank = collapse_measure(told[:, 1:][scored])
+            ranks = feature_ranks(teacher, probes)
             entry = {
                 "step": step,
                 "image_loss": float(image_loss.detach()),
                 "patch_loss": float(patch_loss.detach()),
-                "rank": rank,
+                **ranks,
             }
             history.append(entry)
             bar.set_postfix({k: f"{v:.2f}" for k, v in entry.items() if k != "step"})
-            if step > GUARD_FROM and rank < 2:
-                raise UserError(
-                    f"rank: features collapsed to effective rank {rank:.2f} at step {step}; "
-                    "2 or more expected"
-                )
+            if step > GUARD_FROM:
+                check_ranks(ranks, step)
+    ranks = feature_ranks(teacher, probes)
+    check_ranks(ranks, step)
     seconds = time.perf_counter() - started
     teacher.backbone.save_pretrained(out)
     facts = {
@@ -302,6 +387,7 @@ def train_dino(
         "steps": step + 1,
         "seconds": round(seconds, 1),
         "history": history,
+        **ranks,
         "frames": [len(f) for f in frames],
     }
     (out / "dino.json").write_text(json.dumps(facts, indent=1) + "\n")
