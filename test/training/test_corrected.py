@@ -69,6 +69,8 @@ def test_bad_chains_are_refused_and_leave_no_trace() -> None:
     with pytest.raises(ValueError, match="not finite"):
         buffer.add(latents, actions)
     assert len(buffer) == 2
+    with pytest.raises(UserError, match="rollout: 1 model steps"):
+        LatentBuffer().draw(4, 1, torch.Generator())
     with pytest.raises(UserError, match="rollout: 3 model steps"):
         buffer.draw(4, 3, torch.Generator())
 

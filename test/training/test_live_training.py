@@ -11,40 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from live_setup import CONFIG, Setup
 from wall_data import wall_model, wall_store, wall_trajectories
 
 from wm_mpc.errors import UserError
 from wm_mpc.training import live
 from wm_mpc.training.intake import Assembler, Keeper
-from wm_mpc.training.live import LiveConfig, LiveTrainer, verdict
+from wm_mpc.training.live import LiveTrainer, verdict
 from wm_mpc.training.live_process import LiveProcess
 from wm_mpc.training.live_worker import Job
 from wm_mpc.training.loop import Schedule
 from wm_mpc.world_model import WorldModel
-
-CONFIG = LiveConfig(steps=60, batch=32, lr=5e-3, min_new_steps=10, hold_out=3)
-
-
-class Setup:
-    """A start model and a working folder that trajectories come into."""
-
-    def __init__(self, folder: Path, **changes: Any) -> None:
-        self.folder, self.out = folder, folder / "out"
-        self.start = wall_model(folder)
-        self.config = replace(CONFIG, **changes)
-        self.keeper = Keeper(self.out / live.TRAJECTORIES, self.start.config)
-        self.next = 0
-
-    def trainer(self) -> LiveTrainer:
-        return LiveTrainer(self.folder / "model", self.out, self.config)
-
-    def collect(self, count: int, shuffled: bool = False) -> None:
-        self.next += 1
-        for trajectory in wall_trajectories(count, 15, seed=self.next):
-            if shuffled:
-                np.random.default_rng(0).shuffle(trajectory.actions)
-                trajectory.actions *= -1
-            self.keeper.keep(trajectory)
 
 
 def test_a_round_writes_a_better_generation(tmp_path: Path) -> None:

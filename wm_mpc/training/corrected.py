@@ -107,6 +107,8 @@ class LatentBuffer:
 
     def starts(self, length: int) -> Tensor:
         """Rows from which ``length`` model steps follow within one chain."""
+        if not self._chains:
+            return torch.zeros(0, dtype=torch.long)
         return torch.where(self._rows()[2] >= length)[0]
 
     def windows(self, rows: Tensor, length: int) -> Batch:

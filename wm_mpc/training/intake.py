@@ -6,7 +6,9 @@ proprioception and command topics by the same alignment that imports bags.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 
 from wm_mpc.data.bags.align import AlignConfig, Aligner
 from wm_mpc.data.bags.align import Episode as AlignedEpisode
-from wm_mpc.data.store import Store, StoreWriter
+from wm_mpc.data.store import StoreError, StoreWriter, numbered_shards
 from wm_mpc.data.store_format import MANIFEST, StoreSpec, read_manifest
 from wm_mpc.data.trajectory import Trajectory
 from wm_mpc.errors import UserError
@@ -23,31 +25,58 @@ from wm_mpc.world_model import WorldModelConfig
 WRITER = "live"
 """One writer, whose shards are numbered: the order of the store is the order of arrival."""
 
+WAITING_BYTES = 64 * 2**20
+"""[B] of trajectories that wait in memory for a full disk; the oldest beyond it are dropped."""
+
 
 class Keeper:
     """Appends trajectories to a store, each flushed to disk before ``keep`` returns.
 
-    Simulator states are dropped: no training input.
+    Simulator states are dropped: no training input. While the disk is full the newest trajectories
+    wait in memory.
 
     Args:
         folder: of the store.
         model: interface that trajectories must fit.
+        limit: trajectories kept on disk, the oldest are deleted; 0: no limit. Training deletes
+            what it has no room for, so this is for when it does not run.
+
+    Attributes:
+        count: trajectories kept so far, those that were deleted since included.
+        dropped: trajectories that were lost because the disk was full.
+
+    Raises:
+        StoreError: the folder holds a store of another kind, or cannot be written.
     """
 
-    def __init__(self, folder: Path, model: WorldModelConfig) -> None:
-        self.folder, self.model = folder, model
-        self.count = 0
+    def __init__(self, folder: Path, model: WorldModelConfig, limit: int = 0) -> None:
+        self.folder, self.model, self.limit = folder, model, limit
+        self.dropped = 0
+        self._spec: StoreSpec | None = None
         self._writer: StoreWriter | None = None
+        self._waiting: deque[Trajectory] = deque()
+        self._files: deque[Path] = deque()
         if (folder / MANIFEST).is_file():
-            self._writer = StoreWriter(folder, read_manifest(folder), writer_id=WRITER)
-            self.count = len(Store.open(folder, skip_bad=True))
+            self._spec = read_manifest(folder)
+            self._writer = StoreWriter(folder, self._spec, writer_id=WRITER)
+            self._files.extend(numbered_shards(folder, WRITER).values())
+
+    @property
+    def count(self) -> int:
+        """See the class."""
+        return self._writer.next if self._writer is not None else 0
+
+    @property
+    def waiting(self) -> int:
+        """Trajectories that wait in memory for the disk."""
+        return len(self._waiting)
 
     def keep(self, trajectory: Trajectory) -> None:
-        """Check and store a trajectory.
+        """Check and store a trajectory, after those that wait for the disk.
 
         Raises:
             UserError: it does not fit, or is shorter than a model step; nothing is stored.
-            StoreError: the disk is full.
+            StoreError: the disk is full; it waits in memory, and older ones may be dropped.
         """
         model = self.model
         task = trajectory.meta.get("task", "")
@@ -56,19 +85,46 @@ class Keeper:
         if len(trajectory) < model.frameskip:
             steps = f"{len(trajectory)} steps; at least {model.frameskip} expected"
             raise UserError(f"actions: {steps}")
-        spec = StoreSpec(
+        spec = self._spec or StoreSpec(
             model.task, model.action_dim, model.proprio_dim, 0, model.control_period,
             trajectory.images.shape[1:3],
         )  # fmt: skip
-        if self._writer is None:
-            self._writer = StoreWriter(self.folder, spec, writer_id=WRITER)
         trajectory.state = None
         try:
-            self._writer.add(trajectory)
+            spec.check(trajectory)
         except ValueError as error:
             raise UserError(str(error)) from error
-        self._writer.flush()
-        self.count += 1
+        self._spec = spec
+        self._waiting.append(trajectory)
+        try:
+            self._flush()
+        except StoreError as error:
+            self._shorten()
+            words = f"{self.waiting} trajectories wait in memory, {self.dropped} were dropped"
+            raise StoreError(f"{error}; {words}") from error
+        while self.limit and len(self._files) > self.limit:
+            # What cannot be deleted is no reason to refuse what can be kept.
+            with suppress(OSError):
+                self._files.popleft().unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        """Write what waits, a shard each: the first that fails costs no more than itself."""
+        assert self._spec is not None
+        if self._writer is None:
+            self._writer = StoreWriter(self.folder, self._spec, writer_id=WRITER)
+        while self._waiting:
+            self._files.append(self._writer.write(self._waiting[0]))
+            self._waiting.popleft()
+
+    def _shorten(self) -> None:
+        size = sum(_bytes(trajectory) for trajectory in self._waiting)
+        while size > WAITING_BYTES:
+            size -= _bytes(self._waiting.popleft())
+            self.dropped += 1
+
+
+def _bytes(trajectory: Trajectory) -> int:
+    return trajectory.images.nbytes + trajectory.actions.nbytes + trajectory.proprio.nbytes
 
 
 class Assembler:

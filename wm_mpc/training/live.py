@@ -2,8 +2,10 @@
 
 Trajectories lie in a store that others fill. A round trains the last good weights on a mixture of
 replayed expert data and corrected data, validates the candidate on held-out trajectories against
-the weights it started from, and writes it as a new generation only when it is not worse. Nothing
-is ever overwritten; a round cut short by a kill is taken up again where it was.
+the weights it started from and against the start model, and writes it as a new generation only
+when it is not worse. Nothing is ever overwritten; a round cut short by a kill is taken up again
+where it was. What is damaged is left out, down to the start model; the oldest trajectories and
+generations are deleted.
 
 Folder layout: ``trajectories/`` (store), ``models/00001/`` ... (generations), ``state.json`` (what
 is good, what was refused), ``work/`` (the unfinished round).
@@ -11,35 +13,26 @@ is good, what was refused), ``work/`` (the unfinished round).
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from wm_mpc.bounds import bounded, check_bounds
 from wm_mpc.data.store import Store
-from wm_mpc.data.trajectory import Trajectory
-from wm_mpc.errors import UserError
+from wm_mpc.data.store_format import remove_leftovers
+from wm_mpc.errors import DataError, UserError, one_line
 from wm_mpc.training.adversarial import Attack, AttackConfig
-from wm_mpc.training.corrected import (
-    Batch,
-    LatentBuffer,
-    Replay,
-    expert_windows,
-    trajectory_chains,
-)
+from wm_mpc.training.corrected import Batch, Replay, expert_windows
 from wm_mpc.training.expert import Expert, load_expert
 from wm_mpc.training.finetune import FinetuneLoss
 from wm_mpc.training.gap import errors_per_step
+from wm_mpc.training.live_data import LiveData
+from wm_mpc.training.live_state import DAMAGED, STATE, UNUSABLE, Generations, LiveState
 from wm_mpc.training.loop import Schedule, fit
-from wm_mpc.world_model import WorldModel, encoder_reference, read_record
+from wm_mpc.world_model import WorldModel, encoder_reference
 
-TRAJECTORIES, MODELS, STATE, WORK = "trajectories", "models", "state.json", "work"
+TRAJECTORIES, MODELS, WORK = "trajectories", "models", "work"
 
 
 @dataclass(frozen=True)
@@ -57,10 +50,15 @@ class LiveConfig:
         rollout: model steps predicted open loop in the loss.
         min_new_steps: model steps that must have come since the last round.
         limit_steps: model steps of corrected data kept for training, the oldest go first.
-        hold_out: every so manieth trajectory is held out for validation.
+        hold_out: the last of every so many blocks of 5 trajectories is held out for validation.
         worse_corrected: largest error of a candidate on held-out corrected data, relative to the
             weights it started from.
         worse_expert: the same on held-out expert data, where a little may be given up.
+        worse_expert_total: largest error on held-out expert data relative to the start model, so
+            that what rounds give up does not add up.
+        keep_trajectories: trajectories kept on disk, the oldest are deleted, but none that
+            limit_steps has room for; 0: all are kept.
+        keep_generations: newest generations kept on disk, beside the good one and its parent.
     """
 
     replay: str = ""
@@ -76,45 +74,14 @@ class LiveConfig:
     hold_out: int = bounded(5, 2, 1000)
     worse_corrected: float = bounded(1.0, 0.0, 1e6)
     worse_expert: float = bounded(1.2, 0.0, 1e6)
+    worse_expert_total: float = bounded(1.5, 0.0, 1e6)
+    keep_trajectories: int = bounded(10_000, 0, 10**9)
+    keep_generations: int = bounded(20, 1, 10**6)
 
     def __post_init__(self) -> None:
         check_bounds(self)
         if len(self.replay_ratio) != 2 or sum(self.replay_ratio) < 1:
             raise ValueError(f"replay_ratio: {self.replay_ratio}; two numbers, not both 0")
-
-
-@dataclass
-class LiveState:
-    """What must survive a kill.
-
-    Attributes:
-        good: generation to continue from; 0: the start model.
-        last: highest generation ever written.
-        used: trajectories that finished rounds saw.
-        round: trajectories of the unfinished round; 0: none is under way.
-        start: hash of the start model.
-        refused: one line per refused round or update that was taken back, the last 100.
-    """
-
-    good: int = 0
-    last: int = 0
-    used: int = 0
-    round: int = 0
-    start: str = ""
-    refused: list[str] = field(default_factory=list)
-
-    def save(self, folder: Path) -> None:
-        """Write atomically."""
-        self.refused = self.refused[-100:]
-        temporary = folder / (STATE + ".tmp")
-        temporary.write_text(json.dumps(asdict(self), indent=1) + "\n")
-        temporary.replace(folder / STATE)
-
-    @classmethod
-    def load(cls, folder: Path) -> LiveState:
-        """Read what is there; a fresh state where there is none."""
-        file = folder / STATE
-        return cls(**json.loads(file.read_text())) if file.is_file() else cls()
 
 
 @dataclass(frozen=True)
@@ -147,87 +114,107 @@ class LiveTrainer:
 
     Raises:
         UserError: the folder belongs to another start model, or data do not fit.
+        OSError: the disk is full or not readable.
     """
 
     def __init__(
         self, model: Path, out: Path, config: LiveConfig, seed: int = 0, device: str = "cpu"
     ) -> None:
         self.config, self.out, self.seed, self.device = config, out, seed, device
+        self._notes: list[str] = []
         out.mkdir(parents=True, exist_ok=True)
-        self.state = LiveState.load(out)
+        remove_leftovers(out)
         self.model = WorldModel.load(model, device=device)
-        if self.state.start and self.state.start != self.model.hash:
-            raise UserError(
-                f"out: {out} continues model {self.state.start}; {model} is {self.model.hash}"
-            )
-        self.state.start = self.model.hash
+        self._start_hash = self.model.hash
         self._start = {k: v.clone() for k, v in self.model.predictor.state_dict().items()}
-        self._return_to_good()
+        self.generations = Generations(out / MODELS)
+        self.state = self._load_state()
         self.expert: Expert | None = None
         if config.replay:
-            store = Store.open(Path(config.replay).expanduser())
-            self.expert = load_expert(
-                self.model, store, config.rollout, None, config.replay_episodes, progress=False
+            self._load_expert(Path(config.replay).expanduser())
+        else:
+            self._notes.append(
+                "replay: empty; nothing guards against forgetting what expert data taught"
             )
-        self.train = LatentBuffer(config.limit_steps)
-        self.held = LatentBuffer(config.limit_steps)
-        self.seen = 0
+        self._return_to_good()
+        self.data = LiveData(out / TRAJECTORIES, self.model, config)
         self.new_steps = 0
-        self._files: set[str] = set()
-        self._waiting: list[Trajectory] = []
+
+    def _load_state(self) -> LiveState:
+        """What the disk says; a damaged state is put aside, and the start model is good again."""
+        try:
+            state = LiveState.load(self.out)
+        except DataError as error:
+            (self.out / STATE).replace(self.out / DAMAGED)
+            # What was taken back is not known any more, so no generation can be trusted; their
+            # numbers are not used again.
+            state = LiveState(last=max(self.generations.numbers(), default=0))
+            self._note(state, f"{one_line(error)}; learning begins anew from the start model")
+        if state.start and state.start != self._start_hash:
+            raise UserError(
+                f"out: {self.out} continues model {state.start}; the start model is "
+                f"{self._start_hash}"
+            )
+        state.start = self._start_hash
+        if state.good and not state.line:
+            state.line = self.generations.ancestors(state.good)
+        return state
+
+    def _load_expert(self, replay: Path) -> None:
+        """Encode expert data, and measure the start model on them where that was not done yet."""
+        config, store = self.config, Store.open(replay)
+        self.expert = load_expert(
+            self.model, store, config.rollout, None, config.replay_episodes, progress=False
+        )
+        used = min(config.replay_episodes or len(store), len(store))
+        data = f"{used} of {len(store)} episodes of {replay.resolve()}, {config.rollout} steps"
+        if self.state.expert_data != data:
+            self.state.expert_error, self.state.expert_data = self._expert_error(), data
+            self.state.save(self.out)
+
+    def notes(self) -> list[str]:
+        """What a person should know of, once: damage, trajectories left out, missing guards."""
+        told, self._notes = self._notes + self.data.notes, []
+        self.data.notes = []
+        return told
+
+    def _note(self, state: LiveState, line: str) -> None:
+        state.refused.append(line)
+        self._notes.append(line)
 
     # ---- data -------------------------------------------------------------------------------
 
     def look(self) -> int:
-        """Read trajectories that came since the last look; returns how many wait to be used."""
-        folder = self.out / TRAJECTORIES
-        files = {file.name for file in folder.glob("shard-*.safetensors")}
-        if files - self._files:
-            stored = Store.open(folder, skip_bad=True)
-            known = self.seen + len(self._waiting)
-            self._waiting += [stored[i] for i in range(known, len(stored))]
-            self._files = files
-            self.new_steps = self._steps_since_last_round()
-        return len(self._waiting)
+        """Note trajectories that came since the last look; returns how many wait to be used."""
+        if self.data.look():
+            self.new_steps = self.data.steps_since(self.state.used)
+        return self.data.waiting
 
     def ready(self) -> bool:
         """Whether a round is due: enough new data, or an unfinished round."""
         self.look()
         if self.state.round > self.state.used:
             return True
-        enough = self.seen + len(self._waiting) >= self.config.hold_out
-        return enough and self.new_steps >= self.config.min_new_steps
-
-    def _steps_since_last_round(self) -> int:
-        frameskip = self.model.config.frameskip
-        fresh = self._waiting[max(0, self.state.used - self.seen) :]
-        return sum(len(trajectory) // frameskip for trajectory in fresh)
-
-    def _take(self, until: int) -> None:
-        """Encode waiting trajectories up to the ``until``-th of the store."""
-        while self.seen < until and self._waiting:
-            trajectory = self._waiting.pop(0)
-            # Which ones are held out depends on their place in the store only: the same after a
-            # restart, so that no candidate is ever judged on what it was trained on.
-            held = self.seen % self.config.hold_out == self.config.hold_out - 1
-            for latents, actions in trajectory_chains(self.model, trajectory):
-                (self.held if held else self.train).add(latents, actions)
-            self.seen += 1
+        return self.data.enough and self.new_steps >= self.config.min_new_steps
 
     # ---- rounds -----------------------------------------------------------------------------
 
     def round(self) -> Outcome:
-        """Train, validate, and write or refuse a candidate; takes up an unfinished round."""
+        """Train, validate, and write or refuse a candidate; takes up an unfinished round.
+
+        Raises:
+            OSError: the disk is full or not readable; ``recover`` before going on.
+        """
         self.look()
         state = self.state
         if state.round <= state.used:
-            state.round = self.seen + len(self._waiting)
+            state.round = self.data.total
             state.save(self.out)
-        self._take(state.round)
+        self.data.take(state.round)
         before = self.validate()
         self._fit()
         after = self.validate()
-        reason = verdict(before, after, self.config)
+        reason = verdict(before, after, self.config, state.expert_error)
         outcome = Outcome(None, "", reason, before, after)
         if reason:
             state.refused.append(f"round on {state.round} trajectories: {reason}")
@@ -237,8 +224,15 @@ class LiveTrainer:
         state.used, state.round = state.round, 0
         state.save(self.out)
         shutil.rmtree(self.out / WORK, ignore_errors=True)
-        self.new_steps = self._steps_since_last_round()
+        self.data.prune()
+        self.generations.prune(self.config.keep_generations, {state.good, *state.line[-1:]})
+        self.new_steps = self.data.steps_since(state.used)
         return outcome
+
+    def recover(self) -> None:
+        """After an ``OSError``: continue from what the disk says."""
+        self.state = self._load_state()
+        self._return_to_good()
 
     def take_back(self, digest: str, reason: str) -> bool:
         """Forget a generation that its user refused, and all that came from it.
@@ -246,34 +240,39 @@ class LiveTrainer:
         Returns:
             Whether the weights to continue from changed.
         """
-        generation = self.state.good
-        while generation and self._record(generation)["sha256"] != digest:
-            generation = self._record(generation)["parent"]
-        if not generation:
+        state = self.state
+        line = [*state.line, state.good] if state.good else []
+        while line and self.generations.digest(line[-1]) != digest:
+            line.pop()
+        if not line:
             return False
-        self.state.refused.append(f"model {digest}: {reason}")
-        self.state.good = self._record(generation)["parent"]
-        self.state.save(self.out)
+        state.good, state.line = line[-1], line[:-1]
+        state.fall_back()
+        state.refused.append(f"model {digest}: {reason}")
+        state.save(self.out)
         self._return_to_good()
         return True
 
     def good_path(self) -> Path | None:
         """Folder of the generation to continue from; None: the start model."""
-        return self._folder(self.state.good) if self.state.good else None
+        return self.generations.path(self.state.good) if self.state.good else None
 
     def validate(self) -> dict[str, float]:
         """Root mean square error of the weights as they are, by kind of held-out data."""
         found = {}
         rollout = self.config.rollout
-        rows = self.held.starts(rollout) if len(self.held) else torch.zeros(0)
+        held = self.data.held
+        rows = held.starts(rollout)
         if len(rows):
-            found["corrected"] = mean_error(self.model, self.held.windows(rows, rollout))
+            found["corrected"] = mean_error(self.model, held.windows(rows, rollout))
         if self.expert is not None:
-            ids = self.expert.held[:2000]
-            found["expert"] = mean_error(
-                self.model, expert_windows(self.expert.data, ids, rollout)
-            )
+            found["expert"] = self._expert_error()
         return found
+
+    def _expert_error(self) -> float:
+        assert self.expert is not None
+        ids = self.expert.held[:2000]
+        return mean_error(self.model, expert_windows(self.expert.data, ids, self.config.rollout))
 
     def _fit(self) -> None:
         config = self.config
@@ -281,7 +280,7 @@ class LiveTrainer:
         data, ids = (self.expert.data, self.expert.train) if self.expert else (None, None)
         ratio = (config.replay_ratio[0], config.replay_ratio[1])
         replay = Replay(
-            data, ids, self.train, ratio, config.batch, config.rollout, device=self.device
+            data, ids, self.data.train, ratio, config.batch, config.rollout, device=self.device
         )
         try:
             fit(
@@ -303,45 +302,46 @@ class LiveTrainer:
         self.model.predictor.eval()
 
     def _write(self, before: dict[str, float], after: dict[str, float]) -> Outcome:
-        """Write a generation; a reader never sees half of one."""
+        """Write a generation."""
         state = self.state
         state.last += 1
-        target = self._folder(state.last)
+        target = self.generations.path(state.last)
         facts = {
             "live": {"parent_generation": state.good, "start": state.start,
                      "trajectories": state.round, "before": before, "after": after}
         }  # fmt: skip
-        partial = target.with_name(target.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
         self.model.generation = state.last
-        self.model.save(partial, encoder=encoder_reference(self.model, target), extra=facts)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(partial, target)
+        encoder = encoder_reference(self.model, target)
+        self.model.save(self.generations.partial(state.last), encoder=encoder, extra=facts)
+        self.generations.publish(state.last)
         self.model.path = target
+        if state.good:
+            state.line = [*state.line, state.good][-self.config.keep_generations :]
         state.good = state.last
         return Outcome(target, self.model.hash, "", before, after)
 
-    def _folder(self, generation: int) -> Path:
-        return self.out / MODELS / f"{generation:05d}"
-
-    def _record(self, generation: int) -> dict[str, Any]:
-        """Hash and parent generation of a generation."""
-        record = read_record(self._folder(generation))
-        digest = next(iter(record["sha256"].values()))[:12]
-        return {"sha256": digest, "parent": record["extra"]["live"]["parent_generation"]}
-
     def _return_to_good(self) -> None:
-        """Weights of the last good generation, or of the start model."""
-        if not self.state.good:
+        """Weights of the last good generation that can be loaded, or of the start model."""
+        state = self.state
+        while state.good:
+            try:
+                # Loading moves a shared encoder, too: it must stay where the start model is.
+                folder = self.generations.path(state.good)
+                good = WorldModel.load(folder, self.model.encoder, device=self.device)
+                self.model.predictor.load_state_dict(good.predictor.state_dict())
+            except UNUSABLE as error:
+                bad = state.good
+                state.fall_back()
+                parent = f"generation {state.good}" if state.good else "the start model"
+                self._note(state, f"generation {bad}: {one_line(error)}; back to {parent}")
+                state.save(self.out)
+                continue
+            self.model.hash = good.hash
+            break
+        else:
             self.model.predictor.load_state_dict(self._start)
-            self.model.hash = self.state.start
-            return
-        # Loading moves a shared encoder, too: it must stay where the start model is.
-        good = WorldModel.load(
-            self._folder(self.state.good), self.model.encoder, device=self.device
-        )
-        self.model.predictor.load_state_dict(good.predictor.state_dict())
-        self.model.hash = good.hash
+            self.model.hash = state.start
+        self.model.predictor.eval()
 
 
 def mean_error(model: WorldModel, batch: Batch) -> float:
@@ -349,13 +349,16 @@ def mean_error(model: WorldModel, batch: Batch) -> float:
     return float(errors_per_step(model, batch).square().mean().sqrt())
 
 
-def verdict(before: dict[str, float], after: dict[str, float], config: LiveConfig) -> str:
+def verdict(
+    before: dict[str, float], after: dict[str, float], config: LiveConfig, start: float = 0.0
+) -> str:
     """Why a candidate is refused, or nothing.
 
     Args:
         before: validation errors of the weights that training started from.
         after: those of the candidate.
         config: how much worse it may be.
+        start: error of the start model on held-out expert data; 0: not known.
     """
     if "corrected" not in after:
         return "no held-out trajectory yet"
@@ -368,6 +371,12 @@ def verdict(before: dict[str, float], after: dict[str, float], config: LiveConfi
                 f"{kind}: error {error:.4g} on held-out data, {before[kind]:.4g} before; at most "
                 f"{allowed:g} times that allowed"
             )
+    total = config.worse_expert_total
+    if start and after.get("expert", 0.0) > total * start:
+        return (
+            f"expert: error {after['expert']:.4g} on held-out data, {start:.4g} of the start "
+            f"model; at most {total:g} times that allowed"
+        )
     return ""
 
 

@@ -12,9 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from wm_mpc.budget import Clock, monotonic
+from wm_mpc.errors import one_line
 from wm_mpc.training.live_worker import Job
 
-RESTART_S = 5.0
+RESTART_S, MAX_RESTART_S = 5.0, 300.0
+"""[s] between a death and the next start; it doubles with every further death."""
+
+DEATHS = 5
+"""After so many deaths without a finished round it is not started again."""
+
+ROUNDS = ("offer", "refused", "taken_back")
+"""Events that tell of a finished round."""
 
 
 class LiveProcess:
@@ -24,14 +32,18 @@ class LiveProcess:
         job: what it does.
         log: file for what it and its libraries print.
         clock: monotonic clock.
+
+    Attributes:
+        deaths: since the last finished round.
     """
 
     def __init__(self, job: Job, log: Path, clock: Clock = monotonic) -> None:
         self._job, self._log, self._clock = job, log, clock
         self._events: queue.Queue[dict[str, Any]] = queue.Queue()
         self._process: subprocess.Popen[str] | None = None
-        self._started = 0.0
+        self._restart_at: float | None = None
         self._failed = False
+        self.deaths = 0
 
     @property
     def pid(self) -> int:
@@ -39,13 +51,22 @@ class LiveProcess:
         return self._process.pid if self._process is not None else 0
 
     def start(self) -> None:
-        """Start the process."""
+        """Start the process; one that cannot be started counts as dead."""
+        try:
+            self._process = process = self._spawn()
+        except OSError as error:
+            self._events.put({"event": "ended", "code": -1, "reason": one_line(error)})
+            return
+        self.send_line(self._job.line())
+        threading.Thread(target=self._read, args=(process,), daemon=True).start()
+
+    def _spawn(self) -> subprocess.Popen[str]:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
         threads = str(self._job.threads)
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-m", "wm_mpc.training.live_worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -55,10 +76,6 @@ class LiveProcess:
                 # Ctrl-C is for the node, which then ends this process in order.
                 start_new_session=True,
             )
-        self._started = self._clock()
-        self.send_line(self._job.line())
-        reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
-        reader.start()
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -70,19 +87,45 @@ class LiveProcess:
         self._events.put({"event": "ended", "code": process.wait()})
 
     def events(self) -> list[dict[str, Any]]:
-        """What it told since the last call; starts it again some seconds after it died.
+        """What it told since the last call; starts it again some time after it died.
 
-        A process that failed for good (``failed``) is not started again.
+        A process that failed for good (``failed``) is not started again. One that dies again and
+        again without finishing a round fails for good, too: then the reason tells the last line
+        that it printed.
         """
         found = []
         while not self._events.empty():
-            found.append(self._events.get())
-        self._failed = self._failed or any(e["event"] == "failed" for e in found)
-        dead = self._process is not None and self._process.poll() is not None
-        if dead and not self._failed and self._clock() - self._started > RESTART_S:
+            event = self._events.get()
+            found.append(event)
+            if event["event"] == "failed":
+                self._failed = True
+            elif event["event"] in ROUNDS:
+                self.deaths = 0
+            elif event["event"] == "ended":
+                wait = min(RESTART_S * 2**self.deaths, MAX_RESTART_S)
+                self.deaths += 1
+                self._restart_at = self._clock() + wait
+        if self._failed or self._restart_at is None:
+            return found
+        if self.deaths >= DEATHS:
+            self._failed = True
+            reason = f"ended {self.deaths} times without finishing a round: {self._last_line()}"
+            found.append({"event": "failed", "reason": reason})
+        elif self._clock() >= self._restart_at:
+            self._restart_at = None
             self.start()
-            found.append({"event": "restarted"})
+            found.append({"event": "restarted", "deaths": self.deaths})
         return found
+
+    def _last_line(self) -> str:
+        """What it printed last."""
+        try:
+            with self._log.open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - 4096))
+                lines = log.read().decode(errors="replace").split("\n")
+        except OSError as error:
+            return one_line(error)
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
     def send(self, **word: Any) -> None:
         """Tell it something; lost when it is dead, which its state on disk allows for."""
@@ -90,7 +133,8 @@ class LiveProcess:
 
     def send_line(self, line: str) -> None:
         """Write one line to its stdin."""
-        assert self._process is not None and self._process.stdin is not None
+        if self._process is None or self._process.stdin is None:
+            return
         try:
             self._process.stdin.write(line)
             self._process.stdin.flush()
