@@ -30,6 +30,7 @@ from wm_mpc.checkpoint import (
     read_weights,
     write_checkpoint,
 )
+from wm_mpc.device import usable_device
 from wm_mpc.encoder import DinoEncoder
 from wm_mpc.errors import CheckpointError
 from wm_mpc.model_config import WorldModelConfig
@@ -258,7 +259,7 @@ class WorldModel(nn.Module):
         cls,
         path: str | Path,
         encoder: DinoEncoder | None = None,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         with_encoder: bool = True,
     ) -> WorldModel:
         """Load and validate a model folder.
@@ -272,7 +273,9 @@ class WorldModel(nn.Module):
         Raises:
             CheckpointError: a file is missing, truncated or altered, or of another format, version
             or shape.
+            UserError: this machine has no such device.
         """
+        device = usable_device(device)
         path = Path(path)
         record = read_record(path)
         try:

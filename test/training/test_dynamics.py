@@ -107,12 +107,67 @@ def test_other_settings_start_anew(
 
 
 def test_other_latents_start_anew(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    model = tiny_model(None)
+    model, again = tiny_model(None), tiny_model(None)
     data = linear_windows(model)
     train_dynamics(model, data, CONFIG, tmp_path, progress=False)
     moved = dataclasses.replace(data, latents=data.latents + 0.01)
-    train_dynamics(model, moved, CONFIG, tmp_path, progress=False)
+    train_dynamics(again, moved, CONFIG, tmp_path, progress=False)
     assert "starts anew" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", [{"width": 24}, {"depth": 2}, {"width": 32}])
+def test_another_predictor_starts_anew(
+    change: dict[str, int], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    def run(folder: Path | None, seed: int = 0, **arguments: int) -> WorldModel:
+        size = {"width": 32, "depth": 1} | arguments
+        model = tiny_model(None, seed, predictor_args=size)
+        train_dynamics(model, linear_windows(model), CONFIG, folder, progress=False)
+        return model
+
+    seed = 1 if change == {"width": 32} else 0  # the same size, other initial weights
+    run(tmp_path)
+    fresh, beside = run(None, seed, **change), run(tmp_path, seed, **change)
+    assert "other settings; training starts anew" in capsys.readouterr().out
+    assert equal_states(fresh.state_dict(), beside.state_dict())
+
+
+def test_a_finished_run_is_measured_when_that_is_asked_for(tmp_path: Path) -> None:
+    trained(folder=tmp_path)
+    asked: list[int] = []
+
+    def measure() -> float:
+        asked.append(len(asked))
+        return -float(len(asked))  # the first measurement is the best
+
+    _, facts = trained(folder=tmp_path, probe=Probe(measure, 10, about={"goals": 3}))
+    assert facts["probes"] == [[10, -1.0], [20, -2.0], [30, -3.0], [40, -4.0]]
+    # the same measurement is not repeated
+    _, facts = trained(folder=tmp_path, probe=Probe(measure, 10, about={"goals": 3}))
+    assert len(asked) == 4 and len(facts["probes"]) == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"every": 20}, {"patience": 9}, {"about": {"goals": 4}}],
+    ids=lambda c: next(iter(c)),
+)
+def test_another_measurement_starts_anew(
+    change: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    probe = Probe(lambda: 0.0, 10, about={"goals": 3})
+    trained(folder=tmp_path, probe=probe)
+    assert "starts anew" not in capsys.readouterr().out
+    trained(folder=tmp_path, probe=dataclasses.replace(probe, **change))
+    assert "other settings; training starts anew" in capsys.readouterr().out
+
+
+def test_the_bar_shows_losses_and_success(capsys: pytest.CaptureFixture) -> None:
+    model = tiny_model(None)
+    probe = Probe(lambda: 0.75, 10)
+    train_dynamics(model, linear_windows(model), CONFIG, probe=probe)
+    shown = capsys.readouterr().err.splitlines()[-1]
+    assert "loss=" in shown and "success=0.75" in shown
 
 
 def test_a_damaged_state_starts_anew(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from helpers import tiny_model
 from torch import Tensor
+from training_data import equal_states
 
 from wm_mpc.errors import UserError
 from wm_mpc.training.joint import JointConfig, train_joint
@@ -125,6 +127,35 @@ def test_guards_keep_a_joint_latent_from_collapsing() -> None:
     train_joint(free, data, unguarded, progress=False)
     train_joint(guarded, data, JOINT, progress=False)
     assert spread(guarded, data).min() > 2 * spread(free, data).mean()
+
+
+def test_the_bar_shows_every_loss(capsys: pytest.CaptureFixture) -> None:
+    train_joint(tiny_model(None), moving_dot(), dataclasses.replace(JOINT, steps=2))
+    shown = capsys.readouterr().err.splitlines()[-1]
+    for name in ("loss", "prediction", "straighten", "inverse", "variance", "covariance"):
+        assert f"{name}=" in shown
+
+
+@pytest.mark.parametrize("stage", ["size", "projector", "same"])
+def test_a_joint_state_belongs_to_what_it_began_with(
+    stage: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    def run(folder: Path | None, change: bool) -> WorldModel:
+        size = {"visual_dim": 5} if change and stage == "size" else {}
+        model = tiny_model(None, **size)
+        if change and stage == "projector":  # an earlier stage with other settings taught it
+            with torch.no_grad():
+                for value in model.projector.parameters():
+                    value.mul_(1.01)
+        train_joint(model, moving_dot(), config, folder, progress=False)
+        return model
+
+    config = dataclasses.replace(JOINT, steps=4, save_every=2)
+    run(tmp_path, False)
+    fresh, beside = run(None, True), run(tmp_path, True)
+    told = "other settings; training starts anew" in capsys.readouterr().out
+    assert told == (stage != "same")
+    assert equal_states(fresh.state_dict(), beside.state_dict())
 
 
 @pytest.mark.parametrize("name", ["prediction", "straighten", "inverse", "variance", "covariance"])

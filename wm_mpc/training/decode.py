@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from wm_mpc.data.windows import Frames
 from wm_mpc.decoder import Decoder, DecoderConfig
+from wm_mpc.device import usable_device
 from wm_mpc.errors import UserError
+from wm_mpc.training.distributed import check_batch
 from wm_mpc.training.loop import Schedule, fit
 
 
@@ -105,12 +107,14 @@ def train_decoder(
         The decoder, and facts: steps, seconds, mean absolute error in 0..255 on the last frames.
 
     Raises:
-        UserError: pictures that are not square, or a loss that is not finite.
+        UserError: pictures that are not square, a device that is not there, a batch that the
+            processes cannot share evenly, or a loss that is not finite.
     """
+    check_batch("decoder.batch", config.batch)
+    device = usable_device(device)
     size, width = frames.images[0].shape[1:3]
     if size != width:
         raise UserError(f"images: {size} x {width} px; square ones expected")
-    device = torch.device(device)
     ids = np.arange(len(latents)) if ids is None else ids
     torch.manual_seed(config.seed)
     shape = tuple(latents.shape[1:])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from wm_mpc.data.windows import Frames, Windows
 from wm_mpc.errors import UserError
+from wm_mpc.training.distributed import check_batch
 from wm_mpc.training.loop import Probe, Schedule, fit
 from wm_mpc.world_model import WorldModel
 
@@ -189,8 +190,10 @@ def train_dynamics(
         Facts: steps, seconds, loss curve, probes, held-out open-loop error per model step.
 
     Raises:
-        UserError: windows too short, or a loss that is not finite.
+        UserError: windows too short, a batch that the processes cannot share evenly, or a loss
+            that is not finite.
     """
+    check_batch("dynamics.batch", config.batch)
     if data.actions.shape[1] < config.rollout:
         raise UserError(
             f"rollout: {config.rollout} steps; the windows have {data.actions.shape[1]}"
@@ -236,7 +239,10 @@ def train_dynamics(
 
 
 def resume_key(config: DynamicsConfig, data: LatentWindows) -> dict[str, Any]:
-    """What must agree for a stored state to be taken up: the settings and the data."""
+    """What must agree for a stored state to be taken up: the settings and the data.
+
+    ``fit`` adds what the run starts from.
+    """
     settings = {k: v for k, v in asdict(config).items() if k != "threads"}
     return {
         "settings": settings,

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wm_mpc.errors import UserError
+from wm_mpc.training.distributed import check_batch
 from wm_mpc.training.dynamics import rollout_loss
 from wm_mpc.training.loop import Schedule, fit
 from wm_mpc.training.losses import (
@@ -34,7 +35,8 @@ class JointConfig:
 
     Attributes:
         steps: optimiser steps; 0: no joint training.
-        batch: windows per step.
+        batch: windows per step. Of several processes each guards the variance and covariance of
+            its own share.
         lr: peak learning rate.
         rollout: model steps predicted open loop, >= 2.
         prediction: weight of the rollout error, whose targets are trained too.
@@ -125,8 +127,10 @@ def train_joint(
         Facts: steps, seconds, final value of each loss.
 
     Raises:
-        UserError: windows too short, nothing to minimise, or a loss that is not finite.
+        UserError: windows too short, a batch that the processes cannot share evenly, nothing to
+            minimise, or a loss that is not finite.
     """
+    check_batch("joint.batch", config.batch)
     if data.actions.shape[1] < config.rollout:
         raise UserError(
             f"rollout: {config.rollout} steps; the windows have {data.actions.shape[1]}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from wm_mpc.errors import UserError
-from wm_mpc.training.distributed import agree, rank, world
+from wm_mpc.training.distributed import agree, check_same_step, rank, world
 from wm_mpc.training.resume import (
     Progress,
     flat_state,
     load_flat_state,
     load_progress,
     save_progress,
+    state_digest,
 )
 
 Draw = Callable[[torch.Generator, slice], tuple[Tensor, ...]]
@@ -72,11 +73,17 @@ class Probe:
         every: optimiser steps between two measurements, >= 1; the last step is always followed by
             one.
         patience: stop after this many measurements without a new best; 0: never.
+        about: JSON-able settings of ``measure``; a run that is measured otherwise does not resume.
     """
 
     measure: Callable[[], float]
     every: int
     patience: int = 0
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def key(self) -> dict[str, Any]:
+        """What must agree for a stored state to be used."""
+        return {"every": self.every, "patience": self.patience, "about": dict(self.about)}
 
 
 def fit(
@@ -95,10 +102,11 @@ def fit(
 ) -> Progress:
     """Minimise the sum of ``losses(*draw(...))`` over the parameters of ``trained``, in place.
 
-    Resumes from ``folder`` when it holds an unfinished run with the same ``key``. A run that was
-    cut short and resumed ends with bit-equal weights (without ``max_seconds``, on the same
-    machine): the generator's state is stored and torch's own, which dropout uses, is seeded anew
-    at every stored step.
+    Resumes from ``folder`` when it holds a run with the same ``key`` and probe that began with
+    the same weights: those tell of architecture, seed and every stage before. A run that was cut
+    short and resumed ends with bit-equal weights (without ``max_seconds``, on the same machine):
+    the generator's state is stored and torch's own, which dropout uses, is seeded anew at every
+    stored step.
 
     Args:
         losses: returns named, weighted scalar losses for a batch.
@@ -116,7 +124,7 @@ def fit(
         progress: show a progress bar.
 
     Raises:
-        UserError: the loss is not finite.
+        UserError: the loss is not finite, or the processes do not find the same stored state.
     """
     parameters = [p for module in trained.values() for p in module.parameters()]
     device = parameters[0].device
@@ -125,7 +133,10 @@ def fit(
     generator = torch.Generator().manual_seed(schedule.seed)
     state = Progress()
     if folder is not None:
+        measured = None if probe is None else probe.key()
+        key = {**key, "initial": state_digest(trained), "probe": measured}
         state = load_progress(folder, key, trained, optimizer, generator)
+        check_same_step(state.step, folder, device)
     if begin is not None:
         begin(state)
     started = time.perf_counter() - state.elapsed
@@ -139,6 +150,7 @@ def fit(
         disable=not progress or rank() > 0,
     )  # fmt: skip
     with bar:
+        bar.set_postfix(_shown(state), refresh=False)
         while state.step < schedule.steps and not _exhausted(state, probe):
             step = state.step
             share = step / schedule.steps
@@ -162,12 +174,13 @@ def fit(
             optimizer.step()
             if step % 100 == 0:
                 _record(state, loss, terms, schedule.lr)
-                bar.set_postfix(loss=f"{state.curve[-1][1]:.4f}")
+                bar.set_postfix(_shown(state), refresh=False)
             state.step = step + 1
             bar.update()
             last = state.step == schedule.steps
             if probe is not None and (last or state.step % probe.every == 0):
                 _probe(state, probe, trained, device)
+                bar.set_postfix(_shown(state), refresh=False)
             saves = last or state.step % schedule.save_every == 0
             if folder is not None and rank() == 0 and saves:
                 state.elapsed = time.perf_counter() - started
@@ -205,6 +218,17 @@ def _record(state: Progress, loss: Tensor, terms: dict[str, Tensor], lr: float) 
     parts = {k: float(v.detach()) for k, v in terms.items()} if len(terms) > 1 else {}
     state.names = ["loss", *parts]
     state.curve.append([state.step, value, *parts.values()])
+
+
+def _shown(state: Progress) -> dict[str, str]:
+    """Last recorded losses and the last measured success, for the progress bar."""
+    shown = {}
+    if state.curve:
+        losses = zip(state.names, state.curve[-1][1:], strict=True)
+        shown = {name: f"{value:.4f}" for name, value in losses}
+    if state.probes:
+        shown["success"] = f"{state.probes[-1][1]:.2f}"
+    return shown
 
 
 def _probe(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -51,6 +52,15 @@ def load_flat_state(modules: Mapping[str, nn.Module], state: Mapping[str, Tensor
         module.load_state_dict(
             {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
         )
+
+
+def state_digest(modules: Mapping[str, nn.Module]) -> str:
+    """What the states of named modules are: hex digits of a hash over names, sizes and values."""
+    digest = hashlib.sha256()
+    for name, value in flat_state(modules).items():
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:24]
 
 
 def save_progress(
