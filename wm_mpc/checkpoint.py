@@ -63,16 +63,20 @@ def write_checkpoint(path: Path, state: dict[str, Tensor], record: Mapping[str, 
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says of a disk without room, a used-up quota and a file that may not grow."""
+
+
+def disk_full(error: OSError | SafetensorError) -> bool:
+    """Whether a file could not be written for want of room."""
+    # safetensors passes on the system's error as words only
+    told = any(f"(os error {number})" in str(error) for number in FULL)
+    return told or getattr(error, "errno", None) in FULL
 
 
 def write_failure(path: Path, error: OSError | SafetensorError) -> str:
     """One line about a file or folder that could not be written, for the user."""
-    # safetensors passes on the system's error as words only
-    full = getattr(error, "errno", None) in FULL or any(
-        f"(os error {number})" in str(error) for number in FULL
-    )
     words = getattr(error, "strerror", None) or one_line(error)
-    return f"{path}: cannot be written: {'the disk is full' if full else words}"
+    return f"{path}: cannot be written: {'the disk is full' if disk_full(error) else words}"
 
 
 def read_weights(path: Path, record: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import tiny_checkpoint, tiny_encoder
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from training_data import dot_store
 
@@ -261,6 +262,128 @@ def test_an_interrupted_patch_run_goes_on_exactly(world: Path, tmp_path: Path) -
     assert resumed.hash == whole.hash
 
 
+STAGES = {"landmarks": "teach_landmarks", "reader": "teach_reader"}
+
+
+def killed_in(stage: str, settings: WallTraining) -> None:
+    """Run until ``stage`` begins; in ``dynamics``, until its third step."""
+    from wm_mpc.training import dynamics, pipeline
+
+    def dying(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    calls = iter(range(100))
+    forward = dynamics.RolloutLoss.forward
+
+    def dying_later(self: dynamics.RolloutLoss, *batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        return dying() if next(calls) == 3 else forward(self, *batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if stage == "dynamics":
+            patch.setattr(dynamics.RolloutLoss, "forward", dying_later)
+        else:
+            patch.setattr(pipeline, STAGES[stage], dying)
+        with pytest.raises(KeyboardInterrupt):
+            train_world_model(settings)
+
+
+def stages_run(settings: WallTraining) -> tuple[list[str], WorldModel]:
+    """Train; which of the stages before the dynamics ran, and the model."""
+    from wm_mpc.training import pipeline
+
+    ran: list[str] = []
+
+    def counting(name: str, known: Any) -> Any:
+        def counted(*arguments: Any) -> dict[str, Any]:
+            ran.append(name)
+            return known(*arguments)
+
+        return counted
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, function in STAGES.items():
+            patch.setattr(pipeline, function, counting(name, getattr(pipeline, function)))
+        return ran, train_world_model(settings)
+
+
+@pytest.mark.parametrize(
+    ("stage", "left"),
+    [("landmarks", ["landmarks", "reader"]), ("reader", ["reader"]), ("dynamics", [])],
+)
+def test_a_killed_compact_run_goes_on_exactly(
+    stage: str, left: list[str], world: Path, tmp_path: Path
+) -> None:
+    schedule = DynamicsConfig(steps=4, batch=8, held_out=0.2, save_every=2)
+    settings = config(world, tmp_path / "part", dynamics=schedule)
+    killed_in(stage, settings)
+    ran, resumed = stages_run(settings)
+    assert ran == left
+    whole = train_world_model(replace(settings, out=tmp_path / "whole"))
+    assert resumed.hash == whole.hash
+    reports = [
+        json.loads((tmp_path / name / "training.json").read_text())["results"][0]
+        for name in ("part", "whole")
+    ]
+    for kept in ("landmarks", "reader"):
+        first, second = ({k: v for k, v in r[kept].items() if k != "seconds"} for r in reports)
+        assert first == second
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        ({"seed": 1}, ["landmarks", "reader"]),
+        ({"landmarks": LandmarkConfig(compositions=16, steps=3, batch=8)}, ["landmarks"]),
+        ({"reader_steps": 3}, ["reader"]),
+        ({"width": 24}, []),
+    ],
+)
+def test_a_stage_of_other_settings_is_not_taken_up(
+    change: dict, again: list[str], world: Path, tmp_path: Path
+) -> None:
+    train_world_model(config(world, tmp_path / "a"))
+    ran, model = stages_run(config(world, tmp_path / "a", **change))
+    assert ran == again
+    assert model.hash == train_world_model(config(world, tmp_path / "b", **change)).hash
+
+
+def test_a_stage_of_other_data_is_not_taken_up(world: Path, tmp_path: Path) -> None:
+    train_world_model(config(world, tmp_path / "a"))
+    dot_store(tmp_path / "store", episodes=10, seed=1)
+    ran, _ = stages_run(replace(config(world, tmp_path / "a"), data=tmp_path / "store"))
+    assert ran == ["landmarks", "reader"]
+
+
+def test_a_damaged_stage_is_done_again(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = train_world_model(config(world, tmp_path))
+    (tmp_path / "work" / "landmarks.safetensors").write_bytes(b"half")
+    ran, again = stages_run(config(world, tmp_path))
+    assert ran == ["landmarks"] and again.hash == first.hash
+    assert "landmarks.safetensors: damaged" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_one_line(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wm_mpc.training import run_train
+
+    def full(*_: Any) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    def other(*_: Any) -> None:
+        raise FileNotFoundError("a defect")
+
+    settings = config(world, tmp_path)
+    monkeypatch.setattr(run_train, "train_world_model", full)
+    with pytest.raises(UserError, match=f"{tmp_path}: cannot be written: the disk is full"):
+        run(settings)
+    monkeypatch.setattr(run_train, "train_world_model", other)
+    with pytest.raises(FileNotFoundError):
+        run(settings)
+
+
 def test_two_processes_train_what_one_does(world: Path, tmp_path: Path) -> None:
     arguments = [
         "train", "wall", "--data", str(world / "store"), "--encoder", str(world / "encoder"),
@@ -351,7 +474,10 @@ def test_a_decoder_does_not_ask_for_every_latent(
     monkeypatch.setattr(pipeline, "train_patch", after)
     monkeypatch.setattr(pipeline, "train_decoder", trained)
     training = DecoderTraining(steps=1, batch=4, pixels=32, width=16, depth=1)
-    train_world_model(config(world, tmp_path, layout="patch", decoder=training))
+    without = ValidationConfig(frames=0)
+    train_world_model(
+        config(world, tmp_path, layout="patch", decoder=training, validation=without)
+    )
     assert sum(projected) == expected and Decoder.load(tmp_path, WorldModel.load(tmp_path))
 
 

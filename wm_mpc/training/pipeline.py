@@ -29,6 +29,7 @@ from wm_mpc.training.dynamics import (
 )
 from wm_mpc.training.expert import check_interface, project_chosen
 from wm_mpc.training.joint import train_joint
+from wm_mpc.training.landmarks import LandmarkConfig
 from wm_mpc.training.patch import set_token_scale, train_patch
 from wm_mpc.training.plots import draw_curves, draw_validation
 from wm_mpc.training.presets import PRESETS, TaskPreset
@@ -36,6 +37,7 @@ from wm_mpc.training.run_validate import lines
 from wm_mpc.training.stages import (
     fit_object_frame,
     model_config,
+    once,
     predictor_args,
     set_normalisation,
     set_visual_scale,
@@ -43,7 +45,7 @@ from wm_mpc.training.stages import (
     teach_landmarks,
     teach_reader,
 )
-from wm_mpc.training.tokens import cache_tokens, fingerprint
+from wm_mpc.training.tokens import cache_tokens, fingerprint, store_digest
 from wm_mpc.training.train_config import WorldModelTraining
 from wm_mpc.training.validation import held_out_frames, last_episodes, validate
 from wm_mpc.training.windows import TokenWindows
@@ -66,6 +68,7 @@ class Material:
         own: raw proprioception of every frame, ``(F, P)``.
         encoder: frozen.
         tokens: its cached tokens, float16 ``(F, N, C)``.
+        origin: what stages done before must share: digests of the store and the encoder.
         work: folder of caches and resumable states.
     """
 
@@ -76,7 +79,37 @@ class Material:
     own: np.ndarray
     encoder: DinoEncoder
     tokens: np.ndarray
+    origin: dict[str, Any]
     work: Path
+
+    def once(
+        self, name: str, settings: dict[str, Any], model: WorldModel, parts: tuple[str, ...],
+        stage: Callable[[], dict[str, Any]],
+    ) -> dict[str, Any]:  # fmt: skip
+        """``stages.once`` for these data, kept in ``work``."""
+        key = {"origin": self.origin, "settings": settings}
+        return once(self.work / f"{name}.safetensors", key, model, parts, stage)
+
+    def reader(self, model: WorldModel, steps: int, seed: int) -> dict[str, Any]:
+        """Teach the model to read proprioception, unless that has been done; the facts."""
+        return self.once(
+            "reader", {"steps": steps, "seed": seed},
+            model, ("proprio_reader.", "proprio_mean", "proprio_std"),
+            lambda: teach_reader(model, self.tokens, self.own, steps, seed),
+        )  # fmt: skip
+
+    def landmarks(self, model: WorldModel, marks: LandmarkConfig) -> dict[str, Any]:
+        """Teach the projector its landmarks, unless that has been done; the facts."""
+
+        def stage() -> dict[str, Any]:
+            facts = teach_landmarks(model, self.frames, self.own, marks, marks.seed)
+            set_visual_scale(model, self.tokens, marks.seed)
+            return facts
+
+        return self.once(
+            "landmarks", dataclasses.asdict(marks),
+            model, ("projector.", "visual_", "action_", "proprio_mean", "proprio_std"), stage,
+        )  # fmt: skip
 
 
 def train_world_model(config: WorldModelTraining) -> WorldModel:
@@ -162,7 +195,12 @@ def prepare(config: WorldModelTraining, device: torch.device) -> Material:
     distributed.barrier()
     tokens = cache_tokens(encoder, frames, folder, progress=False)
     own = frame_proprio(frames)
-    return Material(preset, store, frames, windows, own, encoder, tokens, work)
+    origin = {
+        "store": store_digest(frames),
+        "encoder": fingerprint(encoder),
+        "image_size": encoder.image_size,
+    }
+    return Material(preset, store, frames, windows, own, encoder, tokens, origin, work)
 
 
 def training_windows(config: WorldModelTraining, store: Store, preset: TaskPreset) -> Windows:
@@ -254,13 +292,9 @@ def teach_latents(
     facts: dict[str, Any] = {}
     if distributed.rank() == 0:
         if landmarks:
-            facts["landmarks"] = teach_landmarks(model, material.frames, material.own, marks, seed)
+            facts["landmarks"] = material.landmarks(model, marks)
         if config.reader_steps:
-            facts["reader"] = teach_reader(
-                model, material.tokens, material.own, config.reader_steps, seed
-            )
-        if landmarks:
-            set_visual_scale(model, material.tokens, seed)
+            facts["reader"] = material.reader(model, config.reader_steps, seed)
     return model, facts
 
 
@@ -314,9 +348,7 @@ def train_patch_layout(
     set_token_scale(model, material.tokens, config.seed)
     facts: dict[str, Any] = {}
     if distributed.rank() == 0 and config.reader_steps:
-        facts["reader"] = teach_reader(
-            model, material.tokens, material.own, config.reader_steps, config.seed
-        )
+        facts["reader"] = material.reader(model, config.reader_steps, config.seed)
     distributed.share_state(model)
     data = TokenWindows.build(model, material.tokens, material.frames, material.windows)
     probe = config.selection.probe(model, config.task)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import torch
+from safetensors import SafetensorError
 
+from wm_mpc.checkpoint import disk_full, write_failure
 from wm_mpc.data.store import Store
+from wm_mpc.errors import UserError
 from wm_mpc.perception import perception_hash
 from wm_mpc.planners.amortised import save_proposer, train_proposer
 from wm_mpc.training.decode import train_decoder
@@ -28,21 +31,38 @@ __all__ = ["configs", "run"]
 def run(
     config: EncoderTraining | DecoderForModel | ProposalsForModel | WorldModelTraining,
 ) -> int:
-    """Train what the configuration names; the exit code."""
+    """Train what the configuration names; the exit code.
+
+    Raises:
+        UserError: what the configuration names cannot be trained or used, or the disk is full.
+    """
+    try:
+        return train(config)
+    except (OSError, SafetensorError) as error:
+        if not disk_full(error):
+            raise
+        adds = isinstance(config, DecoderForModel | ProposalsForModel)
+        raise UserError(write_failure(config.model if adds else config.out, error)) from error
+
+
+def train(
+    config: EncoderTraining | DecoderForModel | ProposalsForModel | WorldModelTraining,
+) -> int:
+    """Train by the kind of the configuration; the exit code."""
     if isinstance(config, DecoderForModel):
         return add_decoder(config)
     if isinstance(config, ProposalsForModel):
         return add_proposals(config)
-    if isinstance(config, EncoderTraining):
-        views = [FrameView(Store.open(path).frames()) for path in config.data]
-        facts = train_dino(views, config.out, config.dino)
-        last = facts["history"][-1]
-        print(
-            f"encoder: {config.out} ({facts['steps']} steps, {facts['seconds']:.0f} s, "
-            f"patch loss {last['patch_loss']:.2f}, effective rank {last['rank']:.1f})"
-        )
+    if isinstance(config, WorldModelTraining):
+        train_world_model(config)
         return 0
-    train_world_model(config)
+    views = [FrameView(Store.open(path).frames()) for path in config.data]
+    facts = train_dino(views, config.out, config.dino)
+    last = facts["history"][-1]
+    print(
+        f"encoder: {config.out} ({facts['steps']} steps, {facts['seconds']:.0f} s, "
+        f"patch loss {last['patch_loss']:.2f}, effective rank {last['rank']:.1f})"
+    )
     return 0
 
 

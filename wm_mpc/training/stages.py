@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -37,6 +43,58 @@ class FrameView:
     def __getitem__(self, index: int) -> np.ndarray:
         """Picture ``index``, uint8 ``(H, W, 3)``."""
         return self.frames.gather(np.array([index]))[0]
+
+
+def once(
+    file: Path,
+    key: Mapping[str, Any],
+    model: WorldModel,
+    parts: tuple[str, ...],
+    stage: Callable[[], dict[str, Any]],
+) -> dict[str, Any]:
+    """Run a stage that trains parts of a model in place, or take up what it left when done.
+
+    Args:
+        file: where the stage's result is kept, written atomically.
+        key: JSON-able settings and data of the stage; a result of others is told on stdout and
+            not used, nor is a damaged one.
+        model: world model, whose named parts are trained or loaded.
+        parts: beginnings of the state's keys that the stage sets.
+        stage: does the work and returns its facts, JSON-able.
+
+    Returns:
+        The stage's facts.
+    """
+    own = {k: v for k, v in model.state_dict().items() if k.startswith(parts)}
+    # what it starts from tells of sizes and of everything before it
+    whole = json.loads(json.dumps({**key, "initial": _digest(own)}))
+    if file.is_file():
+        try:
+            with safe_open(file, "pt") as stored:
+                about = json.loads((stored.metadata() or {}).get("stage", "{}"))
+                if about.get("key") == whole:
+                    kept = {name: stored.get_tensor(name) for name in own}
+                    model.load_state_dict(kept, strict=False)
+                    print(f"{file}: done before, taken up")
+                    return about["facts"]
+            print(f"{file}: of a run with other settings; the stage starts anew")
+        except (SafetensorError, ValueError) as error:
+            print(f"{file}: damaged ({error}); the stage starts anew")
+    facts = stage()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    trained = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items() if k in own}
+    temporary = file.with_name(file.name + ".tmp")
+    save_file(trained, temporary, {"stage": json.dumps({"key": whole, "facts": facts})})
+    temporary.replace(file)
+    return facts
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, value in state.items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:24]
 
 
 def model_config(task: str, preset: TaskPreset, **layout: Any) -> WorldModelConfig:
