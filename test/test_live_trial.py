@@ -11,10 +11,12 @@ import pytest
 import torch
 from helpers import tiny_checkpoint
 
+from wm_mpc import live_trial
 from wm_mpc.demo_stage import DemoError
 from wm_mpc.errors import CheckpointError, UserError
 from wm_mpc.live_trial import (
     Config,
+    Trial,
     format_row,
     parameter_file,
     poison,
@@ -24,6 +26,7 @@ from wm_mpc.live_trial import (
     summarise,
 )
 from wm_mpc.misses import CONDITIONS, Tally
+from wm_mpc.training.live_state import LiveState
 from wm_mpc.training.plots import draw_live
 from wm_mpc.world_model import WorldModel
 
@@ -111,6 +114,61 @@ def test_first_and_last_episodes_are_compared(tmp_path: Path) -> None:
     assert short["n"] == 1
     with pytest.raises(DemoError, match="1 episodes: too few"):
         summarise(config, watch([True]), {"kill": None, "poison": []})
+
+
+def kept_by_a_trainer(live: Path, count: int, used: int, last: int) -> None:
+    """What a trainer leaves on disk after ``count`` trajectories."""
+    folder = live / "trajectories"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(3, count):  # the first ones were deleted
+        (folder / f"shard-live-{number:05d}.safetensors").touch()
+    LiveState(used=used, last=last).save(live)
+
+
+@pytest.mark.parametrize(
+    ("taken_up", "used", "resumed"),
+    [("10", 10, True), ("12", 9, True), ("9", 10, False), ("10", 8, False), (None, 10, False)],
+)
+def test_a_killed_trainer_must_take_up_what_it_had_and_finish_a_round(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    taken_up: str | None,
+    used: int,
+    resumed: bool,
+) -> None:
+    monkeypatch.setattr(live_trial, "DEAD_S", 0.1)
+    monkeypatch.setattr(live_trial, "BACK_S", 0.1)
+    live = tmp_path / "live"
+    kept_by_a_trainer(live, 10, used=8, last=2)
+    reports = {"trajectories": "99"}  # of the one that is killed
+    done: list[str] = []
+
+    def start(spec: str) -> None:
+        done.append(spec)
+        assert reports == {}
+        if taken_up is not None:
+            reports["trajectories"] = taken_up
+
+    def send(name: str, number: int) -> None:
+        done.append(name)
+
+    supervisor = SimpleNamespace(poll=lambda: {"trainer_node": -9}, send=send, start=start)
+    watched = SimpleNamespace(ticks=[(0.0, False)])
+    trial = Trial(Config("wall", tmp_path), supervisor, watched, [], reports)
+    kill = trial.kill_trainer("again")
+    assert done == ["trainer_node", "again"]
+    assert (kill["kept_before"], kill["kept_after"], kill["ticks_while_dead"]) == (7, 7, 0)
+    assert kill["trajectories_before"] == 10
+    kept_by_a_trainer(live, 14, used=used, last=3)
+    facts = trial.resumed(kill)
+    assert facts["resumed"] is resumed
+    assert (facts["used_before"], facts["used_after"]) == (8, used)
+    assert (facts["generations_before"], facts["generations_after"]) == (2, 3)
+    row = summarise(trial.config, watch([True] * 4), {"kill": facts, "poison": []})
+    line = format_row(row).splitlines()[-1]
+    assert line.startswith("trainer killed with 10 trajectories on disk, ")
+    assert line.endswith("training resumed" if resumed else "training did NOT resume")
+    assert ("nothing reported" in line) == (taken_up is None)
 
 
 def test_the_controller_is_given_a_core_that_nobody_else_uses(

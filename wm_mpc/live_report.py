@@ -57,8 +57,20 @@ def format_row(row: dict[str, Any]) -> str:
     lines += [condition_line(name, counts) for name, counts in row["conditions"].items()]
     lines += [f"poison {p['kind']}: {p['outcome']}: {p['message']}" for p in row["poison"]]
     if row["kill"]:
-        lines.append(f"trainer killed: {row['kill']}")
+        lines.append(kill_line(row["kill"]))
     return "\n".join(lines)
+
+
+def kill_line(kill: dict[str, Any]) -> str:
+    """What became of a trainer that was killed, for people."""
+    taken = "nothing reported" if kill["taken_up"] is None else f"{kill['taken_up']} taken up"
+    return (
+        f"trainer killed with {kill['trajectories_before']} trajectories on disk, {taken}; "
+        f"{kill['ticks_while_dead']} ticks meanwhile; "
+        f"rounds had seen {kill['used_before']} and saw {kill['used_after']}, "
+        f"generations {kill['generations_before']} and {kill['generations_after']}: "
+        f"training {'resumed' if kill['resumed'] else 'did NOT resume'}"
+    )
 
 
 def condition_line(name: str, counts: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ import yaml
 from tyro.conf import Positional
 
 from wm_mpc import ros_env
+from wm_mpc.data.store import numbered_shards
 from wm_mpc.demo import prepare_environment
 from wm_mpc.demo_stage import START_S, DemoError, NodeLog
 from wm_mpc.errors import UserError
@@ -34,6 +35,9 @@ from wm_mpc.locations import share_dir
 from wm_mpc.processes import Supervisor, describe
 from wm_mpc.report import write_report
 from wm_mpc.runner import processes, signals_stop
+from wm_mpc.training.intake import WRITER
+from wm_mpc.training.live import TRAJECTORIES
+from wm_mpc.training.live_state import LiveState
 from wm_mpc.training.plots import draw_live
 from wm_mpc.world_model import WorldModel, encoder_reference
 
@@ -41,6 +45,10 @@ if TYPE_CHECKING:
     from wm_mpc.nodes.live_watch import LiveWatch
 
 POISONS = ("nan", "shuffled")
+DEAD_S = 5.0
+"""[s] between the death of ``trainer_node`` and its next start."""
+BACK_S = 60.0
+"""[s] that it is given to report afterwards."""
 
 
 @dataclass(frozen=True)
@@ -193,11 +201,28 @@ def perform(config: Config, start: Path, cores: set[int]) -> dict[str, Any]:
                 if cores:
                     # Before it starts threads, which inherit this.
                     os.sched_setaffinity(supervisor.pid("mpc_node"), cores)
-                trial = Trial(config, supervisor, watch, received)
+                trial = Trial(config, supervisor, watch, received, trainer_reports(watch))
                 facts = trial.run({child.name: child for child in children})
         finally:
             watch.close()
     return summarise(config, watch, facts)
+
+
+def trainer_reports(watch: LiveWatch) -> dict[str, str]:
+    """Newest values of ``trainer_node`` on ``/diagnostics``, filled while ``watch`` lives."""
+    from diagnostic_msgs.msg import DiagnosticArray
+
+    from wm_mpc.nodes import qos
+
+    values: dict[str, str] = {}
+
+    def hear(message: DiagnosticArray) -> None:
+        for entry in message.status:
+            if entry.name.endswith("trainer_node: training"):
+                values.update({value.key: value.value for value in entry.values})
+
+    watch.node.create_subscription(DiagnosticArray, "/diagnostics", hear, qos.EVENT)
+    return values
 
 
 class Trial:
@@ -208,13 +233,16 @@ class Trial:
         supervisor: of the nodes.
         watch: of the topics.
         received: signals that this process received.
+        trainer: newest values of ``trainer_node``'s diagnostics.
     """
 
     def __init__(
-        self, config: Config, supervisor: Supervisor, watch: LiveWatch, received: list
-    ) -> None:
+        self, config: Config, supervisor: Supervisor, watch: LiveWatch, received: list,
+        trainer: dict[str, str],
+    ) -> None:  # fmt: skip
         self.config, self.supervisor = config, supervisor
-        self.watch, self.received = watch, received
+        self.watch, self.received, self.trainer = watch, received, trainer
+        self.live = config.out / "live"
 
     def run(self, specs: dict[str, Any]) -> dict[str, Any]:
         """Wait and disturb; facts about the disturbances."""
@@ -235,6 +263,8 @@ class Trial:
             until(0.75)
             facts["poison"] = [self.offer_poison(kind) for kind in POISONS]
         until(1.0)
+        if facts["kill"] is not None:
+            facts["kill"] = self.resumed(facts["kill"])
         return facts
 
     def wait(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
@@ -256,20 +286,62 @@ class Trial:
             time.sleep(0.05)
 
     def kill_trainer(self, spec: Any) -> dict[str, Any]:
-        """Kill ``trainer_node`` without warning; start it again some seconds later."""
-        ticks, kept = len(self.watch.ticks), self.kept()
+        """Kill ``trainer_node`` without warning; start it again some seconds later.
+
+        Returns:
+            ``ticks_while_dead`` of the controller; ``kept_before``, ``kept_after`` its death:
+            files; ``trajectories_before``: those that ever came; ``taken_up``: those that it
+            reported once it was back, None: it was not; ``used_before``: those that rounds had
+            seen; ``generations_before``: those that were written.
+        """
+        ticks, kept, came = len(self.watch.ticks), self.kept(), self.came()
         self.supervisor.send("trainer_node", signal.SIGKILL)
-        end = time.monotonic() + 5.0
-        self.wait(lambda: time.monotonic() >= end, 6.0, "time")
+        self.sleep(DEAD_S)
         during = len(self.watch.ticks) - ticks
-        after = self.kept()
+        after, state = self.kept(), LiveState.load(self.live)
+        # What the dead one said last must not pass for words of the new one.
+        self.trainer.clear()
         self.supervisor.start(spec)
-        return {"ticks_while_dead": during, "kept_before": kept, "kept_after": after}
+        end = time.monotonic() + BACK_S
+        self.wait(
+            lambda: "trajectories" in self.trainer or time.monotonic() >= end, BACK_S + 1, "time"
+        )
+        reported = self.trainer.get("trajectories")
+        return {
+            "ticks_while_dead": during, "kept_before": kept, "kept_after": after,
+            "trajectories_before": came,
+            "taken_up": None if reported is None else int(reported),
+            "used_before": state.used, "generations_before": state.last,
+        }  # fmt: skip
+
+    def resumed(self, kill: dict[str, Any]) -> dict[str, Any]:
+        """Facts about a kill, and whether training went on after it.
+
+        It did when the new ``trainer_node`` knew of every trajectory that had come, and finished
+        a round on more of them than rounds had seen before. ``used_after`` and
+        ``generations_after`` are those at the end of the run.
+        """
+        state = LiveState.load(self.live)
+        taken = kill["taken_up"]
+        known = taken is not None and taken >= kill["trajectories_before"]
+        return kill | {
+            "used_after": state.used, "generations_after": state.last,
+            "resumed": known and state.used > kill["used_before"],
+        }  # fmt: skip
+
+    def sleep(self, seconds: float) -> None:
+        """Wait [s], but not for nodes that ended."""
+        end = time.monotonic() + seconds
+        self.wait(lambda: time.monotonic() >= end, seconds + 1, "time")
 
     def kept(self) -> int:
         """Trajectories on disk: one file each."""
-        folder = self.config.out / "live" / "trajectories"
-        return len(list(folder.glob("shard-*.safetensors")))
+        return len(list((self.live / TRAJECTORIES).glob("shard-*.safetensors")))
+
+    def came(self) -> int:
+        """Trajectories that ever came to the disk, those that were deleted since included."""
+        folder = self.live / TRAJECTORIES
+        return max(numbered_shards(folder, WRITER), default=-1) + 1 if folder.is_dir() else 0
 
     def offer_poison(self, kind: str) -> dict[str, Any]:
         """Ask the controller to load a poisoned copy of what it runs; what became of it."""
