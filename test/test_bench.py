@@ -9,7 +9,7 @@ import pytest
 from point_task import ENV_ID, PointModel
 
 from wm_mpc import bench
-from wm_mpc.bench import CURVE, Config, at_budget, compare, run, table_settings
+from wm_mpc.bench import CURVE, Config, at_budget, compare, curve_settings, run, table_settings
 from wm_mpc.errors import UserError
 from wm_mpc.eval_jobs import EvalSettings, parse_options
 from wm_mpc.objective import GoalObjective, ObjectiveConfig
@@ -78,7 +78,13 @@ def test_the_best_gradient_planner_is_compared_with_cem_in_full() -> None:
 def test_the_command_writes_table_curve_and_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench.WorldModel, "load", lambda path: PointModel())
+    devices: list[str] = []
+
+    def load(path: Path, device: str) -> PointModel:
+        devices.append(device)
+        return PointModel()
+
+    monkeypatch.setattr(bench.WorldModel, "load", load)
     path = tmp_path / "bench.json"
     config = Config(
         task=ENV_ID,
@@ -91,6 +97,7 @@ def test_the_command_writes_table_curve_and_report(
         options=("cem.iterations=3", "adam.iterations=20"),
     )
     assert run(config) == 0
+    assert devices == ["cpu"]
     report = json.loads(path.read_text())
     assert [r["planner"] for r in report["results"]] == ["cem", "cem", "adam"]
     assert report["results"][0]["success_rate"] == 1
@@ -104,6 +111,20 @@ def test_the_command_writes_table_curve_and_report(
     assert len(table) == 2 + 3
     assert all(line.count("|") == table[0].count("|") for line in table)
     assert path.with_suffix(".png").stat().st_size > 1000
+
+
+def test_a_gpu_that_is_not_there_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="device: 'cuda'; this machine has no usable CUDA device"):
+        run(Config(task=ENV_ID, model=tmp_path, device="cuda"))
+
+
+def test_rows_take_the_device_of_the_command() -> None:
+    config = Config(task=ENV_ID, planners="cem,adam", device="cuda:1")
+    assert {s.device for s in table_settings(config, ENV_ID)} == {"cuda:1"}
+    assert {s.device for s in curve_settings(config, ENV_ID)} == {"cuda:1"}
 
 
 def test_speed_reports_both_loops() -> None:

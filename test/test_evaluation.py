@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers import tiny_model
 from point_task import ENV_ID, PointModel
 
-from wm_mpc.budget import CemReference
+from wm_mpc import eval_jobs
+from wm_mpc.budget import CemReference, Clock, monotonic
 from wm_mpc.episodes import Episode, run_episode
 from wm_mpc.errors import UserError
 from wm_mpc.eval_jobs import EvalSettings, episode_seed, make_env, parse_options
@@ -177,3 +179,58 @@ def test_the_command_writes_a_report(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert OBJECTIVE_KEYS <= set(found)
     assert found["success_rate"] == 1
     assert "success 3/3" in capsys.readouterr().out
+
+
+def test_the_device_is_that_of_loaded_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices: list[str] = []
+
+    def load(path: Path, device: str) -> PointModel:
+        devices.append(device)
+        return PointModel()
+
+    monkeypatch.setattr(eval_jobs.WorldModel, "load", load)
+    rows = []
+    for device in ("cpu", "cuda:1"):
+        spec = EvalSettings(ENV_ID, "adam", 2, 1, device=device)
+        rows.append(list(eval_jobs.evaluate_seeds("folder", spec, REFERENCE, [3, 4])))
+    assert devices == ["cpu", "cuda:1"]
+    assert [e.final_error for e in rows[0]] == [e.final_error for e in rows[1]]
+
+
+def test_cpu_is_the_default_and_changes_no_row() -> None:
+    plain, named = row("adam"), row("adam", device="cpu")
+    timed = {"tick_ms", "plan_ms", "transitions_per_s", "deadline_misses"}
+    assert plain.keys() == named.keys()
+    assert {k: plain[k] for k in plain.keys() - timed} == {
+        k: named[k] for k in named.keys() - timed
+    }
+
+
+def test_a_gpu_that_is_not_there_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="device: 'cuda'; this machine has no usable CUDA device"):
+        run(Config(task=ENV_ID, planner="adam", model=tmp_path, device="cuda"))
+
+
+def test_planner_and_policy_share_a_clock_that_waits_for_the_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[int] = []
+
+    def waiting(device: torch.device) -> Clock:
+        def read() -> float:
+            waits.append(1)
+            return monotonic()
+
+        return read
+
+    monkeypatch.setattr(eval_jobs, "device_clock", waiting)
+    spec = EvalSettings(ENV_ID, "adam", 1, 1)
+    policy, _ = eval_jobs.make_policy(spec, PointModel(), None, make_env(spec).unwrapped.spec_task)
+    assert policy.clock is policy.planner.clock
+    before = len(waits)
+    run_episode(make_env(spec), policy, seed=3, steps=1)
+    # before and after encoding, before and after planning, around every chunk of iterations
+    assert len(waits) - before >= 6

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from wm_mpc.budget import CemReference
+from wm_mpc.device import device_clock
 from wm_mpc.errors import UserError
 from wm_mpc.eval_jobs import EvalSettings, make_objective
 from wm_mpc.evaluation import ASSETS, evaluate, format_row
@@ -46,6 +47,7 @@ class Config:
         objective: goal cost.
         options: fields of the planners' configurations, planner.name=value.
         compile: use compiled code where that is faster.
+        device: cpu, cuda or cuda:N: where encoder and planners run.
         threads: threads of torch; 0: torch's own choice.
         workers: processes; timings, and budgets in time, mean something with 1 only.
         ray: share the episodes on a Ray cluster (RAY_ADDRESS, or a local one of ``workers``).
@@ -66,6 +68,7 @@ class Config:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     options: tuple[str, ...] = ()
     compile: bool = True
+    device: str = "cpu"
     threads: int = 0
     workers: int = 1
     ray: bool = False
@@ -80,12 +83,13 @@ def run(config: Config) -> int:
     curve: list[dict[str, Any]] = []
     facts: dict[str, Any] = {}
     for task in config.task.split(","):
-        model = WorldModel.load(config.model or ASSETS / task)
+        model = WorldModel.load(config.model or ASSETS / task, device=config.device)
         objective = make_objective(model, config.objective)
-        reference = CemReference.calibrate(model, objective, compile=config.compile)
+        clock = device_clock(model.action_mean.device)
+        reference = CemReference.calibrate(model, objective, clock, config.compile)
         facts[task] = {
             "cem_reference": reference.as_dict(),
-            "gradient_speed": measure_speed(model, objective),
+            "gradient_speed": measure_speed(model, objective, clock=clock),
         }
         for spec in table_settings(config, task):
             rows.append(measure(config, spec, model, reference))
@@ -169,6 +173,7 @@ def settings(config: Config, task: str, planner: str, offset: int) -> EvalSettin
         objective=config.objective,
         options=options,
         compile=config.compile,
+        device=config.device,
     )
 
 

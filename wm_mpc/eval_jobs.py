@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from wm_mpc.budget import Budget, CemReference
+from wm_mpc.device import device_clock
 from wm_mpc.episodes import (
     ConstantPolicy,
     Episode,
@@ -57,6 +58,8 @@ class EvalSettings:
         budget_fraction: planning time per tick as a share of the CEM reference's; 0: no deadline.
         proposals: file of a learned proposer, whose guess is one more start of every search.
         compile: use compiled code where that is faster.
+        device: ``cpu``, ``cuda`` or ``cuda:N``, where a model is loaded to and planned with; one
+            that is handed over loaded stays where it is.
     """
 
     task: str
@@ -73,6 +76,7 @@ class EvalSettings:
     budget_fraction: float = 0.0
     proposals: Path | None = None
     compile: bool = True
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.task not in TASK_IDS and "/" not in self.task:
@@ -171,7 +175,7 @@ def evaluate_seeds(
 ) -> Iterator[Episode]:
     """Run the episodes of some environment seeds in this process."""
     if isinstance(model, (str, Path)):
-        model = WorldModel.load(model)
+        model = WorldModel.load(model, device=spec.device)
     size = model.encoder.image_size if model is not None and model.encoder is not None else None
     env = make_env(spec, size)
     try:
@@ -217,6 +221,8 @@ def make_policy(
     if spec.planner == "replay":
         return ReplayPolicy(task.action_dim), steps
     assert model is not None
+    device = model.action_mean.device
+    clock = device_clock(device)
     frameskip = model.config.frameskip
     horizon = spec.horizon or 5
     if spec.mode == "open_loop":
@@ -226,7 +232,7 @@ def make_policy(
     budget = None
     if spec.budget_fraction:
         if reference is None:
-            reference = CemReference.calibrate(model, objective, compile=spec.compile)
+            reference = CemReference.calibrate(model, objective, clock, spec.compile)
         # In closed loop the period bounds a tick; an open-loop plan is made before the motion.
         period = model.config.control_period if spec.mode == "mpc" else float("inf")
         budget = Budget(spec.budget_fraction, reference.seconds, period)
@@ -234,17 +240,17 @@ def make_policy(
         config = planner_config(spec.planner, **parse_options(spec.planner, spec.options))
     except ValueError as error:
         raise UserError(f"options: {error}") from error
-    planner = make_planner(spec.planner, model, objective, config, compile=spec.compile)
+    planner = make_planner(spec.planner, model, objective, config, clock, spec.compile)
     planner.warm_up()
     every = spec.replan_every if spec.mode == "mpc" else 0
     proposer = None
     if spec.proposals is not None:
         proposer = load_proposer(
             spec.proposals, model.latent_shape, model.action_width, perception_hash(model)
-        )
+        ).to(device)
         if proposer.horizon != horizon:
             raise UserError(f"proposals: horizon {proposer.horizon}; {horizon} expected")
-    return PlanningPolicy(model, planner, every, budget, proposer=proposer), steps
+    return PlanningPolicy(model, planner, every, budget, clock, proposer), steps
 
 
 def episode_seed(seed: int, index: int) -> int:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from wm_mpc.budget import CemReference
 from wm_mpc.checkpoint import WEIGHTS_FILE, read_record
+from wm_mpc.device import device_clock
 from wm_mpc.episodes import Episode
 from wm_mpc.errors import UserError
 from wm_mpc.eval_jobs import EvalSettings, make_env, make_objective, run_episodes
@@ -166,6 +167,7 @@ class Config:
             Unset: 0.1, and no deadline for cem, which is the reference itself.
         proposals: file of a learned proposer, whose guess is one more start of every search.
         compile: use compiled code where that is faster.
+        device: cpu, cuda or cuda:N: where encoder and planner run.
         threads: threads of torch; 0: torch's own choice.
         workers: processes; timings, and budgets in time, mean something with 1 only.
         ray: share the episodes on a Ray cluster (RAY_ADDRESS, or a local one of ``workers``).
@@ -188,6 +190,7 @@ class Config:
     budget_fraction: float | None = None
     proposals: Path | None = None
     compile: bool = True
+    device: str = "cpu"
     threads: int = 0
     workers: int = 1
     ray: bool = False
@@ -208,9 +211,10 @@ def run(config: Config) -> int:
         spec = replace(spec, budget_fraction=0.0, options=())
     model = reference = None
     if spec.plans:
-        model = WorldModel.load(config.model or ASSETS / spec.task)
+        model = WorldModel.load(config.model or ASSETS / spec.task, device=spec.device)
         objective = make_objective(model, spec.objective)
-        reference = CemReference.calibrate(model, objective, compile=spec.compile)
+        clock = device_clock(model.action_mean.device)
+        reference = CemReference.calibrate(model, objective, clock, spec.compile)
     settings = {name: getattr(spec, name) for name in names}
     row = evaluate(
         model,

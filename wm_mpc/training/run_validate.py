@@ -35,7 +35,7 @@ class Config:
         budget_fraction: planning time per tick as a share of the CEM reference's; 0: no deadline.
         seed: seed of all choices.
         threads: threads of torch; 0: torch's own choice.
-        device: torch device.
+        device: cpu, cuda or cuda:N.
         report: JSON file to write; curves go beside it, as PNG.
     """
 
@@ -64,7 +64,11 @@ class Config:
 
 
 def run(config: Config) -> int:
-    """Validate, print the figures and write the report; the exit code."""
+    """Validate, print the figures and write the report; the exit code.
+
+    Raises:
+        UserError: this machine has no such device, or model and data do not fit.
+    """
     if config.threads:
         torch.set_num_threads(config.threads)
     model = WorldModel.load(config.model, device=config.device)
