@@ -36,8 +36,8 @@ from wm_mpc.processes import Supervisor, describe
 from wm_mpc.report import write_report
 from wm_mpc.runner import processes, signals_stop
 from wm_mpc.training.intake import WRITER
-from wm_mpc.training.live import TRAJECTORIES
-from wm_mpc.training.live_state import LiveState
+from wm_mpc.training.live import MODELS, TRAJECTORIES
+from wm_mpc.training.live_state import Generations, LiveState
 from wm_mpc.training.plots import draw_live
 from wm_mpc.world_model import WorldModel, encoder_reference
 
@@ -360,10 +360,10 @@ class Trial:
 
     def model_folder(self, digest: str) -> Path:
         """Folder of the model that runs."""
-        for folder in (self.config.out / "live" / "models").glob("[0-9]*"):
-            record = json.loads((folder / "world_model.json").read_text())
-            if next(iter(record["sha256"].values())).startswith(digest):
-                return folder
+        generations = Generations(self.live / MODELS)
+        for number in generations.numbers():
+            if generations.digest(number) == digest:
+                return generations.path(number)
         return self.config.out / "start"
 
 
