@@ -30,7 +30,7 @@ full)
   ;;
 tiny)
   PUSHT=40 WALL=20 MAZE=20
-  DINO=(--dino.steps 3 --dino.batch 4 --dino.dim 32 --dino.layers 1 --dino.heads 2)
+  DINO=(--dino.steps 3 --dino.batch 4 --dino.dim 32 --dino.layers 2 --dino.heads 2)
   PATCH=(--patch.size small --patch.batch 4 --patch.steps 3)
   SECONDS_PUSHT=60 SECONDS_WALL=60 SECONDS_MAZE=60
   READER=3

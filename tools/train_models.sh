@@ -35,7 +35,7 @@ full)
   ;;
 tiny)
   PUSHT=40 WALL=20 MAZE=20
-  DINO=(--dino.steps 3 --dino.batch 4 --dino.dim 32 --dino.layers 1 --dino.heads 2)
+  DINO=(--dino.steps 3 --dino.batch 4 --dino.dim 32 --dino.layers 2 --dino.heads 2)
   TINY=(--landmarks.compositions 64 --landmarks.steps 5 --landmarks.batch 16 --reader-steps 5
     --dynamics.steps 20 --dynamics.batch 32)
   PUSHT_TRAINING=("${TINY[@]}") WALL_TRAINING=("${TINY[@]}") MAZE_TRAINING=("${TINY[@]}")
