@@ -150,7 +150,7 @@ def _read(file: Path) -> tuple[dict[str, np.ndarray], dict]:
         )
     arrays = {}
     try:
-        # One map per file: the system limits the maps of a process (65530 is usual).
+        # One map per file: each holds a file handle, of which a process may have 1024 or so.
         content = np.memmap(file, np.uint8, "r")
         end = max(entry["data_offsets"][1] for entry in header.values())
         if 8 + prefix + end != size:

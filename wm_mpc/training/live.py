@@ -195,7 +195,7 @@ class LiveTrainer:
         self.look()
         if self.state.round > self.state.used:
             return True
-        return self.data.enough and self.new_steps >= self.config.min_new_steps
+        return self.new_steps >= self.config.min_new_steps and self.data.enough
 
     # ---- rounds -----------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ memory, nor memory maps, nor the time of a restart grow with the age of the fold
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,7 @@ class LiveData:
         self._files: dict[int, Path] = {}
         self._sizes: dict[int, Size] = {}
         self._bad: set[int] = set()
+        self._names: set[str] = set()
         self._spec: StoreSpec | None = None
 
     @property
@@ -104,6 +106,11 @@ class LiveData:
         """Note which files there are; returns whether any is new. Opens none."""
         if not self.folder.is_dir():
             return False
+        # Called all the time: parsing thousands of names each time would cost a third of a core.
+        names = set(os.listdir(self.folder))
+        if names == self._names:
+            return False
+        self._names = names
         found = numbered_shards(self.folder, WRITER)
         for number in self._bad:
             found.pop(number, None)
