@@ -32,7 +32,7 @@ from wm_mpc.training.joint import train_joint
 from wm_mpc.training.landmarks import LandmarkConfig
 from wm_mpc.training.patch import set_token_scale, train_patch
 from wm_mpc.training.plots import draw_curves, draw_validation
-from wm_mpc.training.presets import PRESETS, TaskPreset
+from wm_mpc.training.presets import PRESETS, TaskPreset, robot_preset
 from wm_mpc.training.run_validate import lines
 from wm_mpc.training.stages import (
     fit_object_frame,
@@ -46,7 +46,7 @@ from wm_mpc.training.stages import (
     teach_reader,
 )
 from wm_mpc.training.tokens import cache_tokens, fingerprint, store_digest
-from wm_mpc.training.train_config import WorldModelTraining
+from wm_mpc.training.train_config import RobotTraining, WorldModelTraining
 from wm_mpc.training.validation import held_out_frames, last_episodes, validate
 from wm_mpc.training.windows import TokenWindows
 from wm_mpc.world_model import WorldModel, encoder_reference
@@ -118,7 +118,11 @@ def train_world_model(config: WorldModelTraining) -> WorldModel:
     Raises:
         UserError: unknown task, unusable data, encoder or device.
     """
-    if config.task not in PRESETS:
+    if isinstance(config, RobotTraining):
+        spec = Store.open(config.data).spec
+        steps = config.reader_steps if spec.proprio_dim else 0
+        config = dataclasses.replace(config, task=config.task or spec.task, reader_steps=steps)
+    elif config.task not in PRESETS:
         raise UserError(f"task: {config.task!r}; one of {', '.join(PRESETS)} expected")
     if config.dynamics.threads:
         torch.set_num_threads(config.dynamics.threads)
@@ -182,8 +186,8 @@ def prepare(config: WorldModelTraining, device: torch.device) -> Material:
         UserError: the data are of another interface or too short or few, or the encoder cannot
             be used; nothing has been computed then.
     """
-    preset = PRESETS[config.task]
     store = Store.open(config.data)
+    preset = preset_of(config, store)
     check_interface(model_config(config.task, preset), store, config.task)
     frames = store.frames()
     windows = training_windows(config, store, preset)
@@ -201,6 +205,15 @@ def prepare(config: WorldModelTraining, device: torch.device) -> Material:
         "image_size": encoder.image_size,
     }
     return Material(preset, store, frames, windows, own, encoder, tokens, origin, work)
+
+
+def preset_of(config: WorldModelTraining, store: Store) -> TaskPreset:
+    """What training must know of the task: the built-in ones by name, a robot by its store."""
+    if not isinstance(config, RobotTraining):
+        return PRESETS[config.task]
+    return robot_preset(
+        store, config.frameskip, config.action_low, config.action_high, config.goal_weights
+    )
 
 
 def training_windows(config: WorldModelTraining, store: Store, preset: TaskPreset) -> Windows:
@@ -274,14 +287,10 @@ def teach_latents(
 ) -> tuple[WorldModel, dict[str, Any]]:
     """Model with normalisation, projector and reader trained, and a fresh predictor."""
     preset, seed = material.preset, config.seed
-    marks = dataclasses.replace(
-        config.landmarks, landmarks=preset.landmarks, rotate=preset.rotate, robot=preset.robot,
-        seed=seed,
-    )  # fmt: skip
     landmarks = config.projector == "landmarks"
     layout = {
         "projector": "keypoint_pool",
-        "visual_dim": 2 * marks.landmarks if landmarks else config.visual_dim,
+        "visual_dim": 2 * preset.landmarks if landmarks else config.visual_dim,
         "predictor": config.predictor,
         "predictor_args": predictor,
         "proprio_reader": config.reader_steps > 0,
@@ -292,6 +301,10 @@ def teach_latents(
     facts: dict[str, Any] = {}
     if distributed.rank() == 0:
         if landmarks:
+            marks = dataclasses.replace(
+                config.landmarks, landmarks=preset.landmarks, rotate=preset.rotate,
+                robot=preset.robot, seed=seed,
+            )  # fmt: skip
             facts["landmarks"] = material.landmarks(model, marks)
         if config.reader_steps:
             facts["reader"] = material.reader(model, config.reader_steps, seed)

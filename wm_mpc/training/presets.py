@@ -1,12 +1,16 @@
 """What training must know of a task beyond its data.
 
-Camera calibration, bounds and sizes of the simulated tasks.
+Camera calibration, bounds and sizes of the simulated tasks; of a robot, what its recordings tell.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from wm_mpc.data.store import Store
+from wm_mpc.errors import UserError
 from wm_mpc.training.landmarks import RobotDisc
 
 
@@ -79,3 +83,46 @@ PRESETS: dict[str, TaskPreset] = {
         4, (-1.0, -1.0), (1.0, 1.0), 5, 0.05, (1.0, 1.0, 0.0, 0.0), 1, False, None, 256, depth=3
     ),
 }
+
+
+def robot_preset(
+    store: Store,
+    frameskip: int,
+    action_low: tuple[float, ...] = (),
+    action_high: tuple[float, ...] = (),
+    goal_weights: tuple[float, ...] = (),
+) -> TaskPreset:
+    """Interface of a robot, from a store of its recordings.
+
+    Args:
+        store: the recordings.
+        frameskip: control steps per model step, >= 1.
+        action_low: raw action bounds, one per number of an action; empty: the smallest that were
+            recorded. The model knows nothing beyond those.
+        action_high: the same at the other end.
+        goal_weights: weight of each proprioception channel in goal costs, >= 0; empty: all 1.
+
+    Raises:
+        UserError: bounds of another number, an action that never changes in the recordings and
+            has no bounds given, or low not below high.
+    """
+    spec, actions = store.spec, store.frames().actions
+    found = np.asarray(actions).reshape(-1, spec.action_dim)
+    bounds = {"action_low": action_low, "action_high": action_high}
+    for (name, given), recorded in zip(bounds.items(), (found.min(0), found.max(0)), strict=True):
+        if given and len(given) != spec.action_dim:
+            raise UserError(f"{name}: {len(given)} numbers; {spec.action_dim} expected")
+        bounds[name] = given or tuple(float(v) + 0.0 for v in recorded)  # no -0
+    for i, (low, high) in enumerate(zip(*bounds.values(), strict=True)):
+        if not low < high:
+            raise UserError(
+                f"action_low[{i}]: {low:g}; below action_high[{i}], {high:g}, expected; without "
+                f"bounds the recorded ones are taken"
+            )
+    if goal_weights and len(goal_weights) != spec.proprio_dim:
+        raise UserError(f"goal_weights: {len(goal_weights)} numbers; {spec.proprio_dim} expected")
+    return TaskPreset(
+        spec.proprio_dim, bounds["action_low"], bounds["action_high"], frameskip,
+        spec.control_period, goal_weights or (1.0,) * spec.proprio_dim,
+        landmarks=0, rotate=False, robot=None, width=256, depth=3,
+    )  # fmt: skip

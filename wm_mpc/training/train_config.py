@@ -255,6 +255,41 @@ class PointMazeTraining(WorldModelTraining):
     task: str = "point_maze"
 
 
+@dataclass(frozen=True)
+class RobotTraining(WorldModelTraining):
+    """Train a world model on a robot's own recordings (``wm-mpc bag import``).
+
+    Widths, control period and, unless given, action bounds are those of the store.
+
+    Attributes:
+        frameskip: control steps per model step, >= 1; recordings need a picture at each of them.
+        action_low, action_high: raw action bounds, one per number; empty: what was recorded.
+        goal_weights: weight of each proprioception channel in goal costs, >= 0; empty: all 1.
+            Give velocities 0.
+        task: name of the robot; empty: the store's.
+    """
+
+    projector: str = "joint"
+    joint: JointConfig = field(default_factory=lambda: JointConfig(steps=6000))
+    frameskip: int = 5
+    action_low: tuple[float, ...] = ()
+    action_high: tuple[float, ...] = ()
+    goal_weights: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.frameskip < 1:
+            raise UserError(f"frameskip: {self.frameskip}; at least 1 expected")
+        if self.projector == "landmarks" and self.layout == "compact" and not self.latents_from:
+            raise UserError(
+                "projector: 'landmarks'; joint expected: landmarks need a description of the task"
+            )
+        if self.selection.goals:
+            raise UserError(
+                f"selection.goals: {self.selection.goals}; 0 expected: there is no simulator"
+            )
+        super().__post_init__()
+
+
 configs: dict[str, type] = {
     "dino": EncoderTraining,
     "decoder": DecoderForModel,
@@ -262,4 +297,5 @@ configs: dict[str, type] = {
     "pusht": PushTTraining,
     "wall": WallTraining,
     "point_maze": PointMazeTraining,
+    "robot": RobotTraining,
 }

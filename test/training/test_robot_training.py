@@ -1,0 +1,111 @@
+"""``wm-mpc train robot``: a model from recordings of a robot nobody described."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import tiny_encoder
+
+from wm_mpc.data.store import Store, StoreSpec, StoreWriter
+from wm_mpc.data.trajectory import Trajectory
+from wm_mpc.errors import UserError
+from wm_mpc.eval_jobs import make_objective
+from wm_mpc.objective import ObjectiveConfig
+from wm_mpc.planners import PlanRequest, make_planner, planner_config
+from wm_mpc.training.dynamics import DynamicsConfig
+from wm_mpc.training.joint import JointConfig
+from wm_mpc.training.patch import PatchConfig
+from wm_mpc.training.pipeline import train_world_model
+from wm_mpc.training.presets import robot_preset
+from wm_mpc.training.selection import SelectionConfig
+from wm_mpc.training.train_config import RobotTraining
+from wm_mpc.world_model import WorldModel
+
+
+def arm_store(path: Path, proprio_dim: int = 4, episodes: int = 8, constant: bool = False) -> Path:
+    """Recordings of an arm with three joint commands, 8 Hz, a picture at every step, no states."""
+    spec = StoreSpec("arm", 3, proprio_dim, 0, 0.125, (32, 32))
+    rng = np.random.default_rng(0)
+    with StoreWriter(path, spec, writer_id="1") as writer:
+        for _ in range(episodes):
+            actions = rng.uniform((-0.5, 0.0, -2.0), (0.5, 1.0, 2.0), (20, 3))
+            actions[:, 0] *= not constant
+            place = np.clip(16 + np.cumsum(actions[:, :2], 0), 4, 28).astype(int)
+            images = np.full((21, 32, 32, 3), 40, np.uint8)
+            for image, (x, y) in zip(images[1:], place, strict=True):
+                image[y - 3 : y + 3, x - 3 : x + 3] = 220
+            writer.add(
+                Trajectory(
+                    images=images,
+                    image_steps=np.arange(21),
+                    actions=actions.astype(np.float32),
+                    proprio=rng.normal(size=(21, proprio_dim)).astype(np.float32),
+                    stamps=np.arange(21) * 0.125,
+                )
+            )
+    return path
+
+
+def settings(folder: Path, **changes: object) -> RobotTraining:
+    config = {
+        "data": folder / "store", "encoder": str(folder / "encoder"), "out": folder / "model",
+        "visual_dim": 4, "window": 3, "frameskip": 2, "reader_steps": 4, "width": 8, "depth": 1,
+        "joint": JointConfig(steps=4, batch=4, held_out=0.25),
+        "dynamics": DynamicsConfig(steps=4, batch=4, rollout=2, held_out=0.25, threads=1),
+        "patch": PatchConfig(steps=2, batch=4, held_out=0.25),
+    }  # fmt: skip
+    return RobotTraining(**(config | changes))
+
+
+@pytest.mark.parametrize("layout", ["compact", "patch"])
+@pytest.mark.parametrize("proprio_dim", [4, 0])
+def test_recordings_alone_make_a_model_that_plans(
+    layout: str, proprio_dim: int, tmp_path: Path
+) -> None:
+    arm_store(tmp_path / "store", proprio_dim)
+    tiny_encoder(tmp_path / "encoder")
+    train_world_model(settings(tmp_path, layout=layout))
+    model = WorldModel.load(tmp_path / "model")
+    config = model.config
+    assert (config.task, config.frameskip, config.control_period) == ("arm", 2, 0.125)
+    assert (config.action_dim, config.proprio_dim) == (3, proprio_dim)
+    recorded = Store.open(tmp_path / "store").frames().actions.reshape(-1, 3)
+    np.testing.assert_allclose(config.action_low, recorded.min(0), rtol=1e-6)
+    np.testing.assert_allclose(config.action_high, recorded.max(0), rtol=1e-6)
+    picture = torch.randint(0, 255, (1, 32, 32, 3), dtype=torch.uint8)
+    latent = model.encode(picture, torch.zeros(1, proprio_dim))
+    objective = make_objective(model, ObjectiveConfig(), 3)
+    planner = make_planner("adam", model, objective, planner_config("adam", iterations=2))
+    plan = planner.plan(PlanRequest(latent[0], latent[0] + 1, warm_start=torch.zeros(3, 6)))
+    raw = plan.actions.reshape(-1, 3)
+    assert torch.isfinite(raw).all() and (model.proprio_reader is not None) == (proprio_dim > 0)
+
+
+def test_bounds_and_weights(tmp_path: Path) -> None:
+    store = Store.open(arm_store(tmp_path / "store"))
+    low, high = (-1.0, -1.0, -3.0), (1.0, 1.0, 3.0)
+    preset = robot_preset(store, 1, low, high, (1.0, 1.0, 0.0, 0.0))
+    assert (preset.action_low, preset.action_high) == (low, high)
+    assert preset.goal_weights == (1.0, 1.0, 0.0, 0.0)
+    with pytest.raises(UserError, match="action_low: 2 numbers; 3 expected"):
+        robot_preset(store, 1, (0.0, 0.0))
+    with pytest.raises(UserError, match=r"action_low\[1\]: 5; below action_high\[1\], 1"):
+        robot_preset(store, 1, (-1.0, 5.0, -1.0), (1.0, 1.0, 1.0))
+    with pytest.raises(UserError, match="goal_weights: 1 numbers; 4 expected"):
+        robot_preset(store, 1, goal_weights=(1.0,))
+    still = Store.open(arm_store(tmp_path / "still", constant=True))
+    with pytest.raises(UserError, match=r"action_low\[0\]: 0; below"):
+        robot_preset(still, 1)
+
+
+def test_settings_that_cannot_be_are_told_at_once(tmp_path: Path) -> None:
+    for changes, words in (
+        ({"frameskip": 0}, "frameskip: 0; at least 1"),
+        ({"projector": "landmarks"}, "projector: 'landmarks'; joint expected"),
+        ({"selection": SelectionConfig(goals=3)}, "selection.goals: 3; 0 expected"),
+    ):
+        with pytest.raises(UserError, match=words):
+            settings(tmp_path, **changes)
