@@ -12,6 +12,7 @@ from helpers import tiny_checkpoint, tiny_model
 
 from wm_mpc.checkpoint import CONFIG_FILE, WEIGHTS_FILE, read_record, write_checkpoint
 from wm_mpc.errors import CheckpointError
+from wm_mpc.training.live_worker import PASSING
 from wm_mpc.world_model import WorldModel
 
 
@@ -54,3 +55,9 @@ def test_a_place_that_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot be written: Not a directory"):
         write_checkpoint(tmp_path / "file" / "model", {"w": torch.zeros(2)}, {})
+
+
+def test_who_retries_after_trouble_with_the_disk_can(tmp_path: Path, room: int) -> None:
+    """Training beside a running robot waits for room where a command ends."""
+    with pytest.raises(PASSING, match="the disk is full"):
+        write_checkpoint(tmp_path, {"w": torch.zeros(room)}, {"config": {}, "encoder": {}})

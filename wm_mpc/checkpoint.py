@@ -29,6 +29,13 @@ CONFIG_FILE = "world_model.json"
 WEIGHTS_FILE = "world_model.safetensors"
 
 
+class WriteError(CheckpointError, OSError):
+    """A model folder that cannot be written: a full disk, missing rights.
+
+    An ``OSError`` too, for callers that try again later.
+    """
+
+
 def write_checkpoint(path: Path, state: dict[str, Tensor], record: Mapping[str, Any]) -> str:
     """Write weights and record, each atomically, the record that vouches for the weights last.
 
@@ -41,8 +48,8 @@ def write_checkpoint(path: Path, state: dict[str, Tensor], record: Mapping[str, 
         The SHA-256 of the weights, hexadecimal.
 
     Raises:
-        CheckpointError: the disk is full or the folder cannot be written; an earlier checkpoint
-            there is intact.
+        WriteError: the disk is full or the folder cannot be written; an earlier checkpoint there
+            is intact.
     """
     weights, about = path / (WEIGHTS_FILE + ".tmp"), path / (CONFIG_FILE + ".tmp")
     try:
@@ -58,7 +65,7 @@ def write_checkpoint(path: Path, state: dict[str, Tensor], record: Mapping[str, 
         for file in (weights, about):
             with contextlib.suppress(OSError):
                 file.unlink()
-        raise CheckpointError(write_failure(path, error)) from error
+        raise WriteError(write_failure(path, error)) from error
     return digest
 
 

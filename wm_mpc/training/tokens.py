@@ -38,6 +38,10 @@ SPOT_TOLERANCE = 0.1
 arithmetic (bfloat16) is far below it, another picture far above."""
 
 
+class CacheError(DataError, OSError):
+    """A token cache that cannot be written; an ``OSError`` too, for callers that try again."""
+
+
 def encode_images(encoder: DinoEncoder, images: np.ndarray) -> np.ndarray:
     """Tokens of pictures: uint8 ``(B, H, W, 3)`` -> float16 ``(B, N, C)``.
 
@@ -103,7 +107,7 @@ def cache_tokens(
         Memory-mapped float16 ``(F, N, C)``, in the order of the store's global frame ids.
 
     Raises:
-        DataError: the folder cannot be written, or the disk has no room for the tokens.
+        CacheError: the folder cannot be written, or the disk has no room for the tokens.
     """
     folder = Path(folder)
     total = len(frames.image_step)
@@ -118,7 +122,7 @@ def cache_tokens(
         if done < total:
             tokens = open_tokens(folder, key, done)
     except OSError as error:
-        raise DataError(write_failure(folder, error)) from error
+        raise CacheError(write_failure(folder, error)) from error
     if done < total:
         bar = tqdm(
             total=total,
@@ -139,7 +143,7 @@ def cache_tokens(
                         tokens.flush()
                         write_record(folder, key, int(ids[-1]) + 1)
                     except OSError as error:
-                        raise DataError(write_failure(folder, error)) from error
+                        raise CacheError(write_failure(folder, error)) from error
         del tokens
     return np.load(folder / TOKENS, mmap_mode="r")
 
