@@ -102,6 +102,8 @@ def test_updates_poison_and_kills(
     start(TRAINER, task="wall", model=model, out=out, joint_names=JOINTS, **EAGER)
     count = probe.wait(lambda: facts(probe).get("trajectories"), START_S, "diagnostics again")
     assert int(count) >= kept
+    told = facts(probe)
+    assert [told[name] for name in ("waiting", "dropped", "deaths")] == ["0", "0", "0"]
     generation = probe.last("status").generation
     probe.wait(lambda: probe.last("status").generation > generation, LEARN_S, "another update")
 

@@ -61,7 +61,9 @@ class TrainerNode(Node):
         self.interface = WorldModelConfig(**read_record(config.model_path)["config"])
         out = config.out_path.resolve()
         self._lock = lock_folder(out)
-        self._keeper = Keeper(out / TRAJECTORIES, self.interface)
+        # Training keeps the folder small while it runs; twice that where it does not.
+        limit = 2 * self.live.keep_trajectories
+        self._keeper = Keeper(out / TRAJECTORIES, self.interface, limit)
         job = Job(
             str(config.model_path.resolve()), str(out), asdict(self.live), config.seed,
             config.device, config.nice, config.threads,
@@ -187,6 +189,9 @@ class TrainerNode(Node):
 
     def _hear(self, event: dict[str, Any]) -> None:
         kind = event.pop("event")
+        if kind == "warning":
+            self.get_logger().warning(f"training: {event['reason']}")
+            return
         if kind == "offer":
             self._offer.make(event["hash"], event["path"])
         elif kind == "ready" and event["path"]:
@@ -227,14 +232,20 @@ class TrainerNode(Node):
         if silence:
             self._warn("command", silence)
         paused = self._offer.paused and f"offers paused: {self._offer.paused}"
-        troubles = [words for words in (paused, silence) if words]
-        if troubles:
+        deaths, waiting = self._process.deaths, self._keeper.waiting
+        died = deaths and f"training ended {deaths} times since the last finished round"
+        disk = waiting and f"{waiting} trajectories wait for the disk"
+        troubles = [words for words in (paused, silence, died, disk) if words]
+        if troubles or state == "waiting":
             level = DiagnosticStatus.WARN
         if state in ("ended", "failed"):
             level = DiagnosticStatus.ERROR
         message = "; ".join([state, *troubles])
         entry = DiagnosticStatus(level=level, name=f"{self.get_name()}: training", message=message)
-        values = self._facts | {"trajectories": self._keeper.count, "pid": self._process.pid}
+        values = self._facts | {
+            "trajectories": self._keeper.count, "waiting": waiting,
+            "dropped": self._keeper.dropped, "deaths": deaths, "pid": self._process.pid,
+        }  # fmt: skip
         entry.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
         array = DiagnosticArray(status=[entry])
         array.header.stamp = self.get_clock().now().to_msg()
