@@ -7,7 +7,7 @@ decide. They are drawn from a seed of their own: figures to report need another 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from wm_mpc.errors import UserError
@@ -54,7 +54,9 @@ class SelectionConfig:
         """What ``fit`` asks during training; None where nothing is measured."""
         if not self.goals:
             return None
-        return Probe(lambda: success_score(self.measure(model, task)), self.every, self.patience)
+        return Probe(
+            lambda: success_score(self.measure(model, task)), self.every, self.patience, asdict(self)
+        )
 
 
 def success_score(row: dict[str, Any]) -> float:
