@@ -54,9 +54,11 @@ class SelectionConfig:
         """What ``fit`` asks during training; None where nothing is measured."""
         if not self.goals:
             return None
-        return Probe(
-            lambda: success_score(self.measure(model, task)), self.every, self.patience, asdict(self)
-        )
+
+        def measure() -> float:
+            return success_score(self.measure(model, task))
+
+        return Probe(measure, self.every, self.patience, asdict(self))
 
 
 def success_score(row: dict[str, Any]) -> float:
