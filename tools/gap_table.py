@@ -41,6 +41,12 @@ def percent(row: dict) -> str:
     return f"{100 * row['success_rate']:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
+def share(gap: dict) -> str:
+    """How much of the base model's gap is gone, with its interval."""
+    low, high = gap["gone_mean_ci95"]
+    return f"{100 * gap['gone_mean']:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+
+
 def gap_table(results: Path) -> list[str]:
     """Errors on expert and planner trajectories, and what of the gap is gone."""
     lines = [
@@ -67,7 +73,7 @@ def gap_table(results: Path) -> list[str]:
             }
             low, high = gap["gap_mean_ci95"]
             promised, reached = (promises[model][k]["median"] for k in ("promised", "reached"))
-            gone = "" if model == first else f"{100 * gap['gone_mean']:.0f} %"
+            gone = "" if model == first else share(gap)
             own = errors[f"planner of {model}"]
             lines.append(
                 f"| {name} | {model} | {errors['expert'][0]:.3f} / {errors['expert'][-1]:.3f} | "

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Trains the larger models on one GPU: a DINO encoder and, for each task, DINO-WM's predictor
-# (20 M parameters) on its patch tokens. The time limits below add up to 20 minutes.
+# (20 M parameters) on its patch tokens. The time limits below add up to
+# 15 minutes; collecting, token caches and readers come on top.
 #
 #   tools/train_gpu.sh [OUT]                     default: out/gpu
 #   SIZE=tiny DEVICE=cpu tools/train_gpu.sh      to see that everything fits together
