@@ -149,7 +149,9 @@ def _on_ray(workers: int, jobs: list[tuple]) -> Iterator[Episode]:
         local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": max(workers, 1)}
         ray.init(log_to_driver=False, **local)
     try:
-        remote = ray.remote(num_cpus=1)(evaluate_share)
+        # Ray hides GPUs from who does not ask for one; a share of one lets workers share it.
+        gpus = 1 / max(workers, 1) if any(job[1].device.startswith("cuda") for job in jobs) else 0
+        remote = ray.remote(num_cpus=1, num_gpus=gpus)(evaluate_share)
         waiting = [remote.remote(*job) for job in jobs]
         while waiting:
             ended, waiting = ray.wait(waiting)

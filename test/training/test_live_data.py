@@ -14,7 +14,7 @@ from wall_data import wall_trajectories
 
 from wm_mpc.data import store_format
 from wm_mpc.data.shard import Shard
-from wm_mpc.data.store import Store, StoreError, numbered_shards
+from wm_mpc.data.store import MappingError, Store, StoreError, numbered_shards
 from wm_mpc.errors import UserError
 from wm_mpc.training import intake, live, live_data
 from wm_mpc.training.corrected import LatentBuffer
@@ -142,6 +142,33 @@ def test_what_is_damaged_or_cannot_be_encoded_is_left_out_and_told(
     assert trainer.look() == 0 and trainer.notes() == []
 
 
+@pytest.mark.parametrize("kind", [MappingError("too many maps"), OSError(errno.EIO, "I/O error")])
+def test_trouble_that_passes_neither_doubles_nor_loses_what_came_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Exception
+) -> None:
+    setup = Setup(tmp_path)
+    setup.collect(12)
+    whole, troubled = data(setup), data(setup)
+    whole.take(12)
+    open_shard, calls = Shard.open, iter(range(100))
+
+    def once(file: Path, spec: store_format.StoreSpec) -> Shard:
+        if next(calls) == 5:
+            if isinstance(kind, MappingError):
+                raise kind
+            raise StoreError(f"{file}: cannot be mapped") from kind
+        return open_shard(file, spec)
+
+    # sizes are known before, so that only taking in opens files
+    troubled._first_needed(12)
+    monkeypatch.setattr(live_data.Shard, "open", once)
+    with pytest.raises(type(kind)):
+        troubled.take(12)
+    assert troubled.skipped == 0 and 0 < troubled.seen < 12
+    troubled.take(12)
+    assert same(troubled.train, whole.train) and same(troubled.held, whole.held)
+
+
 # ---- the keeper --------------------------------------------------------------------------------
 
 
@@ -193,7 +220,11 @@ def test_a_disk_that_is_full_from_the_start(
             setup.keeper.keep(good)
         with pytest.raises(UserError, match="images: size"):
             setup.keeper.keep(other)
+        with pytest.raises(StoreError, match="disk is full"):
+            setup.keeper.flush()
     assert setup.keeper.count == 0 and setup.keeper.waiting == 1
+    setup.keeper.flush()
+    assert setup.keeper.count == 1 and setup.keeper.waiting == 0
     setup.collect(1)
     assert setup.keeper.count == 2 and len(Store.open(setup.keeper.folder)) == 2
 

@@ -65,6 +65,7 @@ def test_a_damaged_state_is_put_aside_and_learning_begins_anew(setup: Setup, con
     assert trainer.good_path() is None and trainer.model.hash == setup.start.hash
     assert any("damaged" in note and "start model" in note for note in trainer.notes())
     assert (setup.out / DAMAGED).read_text() == content
+    trainer = setup.trainer()  # killed at once: the numbers are still known
     assert trainer.ready(), "what is on disk is learned again"
     assert trainer.round().path == setup.out / "models" / "00003", "no number is used twice"
     assert setup.trainer().good_path() == setup.out / "models" / "00003"

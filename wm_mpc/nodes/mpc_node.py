@@ -284,6 +284,8 @@ class MpcNode(LifecycleNode):
             UserError: start-up fails with this model too.
             ValueError: the model was trained for another robot.
         """
+        if self._over:  # it was shut down while the engine was built
+            raise UserError(_OVER)
         if self._controller is not None:
             self._controller.swap_model(engine)
             self._present(engine)

@@ -61,8 +61,10 @@ class TrainerNode(Node):
         self.interface = WorldModelConfig(**read_record(config.model_path)["config"])
         out = config.out_path.resolve()
         self._lock = lock_folder(out)
-        # Training keeps the folder small while it runs; twice that where it does not.
-        limit = 2 * self.live.keep_trajectories
+        # Training keeps the folder small while it runs. Where it does not: twice that, and never
+        # what its buffers have room for, as every trajectory has at least one model step.
+        keep = self.live.keep_trajectories
+        limit = 2 * (keep + self.live.limit_steps) if keep else 0
         self._keeper = Keeper(out / TRAJECTORIES, self.interface, limit)
         job = Job(
             str(config.model_path.resolve()), str(out), asdict(self.live), config.seed,
@@ -131,6 +133,9 @@ class TrainerNode(Node):
         """
         if self._assembler is not None:
             self._guarded("stop", self._assembler.finish)
+        self._flush()
+        if lost := self._keeper.waiting:
+            self.get_logger().error(f"the disk is full: {lost} trajectories that waited are lost")
         self._process.stop()
         self._lock.close()
 
@@ -227,7 +232,15 @@ class TrainerNode(Node):
             f"not learned from; command_type here is {self.config.command_type}, as sent?"
         )
 
+    def _flush(self) -> None:
+        """Write what waits for the disk, if it has room again."""
+        try:
+            self._keeper.flush()
+        except (UserError, ValueError) as error:
+            self._complain("disk", one_line(error))
+
     def _on_second(self) -> None:
+        self._flush()
         level, state, silence = DiagnosticStatus.OK, str(self._facts["state"]), self._silence()
         if silence:
             self._warn("command", silence)

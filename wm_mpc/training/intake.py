@@ -107,6 +107,15 @@ class Keeper:
             with suppress(OSError):
                 self._files.popleft().unlink(missing_ok=True)
 
+    def flush(self) -> None:
+        """Try again to write what waits.
+
+        Raises:
+            StoreError: the disk is still full; it goes on waiting.
+        """
+        if self._waiting:
+            self._flush()
+
     def _flush(self) -> None:
         """Write what waits, a shard each: the first that fails costs no more than itself."""
         assert self._spec is not None

@@ -150,6 +150,7 @@ class LiveTrainer:
             # numbers are not used again.
             state = LiveState(last=max(self.generations.numbers(), default=0))
             self._note(state, f"{one_line(error)}; learning begins anew from the start model")
+            state.save(self.out)
         if state.start and state.start != self._start_hash:
             raise UserError(
                 f"out: {self.out} continues model {state.start}; the start model is "

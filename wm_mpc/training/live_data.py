@@ -130,6 +130,8 @@ class LiveData:
             purpose = role(number, self.config.hold_out)
             if purpose != UNUSED:
                 self._encode(number, self.held if purpose == HELD else self.train)
+            # Trouble that passes ends this loop; the next one must not take these in again.
+            self.seen = number + 1
         self.seen = max(self.seen, until)
 
     def prune(self) -> None:
@@ -190,12 +192,19 @@ class LiveData:
         if file is None:
             return
         if self._spec is None:
-            self._spec = read_manifest(self.folder)
+            try:
+                self._spec = read_manifest(self.folder)
+            except StoreError as error:
+                if unreadable(error):
+                    raise error.__cause__ from error  # type: ignore[misc]
+                raise
         try:
             shard = Shard.open(file, self._spec)
         except MappingError:
             raise
         except StoreError as error:
+            if unreadable(error):
+                raise error.__cause__ from error  # type: ignore[misc]
             self._skip(number, error)
             return
         for episode in range(len(shard.length)):
@@ -208,6 +217,12 @@ class LiveData:
         self.notes.append(
             f"trajectory {number} is skipped, {self.skipped} so far: {one_line(error)}"
         )
+
+
+def unreadable(error: Exception) -> bool:
+    """Whether the disk, and not what is on it, is the reason: that passes."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
 
 
 __all__ = ["BLOCK", "HELD", "TRAIN", "UNUSED", "LiveData", "role"]
