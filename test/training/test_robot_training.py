@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from wm_mpc.data.trajectory import Trajectory
 from wm_mpc.errors import UserError
 from wm_mpc.eval_jobs import make_objective
 from wm_mpc.objective import ObjectiveConfig
+from wm_mpc.perception import perception_hash
 from wm_mpc.planners import PlanRequest, make_planner, planner_config
 from wm_mpc.training.dynamics import DynamicsConfig
 from wm_mpc.training.joint import JointConfig
@@ -109,3 +111,36 @@ def test_settings_that_cannot_be_are_told_at_once(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=words):
             settings(tmp_path, **changes)
+
+
+def test_new_dynamics_on_the_latents_of_another_model(tmp_path: Path) -> None:
+    arm_store(tmp_path / "store")
+    tiny_encoder(tmp_path / "encoder")
+    source = train_world_model(settings(tmp_path))
+    again = {"out": tmp_path / "again", "latents_from": tmp_path / "model", "width": 12}
+    with pytest.raises(UserError, match="latents_from: .* not with .* joint losses"):
+        settings(tmp_path, **again)
+    for joint in (RobotTraining.__dataclass_fields__["joint"].default_factory(), JointConfig()):
+        config = settings(tmp_path, **again, joint=joint)
+        assert config.joint.steps == 0
+    model = train_world_model(config)
+    assert perception_hash(model) == perception_hash(source) and model.hash != source.hash
+
+
+def test_latents_of_another_robot_are_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wm_mpc.training import pipeline
+
+    arm_store(tmp_path / "store")
+    tiny_encoder(tmp_path / "encoder")
+    train_world_model(settings(tmp_path))
+    monkeypatch.setattr(pipeline, "cache_tokens", lambda *_, **__: pytest.fail("encoded"))
+    config = settings(
+        tmp_path, out=tmp_path / "again", latents_from=tmp_path / "model", joint=JointConfig()
+    )
+    with pytest.raises(UserError, match="frameskip: 1; .*model expects 2"):
+        train_world_model(replace(config, frameskip=1))
+    arm_store(tmp_path / "other", proprio_dim=2)
+    with pytest.raises(UserError, match="data: .*other: proprio_dim 2; .*model expects 4"):
+        train_world_model(replace(config, data=tmp_path / "other"))

@@ -210,6 +210,39 @@ def test_latents_of_a_model_that_does_not_fit(world: Path, tmp_path: Path) -> No
         config(world, tmp_path / "b", latents_from=tmp_path / "a", layout="patch")
 
 
+def test_a_forgotten_setting_does_not_cost_shared_tokens(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = tmp_path / "tokens"
+    settings = config(world, tmp_path / "a", image_size=48, tokens=shared)
+    train_world_model(settings)
+    before = {file: file.read_bytes() for file in shared.iterdir()}
+    forgotten = replace(settings, out=tmp_path / "b", image_size=0)
+    with pytest.raises(UserError, match="image_size: 32 px; .* expects 48 px"):
+        train_world_model(replace(forgotten, latents_from=tmp_path / "a"))
+    with pytest.raises(UserError, match=f"{shared}: holds tokens of shape .*another image size"):
+        train_world_model(forgotten)
+    assert {file: file.read_bytes() for file in shared.iterdir()} == before
+    # a run's own folder, which nobody named, follows its settings
+    train_world_model(replace(forgotten, tokens=None))
+    train_world_model(replace(settings, out=tmp_path / "b", tokens=None))
+    assert "of shape" in capsys.readouterr().out
+
+
+def test_latents_that_do_not_fit_are_told_before_anything_is_computed(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_world_model(config(world, tmp_path / "a"))
+    no_encoding(monkeypatch)
+    tiny_encoder(tmp_path / "other", seed=1)
+    settings = config(world, tmp_path / "b", latents_from=tmp_path / "a")
+    with pytest.raises(UserError, match="has another encoder"):
+        train_world_model(replace(settings, encoder=str(tmp_path / "other")))
+    with pytest.raises(UserError, match="image_size: 48 px"):
+        train_world_model(replace(settings, image_size=48))
+    assert not (tmp_path / "b").exists()
+
+
 def test_the_patch_layout(world: Path, tmp_path: Path) -> None:
     train_world_model(config(world, tmp_path, layout="patch"))
     model = WorldModel.load(tmp_path)

@@ -91,11 +91,11 @@ def test_a_finished_cache_is_only_opened(
     assert np.array_equal(cache(world, tmp_path), first)
 
 
-def test_another_encoder_makes_a_new_cache(world: tuple, tmp_path: Path) -> None:
+def test_another_encoder_makes_a_new_cache_where_it_may(world: tuple, tmp_path: Path) -> None:
     first = np.array(cache(world, tmp_path / "cache"))
     other = tiny_encoder(tmp_path / "other", seed=1)
     assert fingerprint(other) != fingerprint(world[0])
-    again = cache((other, world[1]), tmp_path / "cache")
+    again = cache((other, world[1]), tmp_path / "cache", replace=True)
     assert not np.array_equal(first, again)
     assert np.array_equal(again, cache((other, world[1]), tmp_path / "fresh"))
 
@@ -119,7 +119,7 @@ def test_another_store_of_the_same_size_makes_a_new_cache(
 ) -> None:
     first = np.array(cache(world, tmp_path / "cache"))
     other = (world[0], other_frames(tmp_path / "store"))
-    again = cache(other, tmp_path / "cache")
+    again = cache(other, tmp_path / "cache", replace=True)
     assert again.shape == first.shape
     assert "of another store; tokens are computed anew" in capsys.readouterr().out
     assert np.array_equal(again, cache(other, tmp_path / "fresh"))
@@ -173,9 +173,61 @@ def test_a_cache_that_names_no_store_is_not_trusted(
     cache(world, tmp_path / "cache")
     forget_store(tmp_path / "cache")
     other = (world[0], other_frames(tmp_path / "store"))
-    again = cache(other, tmp_path / "cache")
+    again = cache(other, tmp_path / "cache", replace=True)
     assert "of another store; tokens are computed anew" in capsys.readouterr().out
     assert np.array_equal(again, cache(other, tmp_path / "fresh"))
+
+
+def content(folder: Path) -> list[bytes]:
+    return [(folder / name).read_bytes() for name in (TOKENS, PROGRESS)]
+
+
+@pytest.mark.parametrize("done", [40, 17])
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        ("encoder", "of another encoder"),
+        (
+            "image size",
+            r"of shape \[40, 16, 16\], where \[40, 36, 16\] is expected \(another image size\)",
+        ),
+        ("longer store", r"of shape \[40, 16, 16\], where \[50, 16, 16\] is expected"),
+        ("store", "of another store"),
+        ("unnamed store", "of another store"),
+    ],
+)
+def test_a_cache_of_other_content_is_refused_and_left(
+    other: str, reason: str, done: int, world: tuple, tmp_path: Path
+) -> None:
+    folder = tmp_path / "cache"
+    cache(world, folder)
+    record = json.loads((folder / PROGRESS).read_text()) | {"done": done}
+    (folder / PROGRESS).write_text(json.dumps(record))
+    encoder, frames = world
+    if other == "encoder":
+        encoder = tiny_encoder(tmp_path / "other", seed=1)
+    elif other == "image size":
+        tiny_encoder(tmp_path / "same")
+        encoder = DinoEncoder.load(tmp_path / "same", 48)
+    else:
+        frames = other_frames(tmp_path / "store", episodes=5 if other == "longer store" else 4)
+    if other == "unnamed store":
+        forget_store(folder)
+    before = content(folder)
+    with pytest.raises(DataError, match=f"^{folder}: holds tokens {reason}; delete"):
+        cache((encoder, frames), folder)
+    assert content(folder) == before
+
+
+def test_damaged_tokens_of_another_encoder_are_no_loss(
+    world: tuple, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = np.array(cache(world, tmp_path / "cache"))
+    other = (tiny_encoder(tmp_path / "other", seed=1), world[1])
+    cache(other, tmp_path / "damaged")
+    os.truncate(tmp_path / "damaged" / TOKENS, 1000)
+    assert np.array_equal(cache(world, tmp_path / "damaged"), first)
+    assert "damaged; tokens are computed anew" in capsys.readouterr().out
 
 
 def test_one_foreign_frame_is_seen(world: tuple, tmp_path: Path) -> None:
@@ -184,7 +236,7 @@ def test_one_foreign_frame_is_seen(world: tuple, tmp_path: Path) -> None:
     tokens = np.load(tmp_path / TOKENS, mmap_mode="r+")
     tokens[0] = first[20]
     tokens.flush()
-    assert np.array_equal(cache(world, tmp_path), first)
+    assert np.array_equal(cache(world, tmp_path, replace=True), first)
 
 
 @pytest.mark.parametrize("text", ["", '{"encoder": "76b3', "[]", "\udcff"])
@@ -223,7 +275,7 @@ def test_no_record_vouches_for_a_cache_in_the_making(
 
     monkeypatch.setattr(module, "encode_images", killed)
     with pytest.raises(KeyboardInterrupt):
-        cache((other, world[1]), tmp_path)
+        cache((other, world[1]), tmp_path, replace=True)
     # whoever has the old tokens open keeps them
     assert np.array_equal(first, kept)
     monkeypatch.undo()

@@ -68,6 +68,7 @@ class Material:
         own: raw proprioception of every frame, ``(F, P)``.
         encoder: frozen.
         tokens: its cached tokens, float16 ``(F, N, C)``.
+        source: the model of ``latents_from``, where one is given.
         origin: what stages done before must share: digests of the store and the encoder.
         work: folder of caches and resumable states.
     """
@@ -79,6 +80,7 @@ class Material:
     own: np.ndarray
     encoder: DinoEncoder
     tokens: np.ndarray
+    source: WorldModel | None
     origin: dict[str, Any]
     work: Path
 
@@ -183,8 +185,9 @@ def prepare(config: WorldModelTraining, device: torch.device) -> Material:
     The first rank encodes while the others wait.
 
     Raises:
-        UserError: the data are of another interface or too short or few, or the encoder cannot
-            be used; nothing has been computed then.
+        UserError: the data are of another interface or too short or few, the encoder cannot be
+            used, ``latents_from`` does not fit, or ``tokens`` holds those of another encoder or
+            store; nothing has been computed or deleted then.
     """
     store = Store.open(config.data)
     preset = preset_of(config, store)
@@ -192,10 +195,12 @@ def prepare(config: WorldModelTraining, device: torch.device) -> Material:
     frames = store.frames()
     windows = training_windows(config, store, preset)
     encoder = DinoEncoder.load(config.encoder, config.image_size or None).to(device)
+    source = latents_source(config, store, preset, encoder)
     work = config.out / "work"
     folder = config.tokens or work
     if distributed.rank() == 0:
-        cache_tokens(encoder, frames, folder)
+        # only this run's own folder: what lies in one that was named may be another run's
+        cache_tokens(encoder, frames, folder, replace=config.tokens is None)
     distributed.barrier()
     tokens = cache_tokens(encoder, frames, folder, progress=False)
     own = frame_proprio(frames)
@@ -204,7 +209,7 @@ def prepare(config: WorldModelTraining, device: torch.device) -> Material:
         "encoder": fingerprint(encoder),
         "image_size": encoder.image_size,
     }
-    return Material(preset, store, frames, windows, own, encoder, tokens, origin, work)
+    return Material(preset, store, frames, windows, own, encoder, tokens, source, origin, work)
 
 
 def preset_of(config: WorldModelTraining, store: Store) -> TaskPreset:
@@ -214,6 +219,38 @@ def preset_of(config: WorldModelTraining, store: Store) -> TaskPreset:
     return robot_preset(
         store, config.frameskip, config.action_low, config.action_high, config.goal_weights
     )
+
+
+def latents_source(
+    config: WorldModelTraining, store: Store, preset: TaskPreset, encoder: DinoEncoder
+) -> WorldModel | None:
+    """The model of ``config.latents_from``; None without one.
+
+    Raises:
+        UserError: that model is of another task, interface, layout or encoder.
+    """
+    if config.latents_from is None:
+        return None
+    source = WorldModel.load(config.latents_from)
+    if source.config.task != config.task or source.config.projector == "identity":
+        raise UserError(
+            f"latents_from: {config.latents_from} is a {source.config.task} model with projector "
+            f"{source.config.projector}; {config.task} and keypoint_pool expected"
+        )
+    check_interface(source.config, store, str(config.latents_from))
+    if source.config.frameskip != preset.frameskip:
+        raise UserError(
+            f"frameskip: {preset.frameskip}; {config.latents_from} expects "
+            f"{source.config.frameskip}"
+        )
+    if source.encoder is None or fingerprint(source.encoder) != fingerprint(encoder):
+        raise UserError(f"latents_from: {config.latents_from} has another encoder than --encoder")
+    if source.encoder.image_size != encoder.image_size:
+        raise UserError(
+            f"image_size: {encoder.image_size} px; {config.latents_from} expects "
+            f"{source.encoder.image_size} px"
+        )
+    return source
 
 
 def training_windows(config: WorldModelTraining, store: Store, preset: TaskPreset) -> Windows:
@@ -256,10 +293,10 @@ def train_compact(
         not config.frame and preset.object_frame and landmarks and config.predictor == "mlp"
     )
     predictor = predictor_args(config.predictor, preset, config.width, config.depth, wanted)
-    if config.latents_from is None:
+    if material.source is None:
         model, facts = teach_latents(config, material, predictor)
     else:
-        model, facts = adopt_latents(config, material, predictor)
+        model, facts = adopt_latents(config, material, material.source, predictor)
         landmarks = model.visual_dim == 2 * preset.landmarks
     distributed.share_state(model)
     windows = material.windows
@@ -312,27 +349,9 @@ def teach_latents(
 
 
 def adopt_latents(
-    config: WorldModelTraining, material: Material, predictor: dict[str, Any]
+    config: WorldModelTraining, material: Material, source: WorldModel, predictor: dict[str, Any]
 ) -> tuple[WorldModel, dict[str, Any]]:
-    """Everything of ``config.latents_from`` but its predictor, which starts anew.
-
-    Raises:
-        UserError: that model is of another task, layout or encoder.
-    """
-    assert config.latents_from is not None
-    source = WorldModel.load(config.latents_from)
-    if source.config.task != config.task or source.config.projector == "identity":
-        raise UserError(
-            f"latents_from: {config.latents_from} is a {source.config.task} model with projector "
-            f"{source.config.projector}; {config.task} and keypoint_pool expected"
-        )
-    if source.encoder is None or fingerprint(source.encoder) != fingerprint(material.encoder):
-        raise UserError(f"latents_from: {config.latents_from} has another encoder than --encoder")
-    if source.encoder.image_size != material.encoder.image_size:
-        raise UserError(
-            f"image_size: {material.encoder.image_size} px; {config.latents_from} expects "
-            f"{source.encoder.image_size} px"
-        )
+    """Everything of ``source`` but its predictor, which starts anew."""
     layout = dataclasses.replace(
         source.config, predictor=config.predictor, predictor_args=predictor
     )

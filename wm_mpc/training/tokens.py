@@ -92,22 +92,26 @@ def cache_tokens(
     folder: str | Path,
     batch: int = 256,
     progress: bool = True,
+    replace: bool = False,
 ) -> np.ndarray:
     """Encode every frame of a store, resuming where an interrupted call stopped.
 
     Args:
         encoder: frozen encoder.
         frames: frames of the store, ``Store.frames()``.
-        folder: where ``tokens.npy`` (float16 ``(F, N, C)``) and ``tokens.json`` are kept; a cache
-            of another encoder or another store is made anew, which is told on stdout.
+        folder: where ``tokens.npy`` (float16 ``(F, N, C)``) and ``tokens.json`` are kept; a
+            damaged cache is made anew, which is told on stdout.
         batch: pictures per forward pass.
         progress: show a progress bar.
+        replace: make a cache of another encoder or another store anew too, instead of refusing it:
+            hours of work of another run may lie in a folder that runs share.
 
     Returns:
         Memory-mapped float16 ``(F, N, C)``, in the order of the store's global frame ids.
 
     Raises:
         CacheError: the folder cannot be written, or the disk has no room for the tokens.
+        DataError: the folder holds tokens of another encoder or store, which are left as they are.
     """
     folder = Path(folder)
     total = len(frames.image_step)
@@ -118,7 +122,7 @@ def cache_tokens(
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        done = cached_frames(encoder, frames, folder, key)
+        done = cached_frames(encoder, frames, folder, key, replace)
         if done < total:
             tokens = open_tokens(folder, key, done)
     except OSError as error:
@@ -149,27 +153,32 @@ def cache_tokens(
 
 
 def cached_frames(
-    encoder: DinoEncoder, frames: Frames, folder: Path, key: Mapping[str, Any]
+    encoder: DinoEncoder, frames: Frames, folder: Path, key: Mapping[str, Any], replace: bool
 ) -> int:
     """How many frames of this store and encoder a folder already holds, from the first on.
 
     A cache that does not say which store it is of (written before caches did) is compared with
     ``SPOT_CHECKS`` frames encoded again, and from then on says so. What is not used is told.
+
+    Raises:
+        DataError: it holds tokens of another store or encoder, and ``replace`` is false.
     """
     file = folder / TOKENS
     record = read_progress(folder)
     if not record:
         return 0
-    done = record.get("done")
-    reason = ""
-    if record.get("encoder") != key["encoder"]:
+    done, shape = record.get("done"), record.get("shape")
+    damage = reason = ""
+    if not shape or not fits(file, shape):
+        damage = "damaged"
+    elif not isinstance(done, int) or not 0 <= done <= shape[0]:
+        damage = f"damaged (done: {done!r})"
+    elif record.get("encoder") != key["encoder"]:
         reason = "of another encoder"
-    elif record.get("shape") != key["shape"]:
-        reason = f"tokens of shape {record.get('shape')}; {key['shape']} expected"
-    elif not isinstance(done, int) or not 0 <= done <= key["shape"][0]:
-        reason = f"damaged (done: {done!r})"
-    elif not fits(file, key["shape"]):
-        reason = "damaged"
+    elif shape != key["shape"]:
+        reason = f"of shape {shape}, where {key['shape']} is expected"
+        if (shape[0], shape[-1]) == (key["shape"][0], key["shape"][-1]):
+            reason += " (another image size)"
     elif record.get("store", key["store"]) != key["store"]:
         reason = "of another store"
     elif done and "store" not in record:
@@ -178,8 +187,14 @@ def cached_frames(
             write_record(folder, key, done)
         else:
             reason = "of another store"
-    if reason:
-        print(f"{file}: {reason}; tokens are computed anew")
+    # Those of a run that was interrupted too: they may be most of the way.
+    if reason and done and not replace:
+        raise DataError(
+            f"{folder}: holds tokens {reason}; delete {TOKENS} and {PROGRESS} there, or name "
+            "another folder"
+        )
+    if damage or reason:
+        print(f"{file}: {damage or reason}; tokens are computed anew")
         return 0
     return done
 

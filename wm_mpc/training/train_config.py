@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -134,7 +134,8 @@ class WorldModelTraining:
         out: model folder; the work (token cache, resumable state) is kept in its subfolder
             ``work``.
         tokens: folder of the store's token cache, filled where it is not complete, so that several
-            models share it; default: in ``work``.
+            models share it; tokens of another encoder, image size or store there are refused;
+            default: in ``work``, where they are made anew.
         layout: ``compact``, or ``patch`` for patch tokens and a ViT predictor.
         projector: of the compact layout: ``landmarks``, or ``joint``: trained from nothing
             together with the predictor, by the losses in ``joint``.
@@ -208,7 +209,8 @@ class WorldModelTraining:
         ):
             if getattr(self, name) < low:
                 raise UserError(f"{name}: {getattr(self, name)}; at least {low} expected")
-        if self.layout == "compact" and self.projector == "joint" and not self.joint.steps:
+        taught = self.layout == "compact" and self.latents_from is None
+        if taught and self.projector == "joint" and not self.joint.steps:
             raise UserError("joint.steps: 0; at least 1 expected for a projector trained jointly")
         if self.layout == "compact":
             trained: dict[str, DynamicsConfig | JointConfig] = {"dynamics": self.dynamics}
@@ -255,6 +257,10 @@ class PointMazeTraining(WorldModelTraining):
     task: str = "point_maze"
 
 
+ROBOT_JOINT = JointConfig(steps=6000)
+"""How a robot's projector is trained by default."""
+
+
 @dataclass(frozen=True)
 class RobotTraining(WorldModelTraining):
     """Train a world model on a robot's own recordings (``wm-mpc bag import``).
@@ -266,11 +272,13 @@ class RobotTraining(WorldModelTraining):
         action_low, action_high: raw action bounds, one per number; empty: what was recorded.
         goal_weights: weight of each proprioception channel in goal costs, >= 0; empty: all 1.
             Give velocities 0.
+        joint: losses of projector and predictor together; by default none with
+            ``latents_from``, whose projector stays as it is.
         task: name of the robot; empty: the store's.
     """
 
     projector: str = "joint"
-    joint: JointConfig = field(default_factory=lambda: JointConfig(steps=6000))
+    joint: JointConfig = field(default_factory=lambda: ROBOT_JOINT)
     frameskip: int = 5
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
@@ -287,6 +295,8 @@ class RobotTraining(WorldModelTraining):
             raise UserError(
                 f"selection.goals: {self.selection.goals}; 0 expected: there is no simulator"
             )
+        if self.latents_from is not None and self.joint == ROBOT_JOINT:
+            object.__setattr__(self, "joint", replace(self.joint, steps=0))
         super().__post_init__()
 
 
