@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
 import os
 import resource
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,11 +26,14 @@ from wm_mpc.encoder import DinoEncoder
 from wm_mpc.errors import DataError
 from wm_mpc.training import tokens as module
 from wm_mpc.training.tokens import (
+    LOCK,
     PROGRESS,
     TOKENS,
     cache_tokens,
     encode_images,
     fingerprint,
+    locked,
+    read_tokens,
     store_digest,
 )
 
@@ -331,3 +338,105 @@ def test_a_file_system_that_cannot_reserve_serves_as_well(
 
     monkeypatch.setattr(os, "posix_fallocate", unsupported, raising=False)
     assert len(cache(world, tmp_path)) == 40
+
+
+def test_a_second_run_waits_for_the_first_and_uses_its_tokens(
+    world: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    calls: list[str] = []
+    halfway, go_on, waiting = threading.Event(), threading.Event(), threading.Event()
+    flock = module.fcntl.flock
+
+    def encode(encoder: DinoEncoder, images: np.ndarray) -> np.ndarray:
+        calls.append(threading.current_thread().name)
+        if len(calls) == 3:
+            halfway.set()
+            assert go_on.wait(60)
+        return encode_images(encoder, images)
+
+    def blocking(stream: Any, how: int) -> None:
+        if how == module.fcntl.LOCK_EX:
+            waiting.set()
+        flock(stream, how)
+
+    monkeypatch.setattr(module, "encode_images", encode)
+    monkeypatch.setattr(module.fcntl, "flock", blocking)
+    found: dict[str, np.ndarray] = {}
+
+    def run(name: str) -> None:
+        found[name] = np.array(cache(world, tmp_path))
+
+    threads = [threading.Thread(target=run, args=(name,), name=name) for name in ("a", "b")]
+    threads[0].start()
+    assert halfway.wait(60)
+    threads[1].start()
+    assert waiting.wait(60)
+    go_on.set()
+    for thread in threads:
+        thread.join(60)
+    assert calls == ["a"] * 6
+    assert np.array_equal(found["a"], found["b"]) and np.abs(found["b"]).min(2).max() > 0
+    told = f"{tmp_path}: another process makes tokens there; waiting for it"
+    assert capsys.readouterr().out.count(told) == 1
+
+
+def test_the_claim_ends_with_its_process(world: tuple, tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom wm_mpc.training.tokens import locked\n"
+        "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, text=True, cwd=Path(__file__).resolve().parents[2],
+    )  # fmt: skip
+    with other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with (tmp_path / LOCK).open("a") as stream, pytest.raises(BlockingIOError):
+            module.fcntl.flock(stream, module.fcntl.LOCK_EX | module.fcntl.LOCK_NB)
+        other.kill()
+    assert len(cache(world, tmp_path)) == 40
+
+
+def test_an_error_lets_go(world: tuple, tmp_path: Path) -> None:
+    with contextlib.suppress(KeyboardInterrupt), locked(tmp_path):
+        raise KeyboardInterrupt
+    with (tmp_path / LOCK).open("a") as stream:
+        module.fcntl.flock(stream, module.fcntl.LOCK_EX | module.fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EIO])
+def test_a_file_system_that_cannot_lock(
+    number: int, world: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(module.fcntl, "flock", unsupported)
+    if number == errno.EIO:
+        with pytest.raises(DataError, match=os.strerror(number)):
+            cache(world, tmp_path)
+    else:
+        assert len(cache(world, tmp_path)) == 40
+
+
+def test_a_finished_cache_that_cannot_be_written_serves(world: tuple, tmp_path: Path) -> None:
+    first = np.array(cache(world, tmp_path))
+    # opening a folder for writing fails for every user, as a file without rights does not
+    (tmp_path / LOCK).unlink()
+    (tmp_path / LOCK).mkdir()
+    assert np.array_equal(cache(world, tmp_path), first)
+
+
+def test_further_processes_only_read(world: tuple, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"{tmp_path}: no complete tokens"):
+        read_tokens(*world, tmp_path)
+    first = np.array(cache(world, tmp_path))
+    assert np.array_equal(read_tokens(*world, tmp_path), first)
+    before = content(tmp_path)
+    with pytest.raises(DataError, match="no complete tokens of this encoder and store"):
+        read_tokens(world[0], other_frames(tmp_path / "store"), tmp_path)
+    assert content(tmp_path) == before
+    record = json.loads((tmp_path / PROGRESS).read_text())
+    (tmp_path / PROGRESS).write_text(json.dumps(record | {"done": 39}))
+    with pytest.raises(DataError, match="no complete tokens"):
+        read_tokens(*world, tmp_path)

@@ -45,7 +45,7 @@ from wm_mpc.training.stages import (
     teach_landmarks,
     teach_reader,
 )
-from wm_mpc.training.tokens import cache_tokens, fingerprint, store_digest
+from wm_mpc.training.tokens import cache_tokens, fingerprint, read_tokens, store_digest
 from wm_mpc.training.train_config import RobotTraining, WorldModelTraining
 from wm_mpc.training.validation import held_out_frames, last_episodes, validate
 from wm_mpc.training.windows import TokenWindows
@@ -202,7 +202,8 @@ def prepare(config: WorldModelTraining, device: torch.device) -> Material:
         # only this run's own folder: what lies in one that was named may be another run's
         cache_tokens(encoder, frames, folder, replace=config.tokens is None)
     distributed.barrier()
-    tokens = cache_tokens(encoder, frames, folder, progress=False)
+    # not cache_tokens, with which the ranks would write the same file at once
+    tokens = read_tokens(encoder, frames, folder)
     own = frame_proprio(frames)
     origin = {
         "store": store_digest(frames),

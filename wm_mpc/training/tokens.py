@@ -5,11 +5,13 @@ Training then never touches pixels again.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,10 @@ from wm_mpc.encoder import DinoEncoder
 from wm_mpc.errors import DataError
 from wm_mpc.training.precision import autocast
 
-TOKENS, PROGRESS = "tokens.npy", "tokens.json"
+if sys.platform != "win32":
+    import fcntl
+
+TOKENS, PROGRESS, LOCK = "tokens.npy", "tokens.json", "tokens.lock"
 CPU_BATCH = 64
 """Pictures that a CPU encodes at a time."""
 FLUSH_EVERY = 50
@@ -96,6 +101,8 @@ def cache_tokens(
 ) -> np.ndarray:
     """Encode every frame of a store, resuming where an interrupted call stopped.
 
+    One process at a time works in a folder; others wait, and find the tokens there.
+
     Args:
         encoder: frozen encoder.
         frames: frames of the store, ``Store.frames()``.
@@ -113,43 +120,111 @@ def cache_tokens(
         CacheError: the folder cannot be written, or the disk has no room for the tokens.
         DataError: the folder holds tokens of another encoder or store, which are left as they are.
     """
-    folder = Path(folder)
-    total = len(frames.image_step)
-    key = {
+    folder, key = Path(folder), cache_key(encoder, frames)
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder))
+            done = cached_frames(encoder, frames, folder, key, replace)
+            tokens = open_tokens(folder, key, done) if done < key["shape"][0] else None
+        except OSError as error:
+            raise CacheError(write_failure(folder, error)) from error
+        if tokens is not None:
+            encode_rest(encoder, frames, folder, key, tokens, done, batch, progress)
+        del tokens
+        return np.load(folder / TOKENS, mmap_mode="r")
+
+
+def read_tokens(encoder: DinoEncoder, frames: Frames, folder: str | Path) -> np.ndarray:
+    """Tokens that another process has cached, as ``cache_tokens`` returns them.
+
+    Raises:
+        DataError: the folder does not hold all of them.
+    """
+    folder, key = Path(folder), cache_key(encoder, frames)
+    # The tokens before the record: whoever makes them anew removes the record first, so that one
+    # that is there vouches for what was opened before.
+    tokens = whole_tokens(folder / TOKENS, key["shape"])
+    if tokens is None or read_progress(folder) != {**key, "done": key["shape"][0]}:
+        raise DataError(
+            f"{folder}: no complete tokens of this encoder and store; one folder that all "
+            "processes see, and that no other run makes anew, expected"
+        )
+    return tokens
+
+
+def cache_key(encoder: DinoEncoder, frames: Frames) -> dict[str, Any]:
+    """What a cache's record says of the tokens in it."""
+    return {
         "encoder": fingerprint(encoder),
-        "shape": [total, encoder.num_tokens, encoder.dim],
+        "shape": [len(frames.image_step), encoder.num_tokens, encoder.dim],
         "store": store_digest(frames),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        done = cached_frames(encoder, frames, folder, key, replace)
-        if done < total:
-            tokens = open_tokens(folder, key, done)
-    except OSError as error:
-        raise CacheError(write_failure(folder, error)) from error
-    if done < total:
-        bar = tqdm(
-            total=total,
-            initial=done,
-            desc="tokens",
-            unit="frame",
-            disable=not progress,
-            mininterval=2.0,
-        )
-        with bar:
-            for start in range(done, total, batch):
-                ids = np.arange(start, min(start + batch, total))
-                tokens[ids] = encode_images(encoder, frames.gather(ids))
-                bar.update(len(ids))
-                last = ids[-1] == total - 1
-                if last or (start - done) // batch % FLUSH_EVERY == FLUSH_EVERY - 1:
-                    try:
-                        tokens.flush()
-                        write_record(folder, key, int(ids[-1]) + 1)
-                    except OSError as error:
-                        raise CacheError(write_failure(folder, error)) from error
-        del tokens
-    return np.load(folder / TOKENS, mmap_mode="r")
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from working on the cache in a folder; waits for one that does.
+
+    The kernel lets go when the process ends, however it ends. The file stays.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            stream = stack.enter_context((folder / LOCK).open("a"))
+        except OSError:  # no right to write, or a full disk: whatever has to be written will tell
+            stream = None
+        if stream is not None:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"{folder}: another process makes tokens there; waiting for it", flush=True)
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            except OSError as error:
+                # a file system that cannot lock is no reason to refuse it
+                if error.errno not in (errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS):
+                    raise
+        yield
+
+
+def encode_rest(
+    encoder: DinoEncoder,
+    frames: Frames,
+    folder: Path,
+    key: Mapping[str, Any],
+    tokens: np.ndarray,
+    done: int,
+    batch: int,
+    progress: bool,
+) -> None:
+    """Encode all frames from number ``done`` on into ``tokens``, and record how far it has come.
+
+    Raises:
+        CacheError: the folder cannot be written.
+    """
+    total = len(tokens)
+    bar = tqdm(
+        total=total,
+        initial=done,
+        desc="tokens",
+        unit="frame",
+        disable=not progress,
+        mininterval=2.0,
+    )
+    with bar:
+        for start in range(done, total, batch):
+            ids = np.arange(start, min(start + batch, total))
+            tokens[ids] = encode_images(encoder, frames.gather(ids))
+            bar.update(len(ids))
+            last = ids[-1] == total - 1
+            if last or (start - done) // batch % FLUSH_EVERY == FLUSH_EVERY - 1:
+                try:
+                    tokens.flush()
+                    write_record(folder, key, int(ids[-1]) + 1)
+                except OSError as error:
+                    raise CacheError(write_failure(folder, error)) from error
 
 
 def cached_frames(
@@ -169,7 +244,7 @@ def cached_frames(
         return 0
     done, shape = record.get("done"), record.get("shape")
     damage = reason = ""
-    if not shape or not fits(file, shape):
+    if not shape or whole_tokens(file, shape) is None:
         damage = "damaged"
     elif not isinstance(done, int) or not 0 <= done <= shape[0]:
         damage = f"damaged (done: {done!r})"
@@ -211,13 +286,13 @@ def read_progress(folder: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def fits(file: Path, shape: list[int]) -> bool:
-    """Whether a file holds float16 tokens of this shape, whole."""
+def whole_tokens(file: Path, shape: list[int]) -> np.ndarray | None:
+    """Map float16 tokens of this shape; None where the file does not hold them whole."""
     try:
         tokens = np.load(file, mmap_mode="r")
     except (OSError, ValueError):  # missing, no array, or shorter than its header says
-        return False
-    return tokens.dtype == np.float16 and list(tokens.shape) == shape
+        return None
+    return tokens if tokens.dtype == np.float16 and list(tokens.shape) == shape else None
 
 
 def agrees(encoder: DinoEncoder, frames: Frames, file: Path, done: int) -> bool:
