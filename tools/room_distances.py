@@ -1,9 +1,9 @@
-"""Wall: does the latent know that the other room is far? Latent distance of pairs by true distance.
+"""Wall: does the latent know that the other room is far? Its distance of pairs by the true one.
 
 python tools/room_distances.py DATA TOKENS MODEL [MODEL ...]
 
-DATA: a Wall store; TOKENS: its token cache; MODEL: world-model folders. 4000 frames, 400 000 pairs,
-seed 0; the door is not left out.
+DATA: a Wall store; TOKENS: its token cache; MODEL: world-model folders. 4000 frames, 400 000
+pairs, seed 0; the door is not left out.
 """
 
 from __future__ import annotations
