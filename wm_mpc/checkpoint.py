@@ -129,6 +129,18 @@ def check_state(state: Mapping[str, Tensor], own: Mapping[str, Tensor], where: P
             raise CheckpointError(f"{where}: {key}: not finite")
 
 
+def recorded_hash(path: Path) -> str:
+    """Hash of the model in a folder, first 12 hex digits, as its record says; loads no weights.
+
+    Raises:
+        CheckpointError: as ``read_record``, or the record names no weights file.
+    """
+    digest = read_record(path)["sha256"]
+    if not isinstance(digest, dict) or not isinstance(digest.get(WEIGHTS_FILE), str):
+        raise CheckpointError(f"{path / CONFIG_FILE}: sha256: no entry for {WEIGHTS_FILE}")
+    return digest[WEIGHTS_FILE][:12]
+
+
 def read_record(path: Path) -> dict[str, Any]:
     """Read and check ``world_model.json``.
 

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from wm_mpc.budget import CemReference
-from wm_mpc.checkpoint import WEIGHTS_FILE, read_record
+from wm_mpc.checkpoint import recorded_hash
 from wm_mpc.device import device_clock
 from wm_mpc.episodes import Episode
 from wm_mpc.errors import UserError
@@ -85,7 +85,7 @@ def model_hash(model: WorldModel | str | Path | None) -> str | None:
     in training are not in it.
     """
     if isinstance(model, (str, Path)):
-        return str(read_record(Path(model))["sha256"][WEIGHTS_FILE])[:12]
+        return recorded_hash(Path(model))
     return (model.hash or None) if model is not None else None
 
 

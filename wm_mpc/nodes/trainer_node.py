@@ -19,6 +19,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
+from wm_mpc.checkpoint import recorded_hash
 from wm_mpc.data.decoding import joint_state_to_array, message_to_trajectory, stamp_seconds
 from wm_mpc.data.trajectory import Trajectory
 from wm_mpc.errors import UserError, one_line
@@ -273,8 +274,8 @@ def model_hashes(start: Path, out: Path) -> set[str]:
     found = set()
     for folder in (start, *(out / MODELS).glob("[0-9]*")):
         try:
-            found.add(next(iter(read_record(folder)["sha256"].values()))[:12])
-        except (UserError, OSError, StopIteration):
+            found.add(recorded_hash(folder))
+        except (UserError, OSError):
             continue
     return found
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -192,19 +193,14 @@ class LiveData:
         if file is None:
             return
         if self._spec is None:
-            try:
+            with disk_trouble():
                 self._spec = read_manifest(self.folder)
-            except StoreError as error:
-                if unreadable(error):
-                    raise error.__cause__ from error  # type: ignore[misc]
-                raise
         try:
-            shard = Shard.open(file, self._spec)
+            with disk_trouble():
+                shard = Shard.open(file, self._spec)
         except MappingError:
             raise
         except StoreError as error:
-            if unreadable(error):
-                raise error.__cause__ from error  # type: ignore[misc]
             self._skip(number, error)
             return
         for episode in range(len(shard.length)):
@@ -219,10 +215,17 @@ class LiveData:
         )
 
 
-def unreadable(error: Exception) -> bool:
-    """Whether the disk, and not what is on it, is the reason: that passes."""
-    cause = error.__cause__
-    return isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+@contextmanager
+def disk_trouble() -> Iterator[None]:
+    """Raise the ``OSError`` behind a ``StoreError``: the disk, not what is on it; that passes."""
+    try:
+        yield
+    except StoreError as error:
+        cause = error.__cause__
+        passes = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+        if passes and not isinstance(error, MappingError):
+            raise cause from error
+        raise
 
 
 __all__ = ["BLOCK", "HELD", "TRAIN", "UNUSED", "LiveData", "role"]

@@ -9,6 +9,7 @@ import shutil
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from wm_mpc.checkpoint import recorded_hash
 from wm_mpc.data.store_format import write_atomically
 from wm_mpc.errors import DataError, one_line
 from wm_mpc.world_model import read_record
@@ -118,7 +119,7 @@ class Generations:
     def digest(self, generation: int) -> str:
         """Hash of a model, 12 hex digits; empty: its record is unusable."""
         try:
-            return next(iter(read_record(self.path(generation))["sha256"].values()))[:12]
+            return recorded_hash(self.path(generation))
         except UNUSABLE:
             return ""
 

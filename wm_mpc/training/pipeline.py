@@ -129,9 +129,9 @@ def train_world_model(config: WorldModelTraining) -> WorldModel:
     if config.dynamics.threads:
         torch.set_num_threads(config.dynamics.threads)
     with distributed.process_group(config.device) as device:
-        batch = config.patch.batch if config.layout == "patch" else config.dynamics.batch
-        if batch % distributed.world():
-            raise UserError(f"batch: {batch} is no multiple of {distributed.world()} processes")
+        # The stage checks it again, but the compact one comes after minutes of others.
+        part = "patch" if config.layout == "patch" else "dynamics"
+        distributed.check_batch(f"{part}.batch", getattr(config, part).batch)
         started = time.perf_counter()
         material = prepare(config, device)
         torch.manual_seed(config.seed)

@@ -55,9 +55,14 @@ def load_flat_state(modules: Mapping[str, nn.Module], state: Mapping[str, Tensor
 
 
 def state_digest(modules: Mapping[str, nn.Module]) -> str:
-    """What the states of named modules are: hex digits of a hash over names, sizes and values."""
+    """What the states of named modules are: see ``tensor_digest``."""
+    return tensor_digest(flat_state(modules))
+
+
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """What named tensors are: 24 hex digits of a hash over names, types, sizes and values."""
     digest = hashlib.sha256()
-    for name, value in flat_state(modules).items():
+    for name, value in tensors.items():
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:24]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from wm_mpc.training.landmarks import (
 )
 from wm_mpc.training.precision import autocast
 from wm_mpc.training.presets import PRESETS, TaskPreset
+from wm_mpc.training.resume import tensor_digest
 from wm_mpc.training.symmetry import QuarterTurns, RigidMotions, picture_units
 from wm_mpc.world_model import WorldModel, WorldModelConfig
 
@@ -67,7 +67,7 @@ def once(
     """
     own = {k: v for k, v in model.state_dict().items() if k.startswith(parts)}
     # what it starts from tells of sizes and of everything before it
-    whole = json.loads(json.dumps({**key, "initial": _digest(own)}))
+    whole = json.loads(json.dumps({**key, "initial": tensor_digest(own)}))
     if file.is_file():
         try:
             with safe_open(file, "pt") as stored:
@@ -87,14 +87,6 @@ def once(
     save_file(trained, temporary, {"stage": json.dumps({"key": whole, "facts": facts})})
     temporary.replace(file)
     return facts
-
-
-def _digest(state: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, value in state.items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:24]
 
 
 def model_config(task: str, preset: TaskPreset, **layout: Any) -> WorldModelConfig:
