@@ -244,7 +244,7 @@ def test_data_files_of_an_installation_are_found(
     (tmp_path / "share" / "wm_mpc" / "config").mkdir(parents=True)
     (tmp_path / "lib" / "wm_mpc").mkdir(parents=True)
     (tmp_path / "lib" / "wm_mpc" / "mpc_node").touch()
-    monkeypatch.setattr(locations, "_checkout", lambda: None)
+    monkeypatch.setattr(locations, "checkout", lambda: None)
     monkeypatch.setenv("AMENT_PREFIX_PATH", f"/nowhere:{tmp_path}")
     assert locations.share_dir() == tmp_path / "share" / "wm_mpc"
     assert locations.executable_path("mpc_node") == tmp_path / "lib" / "wm_mpc" / "mpc_node"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wm_mpc import __version__, report
+from wm_mpc import __version__, locations, report
 
 
 def written(path: Path, **changes: object) -> dict:
@@ -60,7 +60,7 @@ def test_a_failed_write_leaves_the_old_report(tmp_path: Path) -> None:
 def test_the_command_line_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["/somewhere/bin/wm-mpc", "eval", "--report", "a b.json"])
     assert report.command_line() == "wm-mpc eval --report 'a b.json'"
-    monkeypatch.setattr("sys.argv", ["/somewhere/wm_mpc/cli.py", "doctor"])
+    monkeypatch.setattr("sys.argv", ["/somewhere/wm_mpc/cli/__main__.py", "doctor"])
     assert report.command_line() == "wm-mpc doctor"
 
 
@@ -68,9 +68,7 @@ def test_commit_names_the_checkout_and_says_when_it_was_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
-    package = tmp_path / "wm_mpc"
-    package.mkdir()
-    monkeypatch.setattr(report, "__file__", str(package / "report.py"))
+    monkeypatch.setattr(locations, "IMPORT_ROOT", tmp_path)
     assert report.commit() is None
     (tmp_path / "package.xml").touch()
     subprocess.run([*git, "init", "-q"], check=True)

@@ -23,8 +23,8 @@ import torch
 
 from wm_mpc.controller import Controller, ControllerConfig
 from wm_mpc.engine import Engine, EngineConfig
-from wm_mpc.evaluation import ASSETS
 from wm_mpc.gaps import Gaps, no_pause
+from wm_mpc.locations import ASSETS
 from wm_mpc.misses import FIRST_TICKS, cause
 from wm_mpc.safety import SafetyLimits
 from wm_mpc.stats import percentile, wilson

@@ -17,7 +17,8 @@ from wm_mpc.budget import CemReference
 from wm_mpc.device import device_clock
 from wm_mpc.errors import UserError
 from wm_mpc.eval_jobs import EvalSettings, make_objective
-from wm_mpc.evaluation import ASSETS, evaluate, format_row
+from wm_mpc.evaluation import evaluate, format_row
+from wm_mpc.locations import ASSETS
 from wm_mpc.objective import ObjectiveConfig
 from wm_mpc.planners import PLANNERS
 from wm_mpc.report import write_report

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from wm_mpc import __version__, ros_env
 from wm_mpc.errors import UserError
+from wm_mpc.locations import ASSETS
 from wm_mpc.report import cores, cpu_model, write_report
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -200,12 +201,11 @@ def check_ros() -> list[Finding]:
 
 def check_assets() -> Finding:
     """Models that come with the package."""
-    folder = Path(__file__).parent / "assets"
-    models = sorted({path.parent.name for path in folder.glob("**/*.safetensors")})
+    models = sorted({path.parent.name for path in ASSETS.glob("**/*.safetensors")})
     if models:
         return Finding("bundled models", OK, ", ".join(models))
     cure = "wm-mpc train TASK, or install from a full checkout"
-    return Finding("bundled models", WARN, f"none in {folder}", cure)
+    return Finding("bundled models", WARN, f"none in {ASSETS}", cure)
 
 
 def check_disk(folder: Path | None = None) -> Finding:

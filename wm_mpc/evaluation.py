@@ -16,12 +16,11 @@ from wm_mpc.device import device_clock
 from wm_mpc.episodes import Episode
 from wm_mpc.errors import UserError
 from wm_mpc.eval_jobs import EvalSettings, make_env, make_objective, run_episodes
+from wm_mpc.locations import ASSETS
 from wm_mpc.objective import ObjectiveConfig
 from wm_mpc.report import write_report
 from wm_mpc.stats import percentile, summary_ms, wilson
 from wm_mpc.world_model import WorldModel
-
-ASSETS = Path(__file__).parent / "assets"
 
 
 def evaluate(

@@ -29,9 +29,8 @@ from wm_mpc.demo import prepare_environment
 from wm_mpc.demo_stage import START_S, DemoError, NodeLog
 from wm_mpc.errors import UserError
 from wm_mpc.eval_jobs import TASK_IDS
-from wm_mpc.evaluation import ASSETS
 from wm_mpc.live_report import format_row, summarise
-from wm_mpc.locations import share_dir
+from wm_mpc.locations import ASSETS, share_dir
 from wm_mpc.processes import Supervisor, describe
 from wm_mpc.report import write_report
 from wm_mpc.runner import processes, signals_stop

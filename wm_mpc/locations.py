@@ -6,9 +6,15 @@ import os
 import sys
 from pathlib import Path
 
+import wm_mpc
 from wm_mpc.errors import UserError
 
 PACKAGE = "wm_mpc"
+PACKAGE_DIR = Path(wm_mpc.__file__).resolve().parent
+# what PYTHONPATH needs for a child process to import this very package
+IMPORT_ROOT = PACKAGE_DIR.parent
+# bundled encoder and world models, a folder a task
+ASSETS = PACKAGE_DIR / "assets"
 
 
 def _prefixes() -> list[Path]:
@@ -16,10 +22,9 @@ def _prefixes() -> list[Path]:
     return [Path(path) for path in paths if path] + [Path(sys.prefix)]
 
 
-def _checkout() -> Path | None:
+def checkout() -> Path | None:
     """The source tree, when the package runs from one: newer than installed copies."""
-    root = Path(__file__).resolve().parents[1]
-    return root if (root / "package.xml").is_file() else None
+    return IMPORT_ROOT if (IMPORT_ROOT / "package.xml").is_file() else None
 
 
 def share_dir() -> Path:
@@ -28,9 +33,9 @@ def share_dir() -> Path:
     Raises:
         UserError: the package's data files are not installed.
     """
-    checkout = _checkout()
-    if checkout is not None:
-        return checkout
+    source = checkout()
+    if source is not None:
+        return source
     for prefix in _prefixes():
         if (prefix / "share" / PACKAGE / "config").is_dir():
             return prefix / "share" / PACKAGE
@@ -43,8 +48,8 @@ def executable_path(executable: str) -> Path:
     Raises:
         UserError: it is not installed.
     """
-    checkout = _checkout()
-    folders = [] if checkout is None else [checkout / "scripts"]
+    source = checkout()
+    folders = [] if source is None else [source / "scripts"]
     folders += [prefix / "lib" / PACKAGE for prefix in _prefixes()]
     for folder in folders:
         if (folder / executable).is_file():

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import wm_mpc
+from wm_mpc.locations import checkout
 
 _VERSIONS_OF = ("torch", "numpy", "transformers", "rclpy", "gymnasium", "gym-pusht", "mujoco")
 _STARTED = datetime.now(timezone.utc)
@@ -25,13 +26,14 @@ def command_line() -> str:
     """The command of this process, as a shell would take it, without the path of the program."""
     program = Path(sys.argv[0]).name
     # `python -m wm_mpc.cli` is the same program
-    return shlex.join(["wm-mpc" if program == "cli.py" else program, *sys.argv[1:]])
+    ours = program in ("__main__.py", "cli.py")
+    return shlex.join(["wm-mpc" if ours else program, *sys.argv[1:]])
 
 
 def commit() -> str | None:
     """Commit of the checkout the package runs from, ``-dirty`` appended; None when it has none."""
-    root = Path(__file__).resolve().parents[1]
-    if not (root / "package.xml").is_file():
+    root = checkout()
+    if root is None:
         return None
     git = ["git", "-C", str(root)]
     try:

@@ -16,7 +16,7 @@ from wall_data import wall_model, wall_store
 from wm_mpc import cli
 from wm_mpc.data.store import Store
 from wm_mpc.errors import UserError
-from wm_mpc.evaluation import ASSETS
+from wm_mpc.locations import ASSETS
 from wm_mpc.perception import perception_hash
 from wm_mpc.training.adversarial import Attack, AttackConfig
 from wm_mpc.training.corrected import Replay, expert_windows

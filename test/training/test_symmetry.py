@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sim_bridge.tasks import make_task
-from wm_mpc.evaluation import ASSETS
+from wm_mpc.locations import ASSETS
 from wm_mpc.training.presets import PRESETS
 from wm_mpc.training.stages import symmetry
 from wm_mpc.training.symmetry import QuarterTurns, RigidMotions

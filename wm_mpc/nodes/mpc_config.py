@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wm_mpc.bounds import bounded, check_bounds
-
-ASSETS = Path(__file__).parents[1] / "assets"
+from wm_mpc.locations import ASSETS
 
 
 @dataclass(frozen=True)
@@ -46,4 +45,4 @@ class MpcNodeConfig:
         return Path(self.model).expanduser() if self.model else ASSETS / self.task
 
 
-__all__ = ["ASSETS", "MpcNodeConfig"]
+__all__ = ["MpcNodeConfig"]

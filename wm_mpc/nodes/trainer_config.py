@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wm_mpc.bounds import bounded, check_bounds
-from wm_mpc.nodes.mpc_config import ASSETS
+from wm_mpc.locations import ASSETS
 
 SOURCES = ("both", "rollout", "robot")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from wm_mpc.budget import Clock, monotonic
 from wm_mpc.errors import one_line
+from wm_mpc.locations import IMPORT_ROOT
 from wm_mpc.training.live_worker import Job
 
 RESTART_S, MAX_RESTART_S = 5.0, 300.0
@@ -62,8 +63,7 @@ class LiveProcess:
 
     def _spawn(self) -> subprocess.Popen[str]:
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+        path = os.pathsep.join(filter(None, [str(IMPORT_ROOT), os.environ.get("PYTHONPATH", "")]))
         threads = str(self._job.threads)
         with self._log.open("ab") as log:
             return subprocess.Popen(

@@ -17,7 +17,7 @@ from tyro.conf import Positional
 
 from wm_mpc.data.store import Store
 from wm_mpc.errors import UserError
-from wm_mpc.evaluation import ASSETS
+from wm_mpc.locations import ASSETS
 from wm_mpc.report import write_report
 from wm_mpc.training.adversarial import Attack, AttackConfig
 from wm_mpc.training.curriculum import CurriculumConfig

@@ -10,7 +10,7 @@ from tyro.conf import Positional
 
 from wm_mpc.data.store import Store
 from wm_mpc.errors import UserError
-from wm_mpc.evaluation import ASSETS
+from wm_mpc.locations import ASSETS
 from wm_mpc.report import write_report
 from wm_mpc.training.expert import load_expert
 from wm_mpc.training.gap import GapConfig, landscape, measure_gap, print_gap

@@ -18,9 +18,9 @@ from rosbags.typesys import (
 )
 from rosbags.typesys.store import Typestore
 
-import wm_mpc
 from wm_mpc.data.bags.mcap_scan import Definition
 from wm_mpc.errors import DataError
+from wm_mpc.locations import IMPORT_ROOT
 
 _COMMON = Stores.ROS2_KILTED
 
@@ -40,7 +40,7 @@ def find_definition(msgtype: str) -> str:
     prefixes = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
     folders = [prefix / "share" / package / "msg" for prefix in (*prefixes, Path(sys.prefix))]
     if package == "wm_mpc":
-        folders.append(Path(wm_mpc.__file__).resolve().parent.parent / "msg")
+        folders.append(IMPORT_ROOT / "msg")
     for folder in folders:
         path = folder / f"{name}.msg"
         if path.is_file():
