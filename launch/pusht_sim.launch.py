@@ -2,9 +2,9 @@
 
 from launch import LaunchDescription
 
-from wm_mpc.launch_adapter import launch_description
+from wm_mpc.bringup.launch_adapter import launch_description
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Describe the bringup ``pusht_sim`` of :mod:`wm_mpc.bringup`."""
+    """Describe the bringup ``pusht_sim`` of :mod:`wm_mpc.bringup.description`."""
     return launch_description("pusht_sim")

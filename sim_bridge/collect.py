@@ -21,10 +21,10 @@ from tyro.conf import Positional
 
 from sim_bridge.tasks import make_task, task_spec
 from sim_bridge.tasks.policies import make_policy
-from wm_mpc.data.store import Store, StoreSpec, StoreWriter
+from wm_mpc.core.errors import UserError
+from wm_mpc.core.provenance import cores, write_report
+from wm_mpc.data.store.store import Store, StoreSpec, StoreWriter
 from wm_mpc.data.trajectory import Trajectory
-from wm_mpc.errors import UserError
-from wm_mpc.report import cores, write_report
 
 _SHARD_BYTES = 64 * 2**20
 

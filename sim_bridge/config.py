@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sim_bridge.tasks import task_spec
-from wm_mpc.bounds import bounded, check_bounds
+from wm_mpc.core.fields import bounded, check_bounds
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,14 @@ from sensor_msgs.msg import Image, JointState
 from sim_bridge.config import SimBridgeConfig
 from sim_bridge.session import Frame, Session, rollout
 from sim_bridge.tasks import make_task, task_spec
-from wm_mpc.budget import monotonic
-from wm_mpc.errors import UserError, one_line
+from wm_mpc.control.pacing import Schedule
+from wm_mpc.core.clock import monotonic
+from wm_mpc.core.errors import UserError, one_line
 from wm_mpc.msg import TaskState
 from wm_mpc.msg import Trajectory as TrajectoryMessage
-from wm_mpc.nodes import qos
-from wm_mpc.nodes.background import Bell, in_background
-from wm_mpc.nodes.messages import (
+from wm_mpc.nodes.common import qos
+from wm_mpc.nodes.common.background import Bell, in_background
+from wm_mpc.nodes.common.messages import (
     CommandFormat,
     MessageError,
     array_to_joint_state,
@@ -36,9 +37,8 @@ from wm_mpc.nodes.messages import (
     to_stamp,
     trajectory_to_message,
 )
-from wm_mpc.nodes.parameters import ParameterReader
-from wm_mpc.nodes.spin import run_node
-from wm_mpc.pacing import Schedule
+from wm_mpc.nodes.common.parameters import ParameterReader
+from wm_mpc.nodes.common.spin import run_node
 from wm_mpc.srv import Reset, Rollout
 
 CLOCK_S = 0.01

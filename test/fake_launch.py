@@ -104,4 +104,4 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
         module = ModuleType(name)
         vars(module).update(members)
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.delitem(sys.modules, "wm_mpc.launch_adapter", raising=False)
+    monkeypatch.delitem(sys.modules, "wm_mpc.bringup.launch_adapter", raising=False)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from wm_mpc.encoder import DinoEncoder
-from wm_mpc.world_model import WorldModel, WorldModelConfig
+from wm_mpc.models.encoder import DinoEncoder
+from wm_mpc.models.world_model import WorldModel, WorldModelConfig
 
 TINY_IMAGE = 32
 

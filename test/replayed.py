@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from sim_bridge.tasks import make_task
-from wm_mpc.tick import State
-from wm_mpc.viz.record import Moment, Plan, Recording, Tick
+from wm_mpc.control.tick import State
+from wm_mpc.trials.recording import Moment, Plan, Recording, Tick
 
 PERIOD = 0.1
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from point_task import ENV_ID, PointModel
 
-from wm_mpc import bench
-from wm_mpc.bench import CURVE, Config, at_budget, compare, curve_settings, run, table_settings
-from wm_mpc.errors import UserError
-from wm_mpc.eval_jobs import EvalSettings, parse_options
-from wm_mpc.objective import GoalObjective, ObjectiveConfig
-from wm_mpc.planners import PLANNERS, planner_config
-from wm_mpc.speed import measure_speed
+from wm_mpc.cli import bench
+from wm_mpc.cli.bench import CURVE, Config, curve_settings, run, table_settings
+from wm_mpc.core.errors import UserError
+from wm_mpc.evaluation.jobs import EvalSettings, parse_options
+from wm_mpc.evaluation.speed import measure_speed
+from wm_mpc.evaluation.table import at_budget, compare
+from wm_mpc.planners.objective import GoalObjective, ObjectiveConfig
+from wm_mpc.planners.registry import PLANNERS, planner_config
 
 
 def test_cem_runs_in_full_and_at_the_budget() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import fake_launch
 import pytest
 
-from wm_mpc import bringup, locations
-from wm_mpc.errors import UserError
+from wm_mpc.bringup import description as bringup
+from wm_mpc.core import locations
+from wm_mpc.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = list(bringup.BRINGUPS)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from wm_mpc.budget import Budget, CemReference, FakeClock
-from wm_mpc.objective import GoalObjective, ObjectiveConfig
+from wm_mpc.core.clock import FakeClock
+from wm_mpc.planners.budget import Budget, CemReference
+from wm_mpc.planners.objective import GoalObjective, ObjectiveConfig
 
 
 class SlowModel:

@@ -10,10 +10,10 @@ import pytest
 import torch
 from helpers import tiny_checkpoint, tiny_model
 
-from wm_mpc.checkpoint import CONFIG_FILE, WEIGHTS_FILE, read_record, write_checkpoint
-from wm_mpc.errors import CheckpointError
-from wm_mpc.training.live_worker import PASSING
-from wm_mpc.world_model import WorldModel
+from wm_mpc.core.errors import CheckpointError
+from wm_mpc.models.checkpoint import CONFIG_FILE, WEIGHTS_FILE, read_record, write_checkpoint
+from wm_mpc.models.world_model import WorldModel
+from wm_mpc.training.live.worker import PASSING
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from types import ModuleType
 
 import pytest
 
-from wm_mpc import __version__, cli
-from wm_mpc.errors import UserError
+from wm_mpc import __version__
+from wm_mpc.cli import main as cli
+from wm_mpc.core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
-    code = "import sys, wm_mpc.cli as c; c.main(['--help']); print(*sys.modules, sep='\\n')"
+    code = "import sys, wm_mpc.cli.main as c; c.main(['--help']); print(*sys.modules, sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for name, command in cli.COMMANDS.items():
         if command.module.startswith(("wm_mpc", "sim_bridge")) and name != "absent":

@@ -10,14 +10,16 @@ import pytest
 import torch
 from helpers import tiny_encoder, tiny_model
 
-from wm_mpc.budget import CemReference, FakeClock
-from wm_mpc.controller import Controller, ControllerConfig
-from wm_mpc.engine import Engine, EngineConfig
-from wm_mpc.misses import Usage
-from wm_mpc.objective import GoalObjective, ObjectiveConfig
-from wm_mpc.planners import PLANNERS, Plan, PlanRequest, make_planner
-from wm_mpc.safety import SafetyLimits
-from wm_mpc.tick import State
+from wm_mpc.control.controller import Controller, ControllerConfig
+from wm_mpc.control.engine import Engine, EngineConfig
+from wm_mpc.control.safety import SafetyLimits
+from wm_mpc.control.thread_usage import Usage
+from wm_mpc.control.tick import State
+from wm_mpc.core.clock import FakeClock
+from wm_mpc.planners import Plan, PlanRequest
+from wm_mpc.planners.budget import CemReference
+from wm_mpc.planners.objective import GoalObjective, ObjectiveConfig
+from wm_mpc.planners.registry import PLANNERS, make_planner
 
 PERIOD = 0.1
 HORIZON = 3

@@ -12,10 +12,10 @@ from helpers import tiny_model
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from wm_mpc.data.windows import Frames
-from wm_mpc.decoder import DECODER_FILE, Decoder, DecoderConfig
-from wm_mpc.errors import CheckpointError, UserError
-from wm_mpc.training.decode import DecoderTraining, draw_places, train_decoder
+from wm_mpc.core.errors import CheckpointError, UserError
+from wm_mpc.data.store.windows import Frames
+from wm_mpc.models.decoder import DECODER_FILE, Decoder, DecoderConfig
+from wm_mpc.training.dynamics.decoder import DecoderTraining, draw_places, train_decoder
 
 SIZE = 16
 

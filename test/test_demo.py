@@ -15,12 +15,11 @@ from typing import Any
 import pytest
 from replayed import replay
 
-from wm_mpc import demo, demo_report
-from wm_mpc.demo import Config
-from wm_mpc.demo_stage import DemoError, NodeLog, Stage
-from wm_mpc.eval_jobs import episode_seed
-from wm_mpc.tick import State
-from wm_mpc.viz import film, page
+from wm_mpc.control.tick import State
+from wm_mpc.evaluation.jobs import episode_seed
+from wm_mpc.trials import demo, demo_report, film, page
+from wm_mpc.trials.demo import Config
+from wm_mpc.trials.stage import DemoError, NodeLog, Stage
 
 # ---- what is asked for -------------------------------------------------------------------------
 

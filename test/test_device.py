@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from wm_mpc.budget import monotonic
-from wm_mpc.device import device_clock, usable_device
-from wm_mpc.errors import UserError
-from wm_mpc.training.dino import DinoConfig, train_dino
-from wm_mpc.training.distributed import process_group
-from wm_mpc.world_model import WorldModel
+from wm_mpc.core.clock import device_clock, monotonic
+from wm_mpc.core.device import usable_device
+from wm_mpc.core.errors import UserError
+from wm_mpc.models.world_model import WorldModel
+from wm_mpc.training.encoder.dino import DinoConfig, train_dino
+from wm_mpc.training.optimise.distributed import process_group
 
 MISSING = "device: 'cuda'; this machine has no usable CUDA device"
 

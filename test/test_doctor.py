@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from wm_mpc import cli, doctor, ros_env
+from wm_mpc.bringup import ros_env
+from wm_mpc.cli import doctor
+from wm_mpc.cli import main as cli
 
 
 def by_name(findings: list[doctor.Finding]) -> dict[str, doctor.Finding]:

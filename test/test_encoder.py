@@ -10,8 +10,8 @@ import pytest
 import torch
 from helpers import TINY_IMAGE, tiny_encoder
 
-from wm_mpc.encoder import IMAGENET_MEAN, IMAGENET_STD, DinoEncoder
-from wm_mpc.errors import CheckpointError
+from wm_mpc.core.errors import CheckpointError
+from wm_mpc.models.encoder import IMAGENET_MEAN, IMAGENET_STD, DinoEncoder
 
 PATCH = 8
 

@@ -12,12 +12,15 @@ import torch
 from helpers import tiny_model
 from point_task import ENV_ID, PointModel
 
-from wm_mpc import eval_jobs
-from wm_mpc.budget import CemReference, Clock, monotonic
-from wm_mpc.episodes import Episode, run_episode
-from wm_mpc.errors import UserError
-from wm_mpc.eval_jobs import EvalSettings, episode_seed, make_env, parse_options
-from wm_mpc.evaluation import Config, evaluate, model_hash, run
+from wm_mpc.cli.eval import Config, run
+from wm_mpc.core.clock import Clock, monotonic
+from wm_mpc.core.errors import UserError
+from wm_mpc.evaluation import jobs as eval_jobs
+from wm_mpc.evaluation.episodes import Episode, run_episode
+from wm_mpc.evaluation.jobs import EvalSettings, episode_seed, parse_options
+from wm_mpc.evaluation.rows import evaluate, model_hash
+from wm_mpc.planners.budget import CemReference
+from wm_mpc.tasks.environments import make_env
 
 REFERENCE = CemReference(0.1, 45_000, 3, 30, 30, "cpu", 1)
 OBJECTIVE_KEYS = {
@@ -105,7 +108,7 @@ class Passing:
 
 
 def test_success_is_latched_at_any_control_step() -> None:
-    env = make_env(EvalSettings(ENV_ID, "none"))
+    env = make_env(ENV_ID)
     episode = run_episode(env, Passing(), seed=3, steps=20)
     # 0.12 m per step: after 9 of 10 steps the goal is closer than its tolerance.
     assert episode.success and episode.steps == 9
@@ -228,9 +231,10 @@ def test_planner_and_policy_share_a_clock_that_waits_for_the_gpu(
 
     monkeypatch.setattr(eval_jobs, "device_clock", waiting)
     spec = EvalSettings(ENV_ID, "adam", 1, 1)
-    policy, _ = eval_jobs.make_policy(spec, PointModel(), None, make_env(spec).unwrapped.spec_task)
+    task = make_env(spec.task).unwrapped.spec_task
+    policy, _ = eval_jobs.make_policy(spec, PointModel(), None, task)
     assert policy.clock is policy.planner.clock
     before = len(waits)
-    run_episode(make_env(spec), policy, seed=3, steps=1)
+    run_episode(make_env(spec.task), policy, seed=3, steps=1)
     # before and after encoding, before and after planning, around every chunk of iterations
     assert len(waits) - before >= 6

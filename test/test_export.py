@@ -15,10 +15,10 @@ import torch
 from helpers import TINY_IMAGE, tiny_checkpoint, tiny_encoder
 from test_encoder import dino_v3
 
-from wm_mpc import cli
-from wm_mpc.export import Config, Perception, deviation, load, resize_matrix, run
-from wm_mpc.perception import perception_hash
-from wm_mpc.world_model import WorldModel
+from wm_mpc.cli import main as cli
+from wm_mpc.cli.export import Config, Perception, deviation, load, resize_matrix, run
+from wm_mpc.models.identity import perception_hash
+from wm_mpc.models.world_model import WorldModel
 
 WIDE = (40, 56)
 
@@ -88,7 +88,7 @@ def test_another_models_file_is_noticed(
 def test_without_onnxruntime_nothing_is_compared(
     compact: tuple[WorldModel, Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wm_mpc.export.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("wm_mpc.cli.export.importlib.util.find_spec", lambda name: None)
     same = Perception(compact[0].encoder, compact[0], (TINY_IMAGE, TINY_IMAGE)).eval()
     assert deviation(same, compact[1], 1, seed=3) is None
 
@@ -99,8 +99,8 @@ def test_a_file_that_differs_is_not_kept(
     def write(graph: Perception, out: Path, batch: int, facts: dict[str, str]) -> None:
         out.touch()
 
-    monkeypatch.setattr("wm_mpc.export.write_onnx", write)
-    monkeypatch.setattr("wm_mpc.export.deviation", lambda *arguments: 0.2)
+    monkeypatch.setattr("wm_mpc.cli.export.write_onnx", write)
+    monkeypatch.setattr("wm_mpc.cli.export.deviation", lambda *arguments: 0.2)
     monkeypatch.setattr(onnx.checker, "check_model", lambda file: None)
     tiny_encoder(tmp_path / "encoder")
     words = ["export", "--encoder", str(tmp_path / "encoder"), "--out", str(tmp_path / "a.onnx")]

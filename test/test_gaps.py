@@ -7,9 +7,10 @@ from pathlib import Path
 
 from helpers import tiny_encoder, tiny_model
 
-from wm_mpc.budget import CemReference, FakeClock
-from wm_mpc.engine import Engine, EngineConfig
-from wm_mpc.gaps import Gaps
+from wm_mpc.control.engine import Engine, EngineConfig
+from wm_mpc.core.clock import FakeClock
+from wm_mpc.core.pauses import Gaps
+from wm_mpc.planners.budget import CemReference
 
 
 def test_a_piece_begins_when_a_tick_has_ended() -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from wm_mpc.guard import EARLY, GuardConfig, UpdateGuard, Verdict
-from wm_mpc.tick import State, TickResult
+from wm_mpc.control.guard import EARLY, GuardConfig, UpdateGuard, Verdict
+from wm_mpc.control.tick import State, TickResult
 
 FRAMESKIP, PERIOD, SPEED = 5, 0.1, 0.2
 CONFIG = GuardConfig(guard_ratio=1.5, guard_steps=12)

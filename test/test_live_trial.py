@@ -11,24 +11,24 @@ import pytest
 import torch
 from helpers import tiny_checkpoint
 
-from wm_mpc import live_trial
-from wm_mpc.demo_stage import DemoError
-from wm_mpc.errors import CheckpointError, UserError
-from wm_mpc.live_trial import (
-    Config,
+from wm_mpc.cli.live import run
+from wm_mpc.control.deadlines import Tally
+from wm_mpc.control.thread_usage import CONDITIONS
+from wm_mpc.core.errors import CheckpointError, UserError
+from wm_mpc.models.world_model import WorldModel
+from wm_mpc.training.live.state import LiveState
+from wm_mpc.trials import live as live_trial
+from wm_mpc.trials.live import (
     Trial,
-    format_row,
     parameter_file,
     poison,
-    run,
     split_cores,
     spoiled_model,
-    summarise,
 )
-from wm_mpc.misses import CONDITIONS, Tally
-from wm_mpc.training.live_state import LiveState
-from wm_mpc.training.plots import draw_live
-from wm_mpc.world_model import WorldModel
+from wm_mpc.trials.live_config import Config
+from wm_mpc.trials.live_report import format_row, summarise
+from wm_mpc.trials.stage import DemoError
+from wm_mpc.viz.plots import draw_live
 
 
 def test_a_spoiled_model_sees_alike_and_takes_actions_for_larger_ones(tmp_path: Path) -> None:

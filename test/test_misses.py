@@ -8,16 +8,8 @@ from typing import Any
 
 import pytest
 
-from wm_mpc.misses import (
-    FIRST_TICKS,
-    MissLog,
-    Stall,
-    Surroundings,
-    Tally,
-    Usage,
-    cause,
-    thread_usage,
-)
+from wm_mpc.control.deadlines import MissLog, Tally, cause
+from wm_mpc.control.thread_usage import FIRST_TICKS, Stall, Surroundings, Usage, thread_usage
 
 
 @pytest.mark.parametrize(

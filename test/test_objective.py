@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wm_mpc.objective import GoalObjective, ObjectiveConfig
+from wm_mpc.planners.objective import GoalObjective, ObjectiveConfig
 
 T, VISUAL, PROPRIO = 4, 3, 2
 

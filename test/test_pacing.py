@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from wm_mpc.pacing import ImagePacer, Schedule
+from wm_mpc.control.pacing import ImagePacer, Schedule
 
 PERIOD = 0.1
 

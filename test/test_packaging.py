@@ -15,8 +15,8 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
 import wm_mpc
-from wm_mpc.bringup import BRINGUPS, node_parameters
-from wm_mpc.cli import COMMANDS
+from wm_mpc.bringup.description import BRINGUPS, node_parameters
+from wm_mpc.cli.main import COMMANDS
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -4,7 +4,7 @@ from types import ModuleType
 
 import pytest
 
-from wm_mpc.safety import SafetyLimits
+from wm_mpc.control.safety import SafetyLimits
 
 ROOT = Path(__file__).parents[1]
 

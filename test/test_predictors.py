@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from wm_mpc.predictors import PREDICTORS, VitPredictor
+from wm_mpc.models.predictors import PREDICTORS, VitPredictor
 
 FLAT, TOKENS, ACTION, FRAMES = (6,), (4, 6), 5, 3
 ARGUMENTS: dict[str, dict[str, Any]] = {

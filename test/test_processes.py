@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from wm_mpc.processes import Printer, Process, Supervisor, describe
+from wm_mpc.bringup.supervisor import Printer, Process, Supervisor, describe
 
 READY = "print('ready', flush=True)\n"
 SLEEP = "import time, signal, sys, os\n" + READY + "time.sleep(60)\n"
@@ -173,7 +173,7 @@ def test_a_process_can_be_started_again() -> None:
 def test_children_end_when_their_parent_is_killed() -> None:
     inner = (
         "import sys\n"
-        "from wm_mpc.processes import Process, Supervisor\n"
+        "from wm_mpc.bringup.supervisor import Process, Supervisor\n"
         "sleep = Process('x', (sys.executable, '-S', '-c', 'import time; time.sleep(60)'))\n"
         "with Supervisor([sleep]) as nodes:\n"
         "    print('pid', nodes.pid('x'), flush=True)\n"

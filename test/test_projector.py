@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from wm_mpc.projector import PROJECTORS, Identity, KeypointPool
+from wm_mpc.models.projectors import PROJECTORS, Identity, KeypointPool
 
 SIDE, CHANNELS, HEADS = 5, 8, 3
 

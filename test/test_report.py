@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wm_mpc import __version__, locations, report
+from wm_mpc import __version__
+from wm_mpc.core import locations
+from wm_mpc.core import provenance as report
 
 
 def written(path: Path, **changes: object) -> dict:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from wm_mpc import ros_env
+from wm_mpc.bringup import ros_env
 
 
 def test_wheels_get_their_prefix(monkeypatch: pytest.MonkeyPatch) -> None:

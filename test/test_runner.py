@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from wm_mpc import bringup, cli, runner
+from wm_mpc.bringup import description as bringup
+from wm_mpc.bringup import start as runner
+from wm_mpc.cli import main as cli
 
 ROOT = Path(__file__).resolve().parents[1]
 # a stand-in for a node: announces itself, ends in order on SIGINT
@@ -29,8 +31,8 @@ sys.exit({code})
 """
 MAIN = """
 import sys
-from wm_mpc.processes import Process
-from wm_mpc.runner import supervise
+from wm_mpc.bringup.supervisor import Process
+from wm_mpc.bringup.start import supervise
 specs = [Process(name, tuple(command)) for name, command in {specs!r}]
 sys.exit(supervise(specs, grace_s=5))
 """

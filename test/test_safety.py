@@ -4,8 +4,8 @@ import math
 import numpy as np
 import pytest
 
-from wm_mpc.budget import FakeClock
-from wm_mpc.safety import CommandFilter, Motion, SafetyLimits
+from wm_mpc.control.safety import CommandFilter, Motion, SafetyLimits
+from wm_mpc.core.clock import FakeClock
 
 PERIOD = 0.1
 FRESH = (0.0, 0.0)

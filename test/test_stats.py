@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from wm_mpc.stats import median_interval, percentile, summary_ms, wilson
+from wm_mpc.core.stats import median_interval, percentile, summary_ms, wilson
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 50, 1000])

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from wm_mpc import cli
-from wm_mpc.bringup import find, parse_arguments
+from wm_mpc.bringup.description import find, parse_arguments
+from wm_mpc.cli import main as cli
 
 ROOT = Path(__file__).resolve().parents[1]
 

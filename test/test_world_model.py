@@ -13,9 +13,9 @@ import torch
 from helpers import TINY_IMAGE, tiny_config, tiny_encoder, tiny_model
 from safetensors.torch import load_file, save_file
 
-from wm_mpc.checkpoint import CONFIG_FILE, WEIGHTS_FILE
-from wm_mpc.errors import CheckpointError
-from wm_mpc.world_model import WorldModel
+from wm_mpc.core.errors import CheckpointError
+from wm_mpc.models.checkpoint import CONFIG_FILE, WEIGHTS_FILE
+from wm_mpc.models.world_model import WorldModel
 
 PATCH_LAYOUT = {
     "projector": "identity", "projector_args": {}, "visual_dim": 16, "proprio_embed": 3,
@@ -276,7 +276,7 @@ def test_an_interrupted_save_leaves_the_old_model(
     def full_disk(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("wm_mpc.checkpoint.save_file", full_disk)
+    monkeypatch.setattr("wm_mpc.models.checkpoint.save_file", full_disk)
     with pytest.raises(CheckpointError, match="cannot be written: the disk is full"):
         tiny_model(before.encoder, seed=5).save(saved, encoder="encoder")
     assert WorldModel.load(saved).hash == before.hash

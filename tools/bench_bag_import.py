@@ -23,8 +23,8 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from wm_mpc.core.provenance import write_report
 from wm_mpc.data.bags import AlignConfig, BagWriter, ImportConfig, WriterConfig, import_bags
-from wm_mpc.report import write_report
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ import typing
 from typing import Any
 
 from sim_bridge.config import SimBridgeConfig
-from wm_mpc.bounds import field_docs, field_range
-from wm_mpc.controller import ControllerConfig
-from wm_mpc.engine import EngineConfig
-from wm_mpc.guard import GuardConfig
-from wm_mpc.nodes.mpc_config import MpcNodeConfig
-from wm_mpc.nodes.trainer_config import TrainerConfig
-from wm_mpc.objective import ObjectiveConfig
-from wm_mpc.safety import SafetyLimits
-from wm_mpc.training.live import LiveConfig
+from wm_mpc.control.controller import ControllerConfig
+from wm_mpc.control.engine import EngineConfig
+from wm_mpc.control.guard import GuardConfig
+from wm_mpc.control.safety import SafetyLimits
+from wm_mpc.core.fields import field_docs, field_range
+from wm_mpc.nodes.mpc.config import MpcNodeConfig
+from wm_mpc.nodes.trainer.config import TrainerConfig
+from wm_mpc.planners.objective import ObjectiveConfig
+from wm_mpc.training.live.config import LiveConfig
 
 INTRODUCTION = """# Node parameters
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wm_mpc.data.store import Store
-from wm_mpc.training.dynamics import frame_proprio
-from wm_mpc.world_model import WorldModel
+from wm_mpc.data.store.store import Store
+from wm_mpc.latents.encode import frame_proprio
+from wm_mpc.models.world_model import WorldModel
 
 WALL_X = 32.5  # [px]
 RANGES = ((10, 15), (15, 20), (20, 30))  # [px]

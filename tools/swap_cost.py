@@ -21,14 +21,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from wm_mpc.controller import Controller, ControllerConfig
-from wm_mpc.engine import Engine, EngineConfig
-from wm_mpc.gaps import Gaps, no_pause
-from wm_mpc.locations import ASSETS
-from wm_mpc.misses import FIRST_TICKS, cause
-from wm_mpc.safety import SafetyLimits
-from wm_mpc.stats import percentile, wilson
-from wm_mpc.world_model import WorldModel
+from wm_mpc.control.controller import Controller, ControllerConfig
+from wm_mpc.control.deadlines import cause
+from wm_mpc.control.engine import Engine, EngineConfig
+from wm_mpc.control.safety import SafetyLimits
+from wm_mpc.control.thread_usage import FIRST_TICKS
+from wm_mpc.core.locations import ASSETS
+from wm_mpc.core.pauses import Gaps, no_pause
+from wm_mpc.core.stats import percentile, wilson
+from wm_mpc.models.world_model import WorldModel
 
 WAYS = ("at once", "in pauses")
 

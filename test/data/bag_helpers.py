@@ -10,7 +10,7 @@ import numpy as np
 
 from wm_mpc.data.bags import AlignConfig, BagWriter, ImportConfig, WriterConfig, import_bags
 from wm_mpc.data.bags.import_report import BagReport
-from wm_mpc.data.store import Store
+from wm_mpc.data.store.store import Store
 from wm_mpc.data.trajectory import Trajectory
 
 PERIOD = 0.1

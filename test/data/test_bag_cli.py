@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from bag_helpers import tape, trajectories
 
-from wm_mpc.cli import main
+from wm_mpc.cli.main import main
 from wm_mpc.data.bags import BagWriter, Exporter, WriterConfig
-from wm_mpc.data.store import Store
+from wm_mpc.data.store.store import Store
 
 
 @pytest.fixture

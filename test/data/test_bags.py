@@ -14,6 +14,7 @@ from bag_helpers import PERIOD, at, bring_in, picture, tape, trajectories
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from wm_mpc.core.errors import DataError, UserError
 from wm_mpc.data.bags import (
     AlignConfig,
     Bag,
@@ -29,9 +30,8 @@ from wm_mpc.data.bags.import_report import COMPLETE, FAILED, PARTIAL
 from wm_mpc.data.bags.inspect import inspect_bag, recover_bag
 from wm_mpc.data.bags.writer import DiskSpaceError
 from wm_mpc.data.bags.zstandard import zstd
-from wm_mpc.data.store import Store, StoreSpec, StoreWriter
+from wm_mpc.data.store.store import Store, StoreSpec, StoreWriter
 from wm_mpc.data.trajectory import Trajectory
-from wm_mpc.errors import DataError, UserError
 
 STORAGES = ("mcap", "sqlite3")
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from bag_helpers import trajectories
 
+from wm_mpc.core.errors import UserError
 from wm_mpc.data.lerobot import export_lerobot
 from wm_mpc.data.trajectory import Trajectory
-from wm_mpc.errors import UserError
 
 parquet = pytest.importorskip("pyarrow.parquet")
 

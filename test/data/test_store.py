@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wm_mpc.data import store_format
-from wm_mpc.data.store import Store, StoreError, StoreSpec, StoreWriter, numbered_shards
+from wm_mpc.core import files
+from wm_mpc.data.store.store import Store, StoreError, StoreSpec, StoreWriter, numbered_shards
 from wm_mpc.data.trajectory import Trajectory
 
 SPEC = StoreSpec("toy", 2, 3, 4, 0.1, (6, 5))
@@ -267,7 +267,7 @@ def test_full_disk(three_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_format.os, "fsync", full)
+        patch.setattr(files.os, "fsync", full)
         with pytest.raises(StoreError, match="disk is full"):
             writer.flush()
     assert len(Store.open(three_shards)) == 3
@@ -338,12 +338,12 @@ def test_killed_writer(three_shards: Path) -> None:
     script = f"""
 import os, sys, time
 sys.path.insert(0, {os.path.dirname(__file__)!r})
-from wm_mpc.data import store_format
+from wm_mpc.core import files
 from test_store import *
 def hang(fd):
     print("writing", flush=True)
     time.sleep(60)
-store_format.os.fsync = hang
+files.os.fsync = hang
 writer = StoreWriter({str(three_shards)!r}, SPEC, writer_id="k")
 writer.add(toy(9))
 writer.flush()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from wm_mpc.ros_env import prepare
+from wm_mpc.bringup.ros_env import prepare
 
 prepare()
 collect_ignore_glob = [] if importlib.util.find_spec("rclpy") else ["test_*.py"]

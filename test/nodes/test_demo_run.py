@@ -14,10 +14,11 @@ import pytest
 from helpers import tiny_checkpoint
 
 from sim_bridge.tasks import make_task
-from wm_mpc import demo
-from wm_mpc.demo_stage import Stage
-from wm_mpc.eval_jobs import episode_seed
-from wm_mpc.processes import Process
+from wm_mpc.bringup.supervisor import Process
+from wm_mpc.cli.demo import run
+from wm_mpc.evaluation.jobs import episode_seed
+from wm_mpc.trials import demo
+from wm_mpc.trials.stage import Stage
 
 
 def running(pid: int) -> bool:
@@ -51,7 +52,7 @@ def config(ros_domain: int, tmp_path: Path) -> demo.Config:
 def test_one_episode_from_the_first_process_to_the_page(
     config: demo.Config, pids: dict[str, int], capsys: pytest.CaptureFixture[str], ros_domain: int
 ) -> None:
-    assert demo.run(config) == 0, capsys.readouterr()
+    assert run(config) == 0, capsys.readouterr()
     assert sorted(pids) == ["mpc_node", "sim_bridge"]
     assert not any(map(running, pids.values()))
     facts = json.loads((config.out / "report.json").read_text())
@@ -90,7 +91,7 @@ def test_a_node_killed_in_mid_episode_ends_the_demo(
         episode(self, seed, steps, period, kill_at_five)
 
     monkeypatch.setattr(Stage, "episode", sabotaged)
-    assert demo.run(config) == 1
+    assert run(config) == 1
     assert "error: sim_bridge ended by SIGKILL" in capsys.readouterr().err
     assert not any(map(running, pids.values()))
     assert not (config.out / "report.json").exists()
@@ -105,7 +106,7 @@ def test_a_node_that_cannot_start_is_named_and_stale_reports_go(
     config.out.mkdir()
     (config.out / "report.json").write_text("{}")
     begin = time.monotonic()
-    assert demo.run(config) == 1
+    assert run(config) == 1
     assert time.monotonic() - begin < demo.START_S
     told = capsys.readouterr().err
     assert "mpc_node ended with code 3" in told and "no gears left" in told

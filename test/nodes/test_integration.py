@@ -23,15 +23,15 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool, Float64MultiArray, Header
 
 from wm_mpc.action import ReachGoal
+from wm_mpc.control.tick import State
+from wm_mpc.models.world_model import WorldModel
 from wm_mpc.msg import Plan, PlannerStatus, TaskState
-from wm_mpc.nodes import qos
-from wm_mpc.nodes.messages import message_to_trajectory, rgb_to_image, to_stamp
+from wm_mpc.nodes.common import qos
+from wm_mpc.nodes.common.messages import message_to_trajectory, rgb_to_image, to_stamp
 from wm_mpc.srv import LoadModel, Reset, Rollout, SetGoal
-from wm_mpc.tick import State
-from wm_mpc.world_model import WorldModel
 
 SOON_S = 15.0
-MPC, SIM = "wm_mpc.nodes.mpc_node", "sim_bridge.node"
+MPC, SIM = "wm_mpc.nodes.mpc.node", "sim_bridge.node"
 JOINTS = ["agent_x", "agent_y"]
 # An untrained model is tiny, and so is a tenth of its reference's time.
 FAST = {"compile": False, "budget_fraction": 4.0, "joint_names": JOINTS}

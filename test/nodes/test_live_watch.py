@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
+from wm_mpc.control.tick import State
 from wm_mpc.msg import PlannerStatus, TaskState
-from wm_mpc.nodes.live_watch import LiveWatch
-from wm_mpc.nodes.telemetry import deadlines
-from wm_mpc.tick import State
+from wm_mpc.nodes.mpc.telemetry import deadlines
+from wm_mpc.trials.live_watch import LiveWatch
 
 
 @pytest.fixture

@@ -10,18 +10,19 @@ import pytest
 import torch
 from helpers import tiny_encoder, tiny_model
 
-from wm_mpc.budget import CemReference, FakeClock
-from wm_mpc.controller import Controller, ControllerConfig
-from wm_mpc.engine import Engine, EngineConfig
-from wm_mpc.gaps import Gaps
-from wm_mpc.misses import Surroundings, Usage
-from wm_mpc.nodes.loop import ControlLoop
-from wm_mpc.nodes.mailbox import Mailbox
-from wm_mpc.nodes.telemetry import Complaints
-from wm_mpc.objective import GoalObjective, ObjectiveConfig
+from wm_mpc.control.controller import Controller, ControllerConfig
+from wm_mpc.control.engine import Engine, EngineConfig
+from wm_mpc.control.safety import CommandFilter, SafetyLimits
+from wm_mpc.control.thread_usage import Surroundings, Usage
+from wm_mpc.control.tick import State
+from wm_mpc.core.clock import FakeClock
+from wm_mpc.core.pauses import Gaps
+from wm_mpc.nodes.mpc.loop import ControlLoop
+from wm_mpc.nodes.mpc.mailbox import Mailbox
+from wm_mpc.nodes.mpc.telemetry import Complaints
 from wm_mpc.planners import Plan, PlanRequest
-from wm_mpc.safety import CommandFilter, SafetyLimits
-from wm_mpc.tick import State
+from wm_mpc.planners.budget import CemReference
+from wm_mpc.planners.objective import GoalObjective, ObjectiveConfig
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 PROPRIO = np.array([250.0, 260.0, 0.0, 0.0], np.float32)

@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-from wm_mpc.nodes.mailbox import Mailbox
+from wm_mpc.nodes.mpc.mailbox import Mailbox
 
 
 def proprio(value: float) -> np.ndarray:

@@ -7,7 +7,7 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from wm_mpc.data.trajectory import Trajectory
-from wm_mpc.nodes import messages as m
+from wm_mpc.nodes.common import messages as m
 
 STAMP = Time(sec=12, nanosec=500_000_000)
 

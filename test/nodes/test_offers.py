@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from wm_mpc.msg import Plan
-from wm_mpc.nodes import offers, rollouts
-from wm_mpc.nodes.offers import RETRY_S, Offer
-from wm_mpc.nodes.rollouts import Rollouts
+from wm_mpc.nodes.trainer import offers, rollouts
+from wm_mpc.nodes.trainer.offers import RETRY_S, Offer
+from wm_mpc.nodes.trainer.rollouts import Rollouts
 
 
 class FakeClient:

@@ -10,15 +10,15 @@ from rclpy.node import Node
 
 from sim_bridge.config import SimBridgeConfig
 from sim_bridge.node import SimBridge
-from wm_mpc.bounds import bounded, check_bounds, field_docs
-from wm_mpc.controller import ControllerConfig
-from wm_mpc.engine import EngineConfig
-from wm_mpc.errors import UserError
-from wm_mpc.nodes.mpc_config import MpcNodeConfig
-from wm_mpc.nodes.mpc_node import MpcNode
-from wm_mpc.nodes.parameters import ParameterReader
-from wm_mpc.planners import PLANNERS
-from wm_mpc.safety import SafetyLimits
+from wm_mpc.control.controller import ControllerConfig
+from wm_mpc.control.engine import EngineConfig
+from wm_mpc.control.safety import SafetyLimits
+from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import bounded, check_bounds, field_docs
+from wm_mpc.nodes.common.parameters import ParameterReader
+from wm_mpc.nodes.mpc.config import MpcNodeConfig
+from wm_mpc.nodes.mpc.node import MpcNode
+from wm_mpc.planners.registry import PLANNERS
 
 CONFIGS = sorted((Path(__file__).parents[2] / "config").glob("*.yaml"))
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from helpers import TINY_IMAGE, tiny_checkpoint
 
+from wm_mpc.core.errors import UserError
 from wm_mpc.data.bags import BagWriter, WriterConfig
 from wm_mpc.data.bags.inspect import inspect_bag
-from wm_mpc.errors import UserError
-from wm_mpc.nodes.player import PlayConfig, PlayResult, play
+from wm_mpc.nodes.recording.player import PlayConfig, PlayResult, play
 
 STEPS, PERIOD = 12, 2.0  # [s] long, so that no planner runs out of time on a busy machine
-_MPC = "import sys; from wm_mpc.nodes.mpc_node import main; sys.exit(main())"
+_MPC = "import sys; from wm_mpc.nodes.mpc.node import main; sys.exit(main())"
 
 
 def camera_bag(path: Path) -> Path:

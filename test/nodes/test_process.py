@@ -11,10 +11,10 @@ import pytest
 from helpers import tiny_checkpoint
 from ros import START_S, NodeProcess, Probe
 
+from wm_mpc.control.tick import State
 from wm_mpc.msg import PlannerStatus, TaskState
-from wm_mpc.tick import State
 
-MPC, SIM = "wm_mpc.nodes.mpc_node", "sim_bridge.node"
+MPC, SIM = "wm_mpc.nodes.mpc.node", "sim_bridge.node"
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from std_msgs.msg import Float64MultiArray
 
 from sim_bridge.tasks import make_task
 from wm_mpc.data.bags import AlignConfig, ImportConfig, import_bags
-from wm_mpc.data.store import Store
-from wm_mpc.nodes import qos
+from wm_mpc.data.store.store import Store
+from wm_mpc.nodes.common import qos
 
 SIZE, EPISODE, FRAMES = 32, 25, 65
 _NODE = "import sys; from {} import main; sys.exit(main())"
@@ -71,7 +71,7 @@ def test_imported_steps_obey_the_simulator(
     tmp_path: Path, nodes: list[subprocess.Popen], storage: str
 ) -> None:
     recorder = start(
-        nodes, "wm_mpc.nodes.recorder_node", out=tmp_path / "bag", storage=storage, scan_s=0.1
+        nodes, "wm_mpc.nodes.recording.recorder", out=tmp_path / "bag", storage=storage, scan_s=0.1
     )
     time.sleep(2.0)
     start(nodes, "sim_bridge.node", task="wall", image_size=SIZE, episode_steps=EPISODE)

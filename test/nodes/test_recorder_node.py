@@ -21,15 +21,11 @@ from std_msgs.msg import Float64MultiArray
 from wm_mpc.data.bags import AlignConfig, ImportConfig, import_bags
 from wm_mpc.data.bags.inspect import inspect_bag, recover_bag
 from wm_mpc.data.bags.typelib import Decoder
-from wm_mpc.data.store import Store
-from wm_mpc.nodes.messages import (
-    array_to_joint_state,
-    rgb_to_image,
-    to_stamp,
-)
+from wm_mpc.data.store.store import Store
+from wm_mpc.nodes.common.messages import array_to_joint_state, rgb_to_image, to_stamp
 
 PERIOD = 0.05
-_MAIN = "import sys; from wm_mpc.nodes.recorder_node import main; sys.exit(main())"
+_MAIN = "import sys; from wm_mpc.nodes.recording.recorder import main; sys.exit(main())"
 
 
 class Robot:

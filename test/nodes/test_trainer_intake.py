@@ -13,16 +13,16 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from helpers import tiny_checkpoint
 
-from wm_mpc.budget import FakeClock
-from wm_mpc.data.store import Store
-from wm_mpc.errors import UserError
+from wm_mpc.control.tick import State
+from wm_mpc.core.clock import FakeClock
+from wm_mpc.core.errors import UserError
+from wm_mpc.data.store.store import Store
+from wm_mpc.models.world_model import WorldModel
 from wm_mpc.msg import PlannerStatus
-from wm_mpc.nodes.command_watch import SILENT_S, CommandWatch
-from wm_mpc.nodes.folder_lock import lock_folder
-from wm_mpc.nodes.messages import CommandFormat, rgb_to_image, to_stamp
-from wm_mpc.nodes.trainer_node import TrainerNode, model_hashes
-from wm_mpc.tick import State
-from wm_mpc.world_model import WorldModel
+from wm_mpc.nodes.common.messages import CommandFormat, rgb_to_image, to_stamp
+from wm_mpc.nodes.trainer.command_watch import SILENT_S, CommandWatch
+from wm_mpc.nodes.trainer.folder_lock import lock_folder
+from wm_mpc.nodes.trainer.node import TrainerNode, model_hashes
 
 PERIOD = 0.1
 WALL = {"task": "wall", "proprio_dim": 0, "action_low": (-1.8, -1.8), "action_high": (1.8, 1.8)}

@@ -14,14 +14,14 @@ from diagnostic_msgs.msg import DiagnosticArray
 from helpers import tiny_checkpoint
 from ros import START_S, NodeProcess, Probe
 
-from wm_mpc.data.store import Store
+from wm_mpc.control.tick import State
+from wm_mpc.data.store.store import Store
+from wm_mpc.models.world_model import WorldModel
 from wm_mpc.msg import PlannerStatus, Trajectory
-from wm_mpc.nodes.messages import to_stamp, trajectory_to_message
+from wm_mpc.nodes.common.messages import to_stamp, trajectory_to_message
 from wm_mpc.srv import LoadModel
-from wm_mpc.tick import State
-from wm_mpc.world_model import WorldModel
 
-MPC, SIM, TRAINER = "wm_mpc.nodes.mpc_node", "sim_bridge.node", "wm_mpc.nodes.trainer_node"
+MPC, SIM, TRAINER = "wm_mpc.nodes.mpc.node", "sim_bridge.node", "wm_mpc.nodes.trainer.node"
 LEARN_S = 4 * START_S
 WALL = {
     "task": "wall", "proprio_dim": 2, "action_low": (-1.8, -1.8), "action_high": (1.8, 1.8),

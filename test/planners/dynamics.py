@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wm_mpc.objective import GoalObjective, ObjectiveConfig
-from wm_mpc.predictors import MlpPredictor
+from wm_mpc.models.predictors import MlpPredictor
+from wm_mpc.planners.objective import GoalObjective, ObjectiveConfig
 
 HORIZON, LATENT, ACTION = 4, 3, 3
 

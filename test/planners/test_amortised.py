@@ -8,17 +8,18 @@ import pytest
 import torch
 from dynamics import ACTION, HORIZON, LATENT, AnalyticDynamics, make_objective
 
-from wm_mpc.errors import CheckpointError
-from wm_mpc.planners import PlanRequest, make_planner, planner_config
-from wm_mpc.planners.amortised import (
+from wm_mpc.core.errors import CheckpointError
+from wm_mpc.models.proposers import (
     PROPOSERS,
     InitNetwork,
     InverseDynamics,
     Proposer,
     load_proposer,
     save_proposer,
-    train_proposer,
 )
+from wm_mpc.planners import PlanRequest
+from wm_mpc.planners.registry import make_planner, planner_config
+from wm_mpc.training.dynamics.proposals import train_proposer
 
 
 def windows(count: int = 2048) -> tuple[torch.Tensor, torch.Tensor]:

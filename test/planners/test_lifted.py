@@ -17,8 +17,9 @@ from dynamics import (
 )
 from torch import Tensor
 
-from wm_mpc.objective import GoalObjective
-from wm_mpc.planners import GraspConfig, LatcoConfig, PlanRequest, make_planner
+from wm_mpc.planners import GraspConfig, LatcoConfig, PlanRequest
+from wm_mpc.planners.objective import GoalObjective
+from wm_mpc.planners.registry import make_planner
 
 STARTS = 3
 

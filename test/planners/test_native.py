@@ -14,8 +14,11 @@ import torch
 from dynamics import MlpDynamics, make_objective
 from torch import Tensor
 
-from wm_mpc.planners import GradientConfig, PlanRequest, make_planner, native, native_build
-from wm_mpc.planners.kernels import AutogradKernel, make_kernel
+from wm_mpc.planners import GradientConfig, PlanRequest
+from wm_mpc.planners.kernels import build, native
+from wm_mpc.planners.kernels import build as native_build
+from wm_mpc.planners.kernels.autograd import AutogradKernel, make_kernel
+from wm_mpc.planners.registry import make_planner
 
 SIZES = [
     (24, 2, 3, 2, 4), (33, 1, 7, 5, 3), (100, 3, 17, 10, 5), (16, 2, 36, 10, 1),
@@ -40,7 +43,7 @@ def problem(size: tuple[int, ...], rows: int) -> tuple:
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 9, 21])
 def test_gradients_equal_autograd(double: None, size: tuple[int, ...], rows: int) -> None:
     model, objective, z, g, x = problem(size, rows)
-    kernel = native.MlpKernel(model, objective, native.library(double=True))
+    kernel = native.MlpKernel(model, objective, build.library(double=True))
     exact = AutogradKernel(model, objective)
     for ours, theirs in zip(
         kernel.cost_and_grad(z, g, x), exact.cost_and_grad(z, g, x), strict=True
@@ -54,7 +57,7 @@ def test_gradients_equal_autograd(double: None, size: tuple[int, ...], rows: int
 @pytest.mark.parametrize("rows", [1, 3, 4, 7])
 def test_narrow_vectors_give_the_same(double: None, size: tuple[int, ...], rows: int) -> None:
     model, objective, z, g, x = problem(size, rows)
-    narrow = native.library(double=True, tuned=False)
+    narrow = build.library(double=True, tuned=False)
     _, ours = native.MlpKernel(model, objective, narrow).cost_and_grad(z, g, x)
     _, theirs = AutogradKernel(model, objective).cost_and_grad(z, g, x)
     torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
@@ -69,7 +72,7 @@ def test_transitions_equal_autograd(
     a = x[:, 0]
     z, target = torch.randn(2, 11, len(g))
     weights = torch.rand(2, 11)
-    kernel = native.MlpKernel(model, objective, native.library(double=True))
+    kernel = native.MlpKernel(model, objective, build.library(double=True))
     exact = AutogradKernel(model, objective)
     ours = kernel.transitions(z, a, target, g, *weights, state_gradient)
     theirs = exact.transitions(z, a, target, g, *weights, state_gradient)
@@ -84,7 +87,7 @@ def test_single_precision_is_accurate(scale: float) -> None:
     model, objective, z, g, x = problem((24, 2, 3, 2, 4), 8)
     with torch.no_grad():
         model.predictor.net[1].weight *= scale
-    ours = native.MlpKernel(model, objective, native.library()).cost_and_grad(z, g, x)
+    ours = native.MlpKernel(model, objective, build.library()).cost_and_grad(z, g, x)
     model.predictor.double()
     double = [v.double() for v in (z, g, x)]
     objective.time_weights = objective.time_weights.double()
@@ -152,7 +155,7 @@ def descended(
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 12, 16])
 def test_threads_do_not_change_a_descent(shared: None, rows: int, noisy: bool) -> None:
     given = problem((100, 3, 17, 10, 5), rows)
-    kernel = native.MlpKernel(*given[:2], native.library())
+    kernel = native.MlpKernel(*given[:2], build.library())
     noise = torch.randn(6, *given[4].shape) if noisy else None
     one = descended(kernel, given, 1, noise)
     assert torch.isfinite(one["first_cost"]).all()
@@ -166,7 +169,7 @@ def test_threads_do_not_change_a_descent(shared: None, rows: int, noisy: bool) -
 @pytest.mark.parametrize("rows", [3, 8, 21, 300])
 def test_threads_do_not_change_costs_and_transitions(shared: None, rows: int) -> None:
     model, objective, z, g, x = problem((33, 1, 7, 5, 3), rows)
-    kernel = native.MlpKernel(model, objective, native.library())
+    kernel = native.MlpKernel(model, objective, build.library())
     states, targets = torch.randn(2, rows, len(z))
     weights = torch.rand(2, rows)
 
@@ -188,7 +191,7 @@ def test_threads_do_not_change_costs_and_transitions(shared: None, rows: int) ->
 
 def test_work_decides_how_many_threads_share_a_call(shared: None) -> None:
     model, objective, *_ = problem((100, 3, 17, 10, 5), 1)
-    kernel = native.MlpKernel(model, objective, native.library())
+    kernel = native.MlpKernel(model, objective, build.library())
     torch.set_num_threads(4)
     assert [kernel.threads(rows, 100) for rows in (0, 1, 2, 3, 4, 5, 8, 300)] == [
         *(1, 1, 1, 2, 2, 3, 4, 4)
@@ -199,7 +202,7 @@ def test_work_decides_how_many_threads_share_a_call(shared: None) -> None:
 
 def test_kernels_in_several_threads_at_once(shared: None) -> None:
     given = problem((100, 3, 17, 10, 5), 8)
-    kernels = [native.MlpKernel(*given[:2], native.library()) for _ in range(3)]
+    kernels = [native.MlpKernel(*given[:2], build.library()) for _ in range(3)]
     one = descended(kernels[0], given, 1, None)
     with ThreadPoolExecutor(3) as callers:
         for _ in range(5):
@@ -211,7 +214,7 @@ def test_kernels_in_several_threads_at_once(shared: None) -> None:
 def test_a_forked_child_shares_calls_too(shared: None) -> None:
     """The child inherits no helper thread and starts one of its own."""
     given = problem((100, 3, 17, 10, 5), 8)
-    kernel = native.MlpKernel(*given[:2], native.library())
+    kernel = native.MlpKernel(*given[:2], build.library())
     one = descended(kernel, given, 2, None)
     child = os.fork()
     if child == 0:
@@ -237,25 +240,25 @@ def test_a_network_with_other_inputs_is_left_to_autograd() -> None:
 def test_without_a_compiler_autograd_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
     model, objective, *_ = problem((24, 2, 3, 2, 4), 1)
     monkeypatch.setattr(native_build.shutil, "which", lambda name: None)
-    native.library.cache_clear()
+    build.library.cache_clear()
     try:
         assert isinstance(make_kernel(model, objective), AutogradKernel)
     finally:
-        native.library.cache_clear()
+        build.library.cache_clear()
 
 
 def test_the_library_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    native.library.cache_clear()
+    build.library.cache_clear()
     try:
-        assert native.library() is not None
+        assert build.library() is not None
         (built,) = (tmp_path / "wm_mpc").glob("*.so")
         stamp = built.stat().st_mtime_ns
-        native.library.cache_clear()
-        assert native.library() is not None
+        build.library.cache_clear()
+        assert build.library() is not None
         assert built.stat().st_mtime_ns == stamp
     finally:
-        native.library.cache_clear()
+        build.library.cache_clear()
 
 
 def test_a_compiler_that_fails_is_survived(
@@ -264,8 +267,8 @@ def test_a_compiler_that_fails_is_survived(
     broken = subprocess.CompletedProcess([], 1, "", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(native_build.subprocess, "run", lambda *a, **k: broken)
-    native.library.cache_clear()
+    build.library.cache_clear()
     try:
-        assert native.library() is None
+        assert build.library() is None
     finally:
-        native.library.cache_clear()
+        build.library.cache_clear()

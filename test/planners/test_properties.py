@@ -19,9 +19,10 @@ from dynamics import (
 )
 from torch import Tensor
 
-from wm_mpc.budget import FakeClock
-from wm_mpc.planners import PLANNERS, PlanRequest, make_planner, planner_config
-from wm_mpc.planners.native import MlpKernel
+from wm_mpc.core.clock import FakeClock
+from wm_mpc.planners import PlanRequest
+from wm_mpc.planners.kernels.native import MlpKernel
+from wm_mpc.planners.registry import PLANNERS, make_planner, planner_config
 
 NAMES = list(PLANNERS)
 MODELS = {"autograd": AnalyticDynamics, "native": MlpDynamics}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wm_mpc.planners.gradient import entropy_gradient
-from wm_mpc.planners.proposals import shift_plan, shift_states, start_batch
+from wm_mpc.planners.starts import shift_plan, shift_states, start_batch
 
 PERIOD, FRAMESKIP, DIM, STEPS = 0.1, 5, 2, 4
 

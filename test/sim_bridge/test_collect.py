@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from sim_bridge.collect import Config, collect, generate
-from wm_mpc.cli import main
-from wm_mpc.data.store import Store, StoreError
-from wm_mpc.errors import UserError
+from wm_mpc.cli.main import main
+from wm_mpc.core.errors import UserError
+from wm_mpc.data.store.store import Store, StoreError
 
 SMALL = {"episode_steps": 6, "image_size": 16, "workers": 1}
 

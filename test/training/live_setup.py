@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from wall_data import wall_model, wall_trajectories
 
-from wm_mpc.training import live
-from wm_mpc.training.intake import Keeper
-from wm_mpc.training.live import LiveConfig, LiveTrainer
+from wm_mpc.training.live import trainer as live
+from wm_mpc.training.live.config import LiveConfig
+from wm_mpc.training.live.intake import Keeper
+from wm_mpc.training.live.trainer import LiveTrainer
 
 CONFIG = LiveConfig(steps=60, batch=32, lr=5e-3, min_new_steps=10, hold_out=2)
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from helpers import tiny_model
 from torch import Tensor
 
-from wm_mpc.errors import UserError
-from wm_mpc.training.adversarial import Attack, AttackConfig, spread
-from wm_mpc.world_model import WorldModel
+from wm_mpc.core.errors import UserError
+from wm_mpc.models.world_model import WorldModel
+from wm_mpc.training.finetune.adversarial import Attack, AttackConfig, spread
 
 VIT = {
     "predictor": "vit", "projector": "identity", "visual_dim": 16, "projector_args": {},

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from wm_mpc.errors import UserError
-from wm_mpc.training.corrected import LatentBuffer, Replay, chains
-from wm_mpc.training.dynamics import LatentWindows
+from wm_mpc.core.errors import UserError
+from wm_mpc.latents.replay import LatentBuffer, Replay, chains
+from wm_mpc.latents.windows import LatentWindows
 
 WIDTH, ACTION = 3, 2
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from wm_mpc.errors import UserError
-from wm_mpc.training.curriculum import CurriculumConfig
+from wm_mpc.core.errors import UserError
+from wm_mpc.training.finetune.curriculum import CurriculumConfig
 
 
 def test_values_grow_and_reach_the_end_in_time() -> None:

@@ -13,10 +13,11 @@ import torch
 from training_data import dot_picture
 
 from sim_bridge.collect import generate
-from wm_mpc.encoder import DinoEncoder
-from wm_mpc.errors import UserError
-from wm_mpc.training import dino
-from wm_mpc.training.dino import (
+from wm_mpc.core.errors import UserError
+from wm_mpc.core.locations import ASSETS
+from wm_mpc.models.encoder import DinoEncoder
+from wm_mpc.training.encoder import dino
+from wm_mpc.training.encoder.dino import (
     MIN_RANK,
     PROBE,
     DinoConfig,
@@ -27,9 +28,9 @@ from wm_mpc.training.dino import (
     sinkhorn,
     train_dino,
 )
-from wm_mpc.training.views import block_mask, random_views, salient_patches
+from wm_mpc.training.encoder.views import block_mask, random_views, salient_patches
 
-ENCODER = Path(dino.__file__).parents[1] / "assets" / "encoder"
+ENCODER = ASSETS / "encoder"
 CONFIG = DinoConfig(
     image_size=32, patch_size=8, dim=16, layers=1, heads=2, local_size=16, local_crops=1,
     prototypes=16, batch=4, steps=6,

@@ -16,16 +16,16 @@ from helpers import tiny_checkpoint, tiny_encoder, tiny_model
 from safetensors.torch import load_file
 from training_data import dot_store, linear_windows
 
-from wm_mpc import cli
-from wm_mpc.checkpoint import WEIGHTS_FILE
-from wm_mpc.data.store import Store
-from wm_mpc.errors import UserError
-from wm_mpc.training import distributed
-from wm_mpc.training.decode import DecoderTraining, train_decoder
-from wm_mpc.training.dynamics import DynamicsConfig, train_dynamics
-from wm_mpc.training.joint import JointConfig, train_joint
-from wm_mpc.training.resume import FILE
-from wm_mpc.training.windows import TokenWindows
+from wm_mpc.cli import main as cli
+from wm_mpc.core.errors import UserError
+from wm_mpc.data.store.store import Store
+from wm_mpc.latents.token_windows import TokenWindows
+from wm_mpc.models.checkpoint import WEIGHTS_FILE
+from wm_mpc.training.dynamics.decoder import DecoderTraining, train_decoder
+from wm_mpc.training.dynamics.latent import DynamicsConfig, train_dynamics
+from wm_mpc.training.optimise import distributed
+from wm_mpc.training.optimise.resume import FILE
+from wm_mpc.training.projector.joint import JointConfig, train_joint
 
 ROOT = Path(__file__).resolve().parents[2]
 MISSING = "device: 'cuda'; this machine has no usable CUDA device"

@@ -12,12 +12,17 @@ from helpers import tiny_model
 from torch import Tensor
 from training_data import equal_states, linear_windows
 
-from wm_mpc.errors import UserError
-from wm_mpc.training import loop
-from wm_mpc.training.dynamics import DynamicsConfig, open_loop_error, rollout_loss, train_dynamics
-from wm_mpc.training.loop import Probe
-from wm_mpc.training.resume import FILE
-from wm_mpc.world_model import WorldModel
+from wm_mpc.core.errors import UserError
+from wm_mpc.models.world_model import WorldModel
+from wm_mpc.training.dynamics.latent import (
+    DynamicsConfig,
+    open_loop_error,
+    rollout_loss,
+    train_dynamics,
+)
+from wm_mpc.training.optimise import loop
+from wm_mpc.training.optimise.loop import Probe
+from wm_mpc.training.optimise.resume import FILE
 
 CONFIG = DynamicsConfig(steps=40, batch=16, save_every=10, held_out=0.2)
 

@@ -13,25 +13,26 @@ import pytest
 import torch
 from wall_data import wall_model, wall_store
 
-from wm_mpc import cli
-from wm_mpc.data.store import Store
-from wm_mpc.errors import UserError
-from wm_mpc.locations import ASSETS
-from wm_mpc.perception import perception_hash
-from wm_mpc.training.adversarial import Attack, AttackConfig
-from wm_mpc.training.corrected import Replay, expert_windows
-from wm_mpc.training.curriculum import CurriculumConfig
-from wm_mpc.training.expert import Expert, load_expert
-from wm_mpc.training.finetune import Collector, FinetuneConfig, finetune
-from wm_mpc.training.gap import errors_per_step
-from wm_mpc.training.loop import Probe, Schedule
-from wm_mpc.training.online import OnlineConfig, simulator
-from wm_mpc.training.resume import Progress
-from wm_mpc.training.rounds import KEY_FILE
-from wm_mpc.training.run_finetune import Config
-from wm_mpc.training.selection import SelectionConfig, success_score
-from wm_mpc.training.stages import task_symmetry
-from wm_mpc.world_model import WorldModel
+from wm_mpc.cli import main as cli
+from wm_mpc.cli.finetune import Config
+from wm_mpc.core.errors import UserError
+from wm_mpc.core.locations import ASSETS
+from wm_mpc.data.store.store import Store
+from wm_mpc.evaluation.rollouts import simulator
+from wm_mpc.evaluation.train_test_gap import errors_per_step
+from wm_mpc.latents.expert import Expert, load_expert
+from wm_mpc.latents.replay import Replay, expert_windows
+from wm_mpc.models.identity import perception_hash
+from wm_mpc.models.world_model import WorldModel
+from wm_mpc.training.dynamics.symmetry import task_symmetry
+from wm_mpc.training.finetune.adversarial import Attack, AttackConfig
+from wm_mpc.training.finetune.curriculum import CurriculumConfig
+from wm_mpc.training.finetune.finetune import Collector, FinetuneConfig, finetune
+from wm_mpc.training.finetune.online import OnlineConfig
+from wm_mpc.training.finetune.rounds import KEY_FILE
+from wm_mpc.training.finetune.selection import SelectionConfig, success_score
+from wm_mpc.training.optimise.loop import Probe, Schedule
+from wm_mpc.training.optimise.resume import Progress
 
 SHORT = FinetuneConfig(steps=30, batch=32, lr=5e-3, save_every=10)
 FAST = ("iterations=2", "starts=2")

@@ -10,10 +10,10 @@ import pytest
 import torch
 from wall_data import wall_model, wall_store
 
-from wm_mpc import cli
-from wm_mpc.errors import UserError
-from wm_mpc.training.expert import Expert, load_expert
-from wm_mpc.training.gap import (
+from wm_mpc.cli import main as cli
+from wm_mpc.core.errors import UserError
+from wm_mpc.evaluation.rollouts import simulator
+from wm_mpc.evaluation.train_test_gap import (
     GapConfig,
     directions,
     errors_per_step,
@@ -22,8 +22,8 @@ from wm_mpc.training.gap import (
     landscape,
     measure_gap,
 )
-from wm_mpc.training.online import simulator
-from wm_mpc.world_model import WorldModel
+from wm_mpc.latents.expert import Expert, load_expert
+from wm_mpc.models.world_model import WorldModel
 
 CONFIG = GapConfig(starts=4, distance=2, grid=5, span=0.5)
 

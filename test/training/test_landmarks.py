@@ -12,12 +12,12 @@ import pytest
 import torch
 from training_data import dot_picture
 
-from wm_mpc.errors import UserError
-from wm_mpc.projector import KeypointPool
-from wm_mpc.training.landmarks import (
+from wm_mpc.core.errors import UserError
+from wm_mpc.models.projectors import KeypointPool
+from wm_mpc.tasks.robot_disc import RobotDisc
+from wm_mpc.training.projector.landmarks import (
     LandmarkConfig,
     Reference,
-    RobotDisc,
     compose,
     farthest_points,
     find_reference,

@@ -12,14 +12,17 @@ import torch
 from live_setup import Setup
 from wall_data import wall_trajectories
 
-from wm_mpc.data import store_format
-from wm_mpc.data.shard import Shard
-from wm_mpc.data.store import MappingError, Store, StoreError, numbered_shards
-from wm_mpc.errors import UserError
-from wm_mpc.training import intake, live, live_data
-from wm_mpc.training.corrected import LatentBuffer
-from wm_mpc.training.intake import WRITER, Keeper
-from wm_mpc.training.live_data import HELD, TRAIN, LiveData, role
+from wm_mpc.core import files
+from wm_mpc.core.errors import UserError
+from wm_mpc.data.store import format as store_format
+from wm_mpc.data.store.shard import Shard
+from wm_mpc.data.store.store import MappingError, Store, StoreError, numbered_shards
+from wm_mpc.latents.replay import LatentBuffer
+from wm_mpc.training.live import data as live_data
+from wm_mpc.training.live import intake
+from wm_mpc.training.live import trainer as live
+from wm_mpc.training.live.data import HELD, TRAIN, LiveData, role
+from wm_mpc.training.live.intake import WRITER, Keeper
 
 
 def data(setup: Setup) -> LiveData:
@@ -193,7 +196,7 @@ def test_while_the_disk_is_full_the_newest_wait_within_bounds(
 
     monkeypatch.setattr(intake.StoreWriter, "write", counted)
     with monkeypatch.context() as patch:
-        patch.setattr(store_format.os, "fsync", full)
+        patch.setattr(files.os, "fsync", full)
         for number, trajectory in enumerate(arriving[:7]):
             with pytest.raises(StoreError, match="disk is full") as error:
                 setup.keeper.keep(trajectory)
@@ -215,7 +218,7 @@ def test_a_disk_that_is_full_from_the_start(
     good, other = wall_trajectories(2)
     other.images = other.images[:, :16]
     with monkeypatch.context() as patch:
-        patch.setattr(store_format.os, "fsync", full)
+        patch.setattr(files.os, "fsync", full)
         with pytest.raises(StoreError, match="1 trajectories wait"):
             setup.keeper.keep(good)
         with pytest.raises(UserError, match="images: size"):

@@ -17,12 +17,14 @@ import torch
 from live_setup import Setup
 from wall_data import wall_store
 
-from wm_mpc.training import live, live_state, live_worker
-from wm_mpc.training.live import LiveTrainer, verdict
-from wm_mpc.training.live_process import DEATHS, MAX_RESTART_S, RESTART_S, LiveProcess
-from wm_mpc.training.live_state import DAMAGED, STATE, LiveState
-from wm_mpc.training.live_worker import MAX_RETRY_S, POLL_S, RETRY_S, Job
-from wm_mpc.world_model import WorldModel
+from wm_mpc.models.world_model import WorldModel
+from wm_mpc.training.live import state as live_state
+from wm_mpc.training.live import trainer as live
+from wm_mpc.training.live import worker as live_worker
+from wm_mpc.training.live.process import DEATHS, MAX_RESTART_S, RESTART_S, LiveProcess
+from wm_mpc.training.live.state import DAMAGED, STATE, LiveState
+from wm_mpc.training.live.trainer import LiveTrainer, verdict
+from wm_mpc.training.live.worker import MAX_RETRY_S, POLL_S, RETRY_S, Job
 
 WEIGHTS = "world_model.safetensors"
 

@@ -14,14 +14,14 @@ import torch
 from live_setup import CONFIG, Setup
 from wall_data import wall_model, wall_store, wall_trajectories
 
-from wm_mpc.errors import UserError
-from wm_mpc.training import live
-from wm_mpc.training.intake import Assembler, Keeper
-from wm_mpc.training.live import LiveTrainer, verdict
-from wm_mpc.training.live_process import LiveProcess
-from wm_mpc.training.live_worker import Job
-from wm_mpc.training.loop import Schedule
-from wm_mpc.world_model import WorldModel
+from wm_mpc.core.errors import UserError
+from wm_mpc.models.world_model import WorldModel
+from wm_mpc.training.live import trainer as live
+from wm_mpc.training.live.intake import Assembler, Keeper
+from wm_mpc.training.live.process import LiveProcess
+from wm_mpc.training.live.trainer import LiveTrainer, verdict
+from wm_mpc.training.live.worker import Job
+from wm_mpc.training.optimise.loop import Schedule
 
 
 def test_a_round_writes_a_better_generation(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wm_mpc.training.losses import (
+from wm_mpc.training.projector.losses import (
     InverseDynamics,
     covariance_loss,
     curvature,

@@ -11,12 +11,12 @@ import torch
 from helpers import tiny_model
 from torch import Tensor
 
-from wm_mpc.errors import UserError
-from wm_mpc.predictors.object_frame import ObjectFrame, mean_shape
-from wm_mpc.training.presets import PRESETS
-from wm_mpc.training.stages import fit_object_frame
-from wm_mpc.training.symmetry import picture_units
-from wm_mpc.world_model import WorldModel
+from wm_mpc.core.errors import UserError
+from wm_mpc.models.predictors.object_frame import ObjectFrame, mean_shape
+from wm_mpc.models.world_model import WorldModel
+from wm_mpc.tasks.presets import PRESETS
+from wm_mpc.training.dynamics.symmetry import picture_units
+from wm_mpc.training.pipeline.stages import fit_object_frame
 
 POINTS = torch.tensor([(-40.0, 5), (35, 0), (0, 30), (-30, 10), (10, 40), (25, -45)])
 POINTS -= POINTS.mean(0)

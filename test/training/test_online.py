@@ -10,17 +10,12 @@ import pytest
 import torch
 from wall_data import wall_model, wall_store
 
-from wm_mpc.errors import UserError
-from wm_mpc.training.corrected import trajectory_chains
-from wm_mpc.training.expert import Expert, load_expert
-from wm_mpc.training.online import (
-    Executed,
-    OnlineConfig,
-    execute,
-    plan_and_execute,
-    simulator,
-)
-from wm_mpc.world_model import WorldModel
+from wm_mpc.core.errors import UserError
+from wm_mpc.evaluation.rollouts import Executed, execute, plan_and_execute, simulator
+from wm_mpc.latents.expert import Expert, load_expert
+from wm_mpc.latents.replay import trajectory_chains
+from wm_mpc.models.world_model import WorldModel
+from wm_mpc.training.finetune.online import OnlineConfig
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from wm_mpc.training.precision import autocast, fast_bf16
+from wm_mpc.core.precision import autocast, fast_bf16
 
 
 @pytest.fixture(autouse=True)

@@ -10,21 +10,21 @@ import pytest
 import torch
 from helpers import tiny_encoder
 
-from wm_mpc.data.store import Store, StoreSpec, StoreWriter
+from wm_mpc.core.errors import UserError
+from wm_mpc.data.store.store import Store, StoreSpec, StoreWriter
 from wm_mpc.data.trajectory import Trajectory
-from wm_mpc.errors import UserError
-from wm_mpc.eval_jobs import make_objective
-from wm_mpc.objective import ObjectiveConfig
-from wm_mpc.perception import perception_hash
-from wm_mpc.planners import PlanRequest, make_planner, planner_config
-from wm_mpc.training.dynamics import DynamicsConfig
-from wm_mpc.training.joint import JointConfig
-from wm_mpc.training.patch import PatchConfig
-from wm_mpc.training.pipeline import train_world_model
-from wm_mpc.training.presets import robot_preset
-from wm_mpc.training.selection import SelectionConfig
-from wm_mpc.training.train_config import RobotTraining
-from wm_mpc.world_model import WorldModel
+from wm_mpc.models.identity import perception_hash
+from wm_mpc.models.world_model import WorldModel
+from wm_mpc.planners import PlanRequest
+from wm_mpc.planners.objective import ObjectiveConfig, make_objective
+from wm_mpc.planners.registry import make_planner, planner_config
+from wm_mpc.tasks.presets import robot_preset
+from wm_mpc.training.dynamics.latent import DynamicsConfig
+from wm_mpc.training.dynamics.patch import PatchConfig
+from wm_mpc.training.finetune.selection import SelectionConfig
+from wm_mpc.training.pipeline.config import RobotTraining
+from wm_mpc.training.pipeline.pipeline import train_world_model
+from wm_mpc.training.projector.joint import JointConfig
 
 
 def arm_store(path: Path, proprio_dim: int = 4, episodes: int = 8, constant: bool = False) -> Path:
@@ -130,12 +130,12 @@ def test_new_dynamics_on_the_latents_of_another_model(tmp_path: Path) -> None:
 def test_latents_of_another_robot_are_told_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wm_mpc.training import pipeline
+    from wm_mpc.training.pipeline import material
 
     arm_store(tmp_path / "store")
     tiny_encoder(tmp_path / "encoder")
     train_world_model(settings(tmp_path))
-    monkeypatch.setattr(pipeline, "cache_tokens", lambda *_, **__: pytest.fail("encoded"))
+    monkeypatch.setattr(material, "cache_tokens", lambda *_, **__: pytest.fail("encoded"))
     config = settings(
         tmp_path, out=tmp_path / "again", latents_from=tmp_path / "model", joint=JointConfig()
     )

@@ -18,35 +18,35 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from training_data import dot_store
 
-from wm_mpc import cli
-from wm_mpc.checkpoint import WEIGHTS_FILE
-from wm_mpc.data.store import Store, StoreWriter
-from wm_mpc.decoder import DECODER_FILE, Decoder
-from wm_mpc.errors import UserError
-from wm_mpc.eval_jobs import make_objective
-from wm_mpc.objective import ObjectiveConfig
-from wm_mpc.perception import perception_hash
-from wm_mpc.planners import PlanRequest, make_planner, planner_config
-from wm_mpc.planners.amortised import PROPOSALS_FILE, load_proposer
-from wm_mpc.training.decode import DecoderTraining
-from wm_mpc.training.dino import DinoConfig
-from wm_mpc.training.dynamics import DynamicsConfig
-from wm_mpc.training.joint import JointConfig
-from wm_mpc.training.landmarks import LandmarkConfig
-from wm_mpc.training.patch import PatchConfig
-from wm_mpc.training.pipeline import train_world_model
-from wm_mpc.training.presets import PRESETS
-from wm_mpc.training.run_train import run
-from wm_mpc.training.selection import SelectionConfig
-from wm_mpc.training.stages import predictor_args
-from wm_mpc.training.train_config import (
+from wm_mpc.cli import main as cli
+from wm_mpc.cli.train import run
+from wm_mpc.core.errors import UserError
+from wm_mpc.data.store.store import Store, StoreWriter
+from wm_mpc.evaluation.validation import validate
+from wm_mpc.models.checkpoint import WEIGHTS_FILE
+from wm_mpc.models.decoder import DECODER_FILE, Decoder
+from wm_mpc.models.identity import perception_hash
+from wm_mpc.models.proposers import PROPOSALS_FILE, load_proposer
+from wm_mpc.models.world_model import WorldModel
+from wm_mpc.planners import PlanRequest
+from wm_mpc.planners.objective import ObjectiveConfig, make_objective
+from wm_mpc.planners.registry import make_planner, planner_config
+from wm_mpc.tasks.presets import PRESETS
+from wm_mpc.training.dynamics.decoder import DecoderTraining
+from wm_mpc.training.dynamics.latent import DynamicsConfig
+from wm_mpc.training.dynamics.patch import PatchConfig
+from wm_mpc.training.encoder.dino import DinoConfig
+from wm_mpc.training.finetune.selection import SelectionConfig
+from wm_mpc.training.pipeline.config import (
     DecoderForModel,
     EncoderTraining,
     ValidationConfig,
     WallTraining,
 )
-from wm_mpc.training.validation import validate
-from wm_mpc.world_model import WorldModel
+from wm_mpc.training.pipeline.pipeline import train_world_model
+from wm_mpc.training.pipeline.stages import predictor_args
+from wm_mpc.training.projector.joint import JointConfig
+from wm_mpc.training.projector.landmarks import LandmarkConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PATCH = PatchConfig(steps=6, batch=4, save_every=3, held_out=0.2)
@@ -130,7 +130,7 @@ def test_new_dynamics_on_the_latents_of_another_model(world: Path, tmp_path: Pat
 def test_every_predictor_is_trained_loaded_and_planned_with(
     kind: str, world: Path, tmp_path: Path
 ) -> None:
-    from wm_mpc.training import dynamics as module
+    from wm_mpc.training.dynamics import latent as module
 
     settings = config(world, tmp_path / "part", predictor=kind, width=24)
     settings = replace(settings, dynamics=replace(settings.dynamics, save_every=2))
@@ -274,7 +274,7 @@ def test_a_size_that_makes_no_whole_patches(world: Path, tmp_path: Path) -> None
 
 
 def test_an_interrupted_patch_run_goes_on_exactly(world: Path, tmp_path: Path) -> None:
-    from wm_mpc.training import patch as module
+    from wm_mpc.training.dynamics import patch as module
 
     calls = iter(range(100))
     forward = module.PatchLosses.forward
@@ -300,7 +300,8 @@ STAGES = {"landmarks": "teach_landmarks", "reader": "teach_reader"}
 
 def killed_in(stage: str, settings: WallTraining) -> None:
     """Run until ``stage`` begins; in ``dynamics``, until its third step."""
-    from wm_mpc.training import dynamics, pipeline
+    from wm_mpc.training.dynamics import latent as dynamics
+    from wm_mpc.training.pipeline import material
 
     def dying(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -315,14 +316,14 @@ def killed_in(stage: str, settings: WallTraining) -> None:
         if stage == "dynamics":
             patch.setattr(dynamics.RolloutLoss, "forward", dying_later)
         else:
-            patch.setattr(pipeline, STAGES[stage], dying)
+            patch.setattr(material, STAGES[stage], dying)
         with pytest.raises(KeyboardInterrupt):
             train_world_model(settings)
 
 
 def stages_run(settings: WallTraining) -> tuple[list[str], WorldModel]:
     """Train; which of the stages before the dynamics ran, and the model."""
-    from wm_mpc.training import pipeline
+    from wm_mpc.training.pipeline import material
 
     ran: list[str] = []
 
@@ -335,7 +336,7 @@ def stages_run(settings: WallTraining) -> tuple[list[str], WorldModel]:
 
     with pytest.MonkeyPatch.context() as patch:
         for name, function in STAGES.items():
-            patch.setattr(pipeline, function, counting(name, getattr(pipeline, function)))
+            patch.setattr(material, function, counting(name, getattr(material, function)))
         return ran, train_world_model(settings)
 
 
@@ -400,7 +401,7 @@ def test_a_damaged_stage_is_done_again(
 def test_a_full_disk_is_one_line(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wm_mpc.training import run_train
+    from wm_mpc.cli import train as run_train
 
     def full(*_: Any) -> None:
         raise SafetensorError("I/O error: No space left on device (os error 28)")
@@ -481,7 +482,7 @@ def test_a_decoder_does_not_ask_for_every_latent(
     bytes_: int, frames: int, expected: int, world: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from wm_mpc.training import pipeline
+    from wm_mpc.training.pipeline import patch_layout, pipeline
 
     monkeypatch.setattr(pipeline, "DECODER_BYTES", bytes_)
     monkeypatch.setattr(pipeline, "DECODER_FRAMES", frames)
@@ -504,7 +505,7 @@ def test_a_decoder_does_not_ask_for_every_latent(
         monkeypatch.setattr(WorldModel, "encode_tokens", encode)
         return {"curve": [[0, 1.0]], "open_loop_rmse": [1.0], "probes": []}
 
-    monkeypatch.setattr(pipeline, "train_patch", after)
+    monkeypatch.setattr(patch_layout, "train_patch", after)
     monkeypatch.setattr(pipeline, "train_decoder", trained)
     training = DecoderTraining(steps=1, batch=4, pixels=32, width=16, depth=1)
     without = ValidationConfig(frames=0)
@@ -561,9 +562,9 @@ def test_cuda_where_there_is_none(world: Path, tmp_path: Path) -> None:
 
 
 def no_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    from wm_mpc.training import pipeline
+    from wm_mpc.training.pipeline import material
 
-    monkeypatch.setattr(pipeline, "cache_tokens", lambda *_, **__: pytest.fail("encoded"))
+    monkeypatch.setattr(material, "cache_tokens", lambda *_, **__: pytest.fail("encoded"))
 
 
 @pytest.mark.parametrize(
@@ -593,7 +594,7 @@ def test_a_store_of_another_robot_is_refused_before_anything_is_computed(
 def test_the_interface_is_compared_field_by_field(
     change: dict, message: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wm_mpc.training import pipeline
+    from wm_mpc.training.pipeline import pipeline
 
     no_encoding(monkeypatch)
     known = pipeline.PRESETS["wall"]
@@ -669,7 +670,7 @@ def test_the_trained_model_is_validated(
 def test_validation_can_be_switched_off(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wm_mpc.training import pipeline
+    from wm_mpc.training.pipeline import pipeline
 
     monkeypatch.setattr(pipeline, "validate", lambda *_, **__: pytest.fail("validated"))
     train_world_model(config(world, tmp_path, validation=ValidationConfig(frames=0)))
@@ -696,7 +697,7 @@ def test_held_out_episodes_too_short_to_validate_on(
 def test_a_failing_validation_does_not_cost_the_model(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wm_mpc.training import pipeline
+    from wm_mpc.training.pipeline import pipeline
 
     def broken(*_: Any, **__: Any) -> None:
         raise MemoryError

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from sim_bridge.tasks import make_task
-from wm_mpc.locations import ASSETS
-from wm_mpc.training.presets import PRESETS
-from wm_mpc.training.stages import symmetry
-from wm_mpc.training.symmetry import QuarterTurns, RigidMotions
-from wm_mpc.world_model import WorldModel
+from wm_mpc.core.locations import ASSETS
+from wm_mpc.models.world_model import WorldModel
+from wm_mpc.tasks.presets import PRESETS
+from wm_mpc.training.dynamics.symmetry import QuarterTurns, RigidMotions, symmetry
 
 PRESET = PRESETS["pusht"]
 POINTS = np.array([(0, 0), (30, 0), (0, 30), (-30, 10), (10, 40), (20, -20)], float)

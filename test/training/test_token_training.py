@@ -12,11 +12,11 @@ from helpers import tiny_model
 from torch import Tensor
 from training_data import equal_states
 
-from wm_mpc.errors import UserError
-from wm_mpc.training.joint import JointConfig, train_joint
-from wm_mpc.training.patch import SIZES, PatchConfig, set_token_scale, train_patch
-from wm_mpc.training.windows import TokenWindows, encode_window, token_open_loop
-from wm_mpc.world_model import WorldModel
+from wm_mpc.core.errors import UserError
+from wm_mpc.latents.token_windows import TokenWindows, encode_window, token_open_loop
+from wm_mpc.models.world_model import WorldModel
+from wm_mpc.training.dynamics.patch import SIZES, PatchConfig, set_token_scale, train_patch
+from wm_mpc.training.projector.joint import JointConfig, train_joint
 
 GRID, CHANNELS, STEPS = 4, 16, 3
 PATCH = PatchConfig(steps=60, batch=16, lr=3e-3, held_out=0.2, rollout=2, history=2)

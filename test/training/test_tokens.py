@@ -20,22 +20,16 @@ import pytest
 from helpers import tiny_encoder
 from training_data import dot_store
 
-from wm_mpc.data.store import Store
-from wm_mpc.data.windows import Frames
-from wm_mpc.encoder import DinoEncoder
-from wm_mpc.errors import DataError
-from wm_mpc.training import tokens as module
-from wm_mpc.training.tokens import (
-    LOCK,
-    PROGRESS,
-    TOKENS,
-    cache_tokens,
-    encode_images,
-    fingerprint,
-    locked,
-    read_tokens,
-    store_digest,
-)
+from wm_mpc.core import files
+from wm_mpc.core.errors import DataError
+from wm_mpc.core.files import LOCK, PROGRESS, TOKENS, locked
+from wm_mpc.data.store.store import Store
+from wm_mpc.data.store.windows import Frames
+from wm_mpc.latents import tokens as module
+from wm_mpc.latents.encode import encode_images
+from wm_mpc.latents.tokens import cache_tokens, read_tokens, store_digest
+from wm_mpc.models.encoder import DinoEncoder
+from wm_mpc.models.identity import fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -345,7 +339,7 @@ def test_a_second_run_waits_for_the_first_and_uses_its_tokens(
 ) -> None:
     calls: list[str] = []
     halfway, go_on, waiting = threading.Event(), threading.Event(), threading.Event()
-    flock = module.fcntl.flock
+    flock = files.fcntl.flock
 
     def encode(encoder: DinoEncoder, images: np.ndarray) -> np.ndarray:
         calls.append(threading.current_thread().name)
@@ -355,12 +349,12 @@ def test_a_second_run_waits_for_the_first_and_uses_its_tokens(
         return encode_images(encoder, images)
 
     def blocking(stream: Any, how: int) -> None:
-        if how == module.fcntl.LOCK_EX:
+        if how == files.fcntl.LOCK_EX:
             waiting.set()
         flock(stream, how)
 
     monkeypatch.setattr(module, "encode_images", encode)
-    monkeypatch.setattr(module.fcntl, "flock", blocking)
+    monkeypatch.setattr(files.fcntl, "flock", blocking)
     found: dict[str, np.ndarray] = {}
 
     def run(name: str) -> None:
@@ -382,7 +376,7 @@ def test_a_second_run_waits_for_the_first_and_uses_its_tokens(
 
 def test_the_claim_ends_with_its_process(world: tuple, tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom pathlib import Path\nfrom wm_mpc.training.tokens import locked\n"
+        "import sys\nfrom pathlib import Path\nfrom wm_mpc.core.files import locked\n"
         "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
     )
     other = subprocess.Popen(
@@ -392,7 +386,7 @@ def test_the_claim_ends_with_its_process(world: tuple, tmp_path: Path) -> None:
     with other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
         with (tmp_path / LOCK).open("a") as stream, pytest.raises(BlockingIOError):
-            module.fcntl.flock(stream, module.fcntl.LOCK_EX | module.fcntl.LOCK_NB)
+            files.fcntl.flock(stream, files.fcntl.LOCK_EX | files.fcntl.LOCK_NB)
         other.kill()
     assert len(cache(world, tmp_path)) == 40
 
@@ -401,7 +395,7 @@ def test_an_error_lets_go(world: tuple, tmp_path: Path) -> None:
     with contextlib.suppress(KeyboardInterrupt), locked(tmp_path):
         raise KeyboardInterrupt
     with (tmp_path / LOCK).open("a") as stream:
-        module.fcntl.flock(stream, module.fcntl.LOCK_EX | module.fcntl.LOCK_NB)
+        files.fcntl.flock(stream, files.fcntl.LOCK_EX | files.fcntl.LOCK_NB)
 
 
 @pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EIO])
@@ -411,7 +405,7 @@ def test_a_file_system_that_cannot_lock(
     def unsupported(*_: Any) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(module.fcntl, "flock", unsupported)
+    monkeypatch.setattr(files.fcntl, "flock", unsupported)
     if number == errno.EIO:
         with pytest.raises(DataError, match=os.strerror(number)):
             cache(world, tmp_path)

@@ -15,19 +15,14 @@ from helpers import tiny_encoder, tiny_model
 from torch import Tensor, nn
 from training_data import dot_store
 
-from wm_mpc.data.store import Store
-from wm_mpc.errors import UserError
-from wm_mpc.training.run_validate import Config, run
-from wm_mpc.training.truth import QUANTITIES
-from wm_mpc.training.validation import (
-    draw_pairs,
-    held_out_frames,
-    open_loop,
-    rank_correlations,
-    spearman,
-    validate,
-)
-from wm_mpc.world_model import WorldModel
+from wm_mpc.cli.validate import Config, run
+from wm_mpc.core.errors import UserError
+from wm_mpc.core.stats import spearman
+from wm_mpc.data.store.store import Store
+from wm_mpc.evaluation.validation import draw_pairs, open_loop, rank_correlations, validate
+from wm_mpc.latents.encode import held_out_frames
+from wm_mpc.models.world_model import WorldModel
+from wm_mpc.tasks.quantities import QUANTITIES
 
 WALL = {
     "task": "wall", "proprio_dim": 2, "visual_dim": 2, "action_low": (-1.8, -1.8),

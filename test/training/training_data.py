@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wm_mpc.data.store import StoreSpec, StoreWriter
+from wm_mpc.data.store.store import StoreSpec, StoreWriter
 from wm_mpc.data.trajectory import Trajectory
-from wm_mpc.training.dynamics import LatentWindows
-from wm_mpc.world_model import WorldModel
+from wm_mpc.latents.windows import LatentWindows
+from wm_mpc.models.world_model import WorldModel
 
 
 def linear_windows(model: WorldModel, episodes: int = 20, steps: int = 6) -> LatentWindows:

@@ -8,9 +8,9 @@ from typing import Any
 from helpers import tiny_config, tiny_encoder, tiny_model
 
 from sim_bridge.collect import generate
-from wm_mpc.data.store import Store, StoreSpec, StoreWriter
+from wm_mpc.data.store.store import Store, StoreSpec, StoreWriter
 from wm_mpc.data.trajectory import Trajectory
-from wm_mpc.world_model import WorldModel
+from wm_mpc.models.world_model import WorldModel
 
 SIDE = 32
 WALL = {

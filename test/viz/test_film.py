@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from replayed import PERIOD, replay
 
-from wm_mpc.viz import film
-from wm_mpc.viz.record import Recording
+from wm_mpc.trials import film
+from wm_mpc.trials.recording import Recording
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from wm_mpc.errors import UserError
-from wm_mpc.viz.live import LiveView, has_display
+from wm_mpc.core.errors import UserError
+from wm_mpc.trials.window import LiveView, has_display
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems always have a display")

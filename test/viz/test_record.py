@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from replayed import PERIOD, replay, tick
 
-from wm_mpc.tick import State
-from wm_mpc.viz.record import Plan
+from wm_mpc.control.tick import State
+from wm_mpc.trials.recording import Plan
 
 
 def test_a_tick_belongs_to_the_picture_it_looked_at() -> None:

@@ -1,1 +1,1 @@
-"""Recorded trajectories: the training store, and the rosbags they come from and go to."""
+"""Room: recorded trajectories. The training store, and the rosbags they come from and go to."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from wm_mpc.core.errors import UserError
 from wm_mpc.data.trajectory import Trajectory
-from wm_mpc.errors import UserError
 
 # encoding -> (bytes per channel, channels, order of red, green and blue; None: grey)
 ENCODINGS: dict[str, tuple[int, int, tuple[int, int, int] | None]] = {

@@ -20,8 +20,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from wm_mpc.core.errors import UserError
 from wm_mpc.data.trajectory import Trajectory
-from wm_mpc.errors import UserError
 
 VERSION = "v2.1"
 IMAGE, STATE, ACTION = "observation.image", "observation.state", "action"

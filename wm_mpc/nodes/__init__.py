@@ -1,1 +1,1 @@
-"""ROS 2 nodes: they convert messages, call the core and publish; no algorithm lives here."""
+"""Room: the ROS 2 nodes. They convert a message, call the core and publish."""

@@ -9,11 +9,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from wm_mpc.budget import Clock, monotonic
-from wm_mpc.gaps import Pause, no_pause
-from wm_mpc.objective import GoalObjective
-from wm_mpc.planners.base import Dynamics, Plan, PlanRequest
-from wm_mpc.planners.kernels import Kernel, make_kernel
+from wm_mpc.core.clock import Clock, monotonic
+from wm_mpc.core.pauses import Pause, no_pause
+from wm_mpc.models.protocol import Dynamics
+from wm_mpc.planners.base import Plan, PlanRequest
+from wm_mpc.planners.kernels.autograd import Kernel, make_kernel
+from wm_mpc.planners.objective import GoalObjective
 
 
 class Search(Protocol):

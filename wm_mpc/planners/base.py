@@ -11,28 +11,11 @@ Shapes used throughout the planners:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from torch import Tensor
 
-from wm_mpc.budget import Clock
-from wm_mpc.gaps import Pause, no_pause
-
-
-@runtime_checkable
-class Dynamics(Protocol):
-    """What a planner may ask of a world model. All calls are differentiable and batched."""
-
-    latent_shape: tuple[int, ...]
-    action_width: int
-
-    def step(self, latent: Tensor, action: Tensor) -> Tensor:
-        """Predict one model step: ``(B, *L), (B, A) -> (B, *L)``."""
-        ...
-
-    def rollout(self, latent: Tensor, actions: Tensor) -> Tensor:
-        """Predict ``T`` steps: ``(B, *L), (B, T, A) -> (B, T, *L)``, the given one excluded."""
-        ...
+from wm_mpc.core.pauses import Pause, no_pause
 
 
 @dataclass(frozen=True)
@@ -115,4 +98,4 @@ class Planner(Protocol):
         ...
 
 
-__all__ = ["Clock", "Dynamics", "Plan", "PlanRequest", "Planner"]
+__all__ = ["Plan", "PlanRequest", "Planner"]

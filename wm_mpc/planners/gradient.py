@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wm_mpc.planners.adam import Adam
 from wm_mpc.planners.anytime import AnytimePlanner, BestOf, check
 from wm_mpc.planners.base import PlanRequest
-from wm_mpc.planners.native import MlpKernel
-from wm_mpc.planners.optimizers import Adam
-from wm_mpc.planners.proposals import start_batch
+from wm_mpc.planners.kernels.native import MlpKernel
+from wm_mpc.planners.starts import start_batch
 
 
 @dataclass(frozen=True)

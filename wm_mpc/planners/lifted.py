@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from wm_mpc.planners.adam import Adam
 from wm_mpc.planners.anytime import AnytimePlanner, BestOf
 from wm_mpc.planners.base import PlanRequest
-from wm_mpc.planners.optimizers import Adam
-from wm_mpc.planners.proposals import start_batch
+from wm_mpc.planners.starts import start_batch
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 

@@ -1,1 +1,1 @@
-"""Training: encoder, projectors, dynamics, and what tells whether they are fit to plan with."""
+"""Room: from a store to a model, and from a model to a better one."""

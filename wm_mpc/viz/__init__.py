@@ -1,1 +1,1 @@
-"""Pictures of plans, films of episodes, and the report page."""
+"""Room: pictures of numbers and of plans; matplotlib and OpenCV, no ROS."""

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from wm_mpc.core.errors import DataError
 from wm_mpc.data.bags.align import AlignConfig, Aligner, Episode
 from wm_mpc.data.bags.import_report import BagReport, RunningStatistics, TopicReport
 from wm_mpc.data.bags.mcap_scan import RawMessage
@@ -27,9 +28,8 @@ from wm_mpc.data.bags.source import Bag, UnusableBagError
 from wm_mpc.data.bags.topics import TopicConfig, read_field, read_image
 from wm_mpc.data.bags.typelib import Decoder
 from wm_mpc.data.decoding import MessageError, message_to_trajectory
-from wm_mpc.data.store import Store, StoreError, StoreSpec, StoreWriter
+from wm_mpc.data.store.store import Store, StoreError, StoreSpec, StoreWriter
 from wm_mpc.data.trajectory import Trajectory
-from wm_mpc.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wm_mpc.core.errors import DataError
 from wm_mpc.data.bags.source import Bag
 from wm_mpc.data.bags.typelib import Decoder
 from wm_mpc.data.bags.writer import BagWriter, WriterConfig
-from wm_mpc.errors import DataError
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from wm_mpc.core.errors import DataError
 from wm_mpc.data.bags.import_report import TopicReport
 from wm_mpc.data.bags.source import Bag, UnusableBagError
 from wm_mpc.data.bags.topics import (
@@ -16,7 +17,6 @@ from wm_mpc.data.bags.topics import (
     header_ns,
 )
 from wm_mpc.data.bags.typelib import Decoder
-from wm_mpc.errors import DataError
 
 NEEDED = ("image", "proprio", "command")
 """Parts that are aligned with each other and so need stamps of one clock."""

@@ -11,10 +11,10 @@ from shutil import copyfileobj
 
 import yaml
 
+from wm_mpc.core.errors import DataError
 from wm_mpc.data.bags.mcap_scan import Definition, McapScan, RawMessage
 from wm_mpc.data.bags.sqlite_scan import SqliteScan
 from wm_mpc.data.bags.zstandard import ZSTD_MAGIC, zstd
-from wm_mpc.errors import DataError
 
 _STORAGES = {".mcap": "mcap", ".db3": "sqlite3"}
 

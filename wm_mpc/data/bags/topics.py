@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import yaml
 
+from wm_mpc.core.errors import DataError, UserError
 from wm_mpc.data.decoding import (
     MessageError,
     compressed_to_rgb,
     image_to_rgb,
     joint_state_to_array,
 )
-from wm_mpc.errors import DataError, UserError
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"

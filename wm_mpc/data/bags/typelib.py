@@ -18,9 +18,9 @@ from rosbags.typesys import (
 )
 from rosbags.typesys.store import Typestore
 
+from wm_mpc.core.errors import DataError
+from wm_mpc.core.locations import IMPORT_ROOT
 from wm_mpc.data.bags.mcap_scan import Definition
-from wm_mpc.errors import DataError
-from wm_mpc.locations import IMPORT_ROOT
 
 _COMMON = Stores.ROS2_KILTED
 

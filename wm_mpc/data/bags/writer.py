@@ -25,10 +25,10 @@ from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 from rosbags.typesys.store import Typestore
 
-from wm_mpc.bounds import bounded, check_bounds
-from wm_mpc.budget import Clock, monotonic
+from wm_mpc.core.clock import Clock, monotonic
+from wm_mpc.core.errors import DataError, UserError
+from wm_mpc.core.fields import bounded, check_bounds
 from wm_mpc.data.bags.typelib import common_types, ensure_type
-from wm_mpc.errors import DataError, UserError
 
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 _METADATA_VERSION = 8  # read by every distribution since Iron

@@ -1,0 +1,1 @@
+"""Room: which nodes run, with which parameters; started by ``ros2 launch`` or by us."""

@@ -1,0 +1,1 @@
+"""Room: the command line. One file per command, one table in ``main``."""

@@ -1,0 +1,99 @@
+"""``wm-mpc gap``: model error where experts went against where the planner goes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from tyro.conf import Positional
+
+from wm_mpc.core.errors import UserError
+from wm_mpc.core.locations import ASSETS
+from wm_mpc.core.provenance import write_report
+from wm_mpc.data.store.store import Store
+from wm_mpc.evaluation.rollouts import simulator
+from wm_mpc.evaluation.train_test_gap import GapConfig, landscape, measure_gap, print_gap
+from wm_mpc.latents.expert import load_expert
+from wm_mpc.models.world_model import WorldModel
+from wm_mpc.viz.plots import draw_gap, draw_landscape
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure the train-test gap of one or more models of a task.
+
+    Attributes:
+        task: pusht, wall or point_maze.
+        data: store of expert trajectories with simulator states.
+        models: label=folder, the first is the one the others are compared with; default: the
+            bundled model of the task as base.
+        tokens: folder of the store's token cache; default: encode the chosen episodes.
+        episodes: so many episodes, spread evenly over the store; 0: all.
+        held_out: share of the episodes that count as held out; as in training.
+        gap: what is measured.
+        threads: threads of torch; 0: torch's own choice.
+        plot: PNG of the errors per step.
+        landscape: PNG of the planning loss around a plan.
+        report: JSON file to write.
+    """
+
+    task: Positional[str]
+    data: Path
+    models: tuple[str, ...] = ()
+    tokens: Path | None = None
+    episodes: int = 0
+    held_out: float = 0.05
+    gap: GapConfig = field(default_factory=GapConfig)
+    threads: int = 0
+    plot: Path | None = None
+    landscape: Path | None = None
+    report: Path | None = None
+
+    def folders(self) -> dict[str, Path]:
+        """Model folders by label.
+
+        Raises:
+            UserError: an entry that is not label=folder, or a label given twice.
+        """
+        found: dict[str, Path] = {}
+        for entry in self.models:
+            label, separator, folder = entry.partition("=")
+            if not separator or not label or label == "expert" or label in found:
+                raise UserError(f"models: {entry!r}; label=folder, each label once, expected")
+            found[label] = Path(folder)
+        return found or {"base": ASSETS / self.task}
+
+
+def run(config: Config) -> int:
+    """Measure, print the table, draw, write the report; the exit code."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    models: dict[str, WorldModel] = {}
+    for label, folder in config.folders().items():
+        encoder = next(iter(models.values())).encoder if models else None
+        models[label] = WorldModel.load(folder, encoder)
+    first = next(iter(models.values()))
+    store = Store.open(config.data)
+    distance = config.gap.distance
+    expert = load_expert(first, store, distance, config.tokens, config.episodes, config.held_out)
+    found = measure_gap(models, simulator(config.task, first), expert, config.gap)
+    print_gap(found)
+    if config.plot is not None:
+        draw_gap(config.plot, found)
+    if config.landscape is not None:
+        draw_landscape(config.landscape, landscape(models, expert, config.gap))
+    if config.report is not None:
+        rows = [{"task": config.task, "planner": found["planner"], **row} for row in found["gaps"]]
+        hashes = {label: model.hash for label, model in models.items()}
+        rest = {name: found[name] for name in ("starts", "unit", "errors", "promises")}
+        write_report(
+            config.report,
+            None,
+            config.gap.seed,
+            rows,
+            models=hashes,
+            config=asdict(config),
+            **rest,
+        )
+    return 0

@@ -1,0 +1,93 @@
+"""``wm-mpc validate``: ranking, open-loop error and success of a world model, as in its card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tyro.conf import Positional
+
+from wm_mpc.core.errors import UserError
+from wm_mpc.core.provenance import write_report
+from wm_mpc.data.store.store import Store
+from wm_mpc.evaluation.rows import evaluate
+from wm_mpc.evaluation.validation import lines, validate
+from wm_mpc.models.world_model import WorldModel
+from wm_mpc.viz.plots import draw_validation
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure what a training loss does not tell.
+
+    Attributes:
+        model: world-model folder.
+        data: store folder; its last episodes are used.
+        held_out: share of the episodes to use, in (0, 1]; the default is what training holds out.
+        frames: most frames whose distances are ranked.
+        windows: most windows predicted open loop.
+        steps: model steps per window.
+        proprio_weight: weight of proprioception in the ranked goal cost.
+        goals: closed-loop episodes in the simulator; 0: none.
+        planner: planner of those episodes.
+        options: fields of the planner's configuration, name=value.
+        budget_fraction: planning time per tick as a share of the CEM reference's; 0: no deadline.
+        seed: seed of all choices.
+        threads: threads of torch; 0: torch's own choice.
+        device: cpu, cuda or cuda:N.
+        report: JSON file to write; curves go beside it, as PNG.
+    """
+
+    model: Positional[Path]
+    data: Path
+    held_out: float = 0.02
+    frames: int = 2000
+    windows: int = 400
+    steps: int = 5
+    proprio_weight: float = 0.3
+    goals: int = 0
+    planner: str = "adam"
+    options: tuple[str, ...] = ()
+    budget_fraction: float = 0.0
+    seed: int = 0
+    threads: int = 0
+    device: str = "cpu"
+    report: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_out <= 1:
+            raise UserError(f"held_out: {self.held_out}; in (0, 1] expected")
+        for name, low in (("frames", 2), ("windows", 1), ("steps", 1), ("goals", 0)):
+            if getattr(self, name) < low:
+                raise UserError(f"{name}: {getattr(self, name)}; at least {low} expected")
+
+
+def run(config: Config) -> int:
+    """Validate, print the figures and write the report; the exit code.
+
+    Raises:
+        UserError: this machine has no such device, or model and data do not fit.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    model = WorldModel.load(config.model, device=config.device)
+    store = Store.open(config.data)
+    found = validate(
+        model, store, held_out=config.held_out, frames=config.frames, windows=config.windows,
+        steps=config.steps, proprio_weight=config.proprio_weight, seed=config.seed,
+    )  # fmt: skip
+    facts = {"task": model.config.task, "model": model.hash, **found, "closed_loop": None}
+    if config.goals:
+        facts["closed_loop"] = evaluate(
+            model, model.config.task, config.planner, config.goals, config.seed,
+            options=config.options, budget_fraction=config.budget_fraction,
+        )  # fmt: skip
+    for line in lines(facts):
+        print(line)
+    if config.report is not None:
+        write_report(config.report, None, config.seed, [facts])
+        draw_validation(config.report.with_suffix(".png"), facts)
+    return 0
+
+

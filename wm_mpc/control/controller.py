@@ -1,0 +1,362 @@
+"""Receding-horizon control through a latent world model.
+
+One tick, top down: take the newest observation, encode it, shift the previous plan by the time
+that really passed, improve it until the deadline, return its first command. Whatever goes wrong
+on the way, the tick returns and says why: as long as the previous plan is fresh it is played on,
+after that there is no command and the robot comes to rest.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wm_mpc.control.engine import Engine
+from wm_mpc.control.observation import MIN_SIDE, Goal, InputCheck, Observation
+from wm_mpc.control.running_plan import RunningPlan
+from wm_mpc.control.safety import SafetyLimits
+from wm_mpc.control.thread_usage import Meter, Stall, Usage, thread_usage
+from wm_mpc.control.tick import State, TickResult
+from wm_mpc.core.clock import Clock, monotonic
+from wm_mpc.core.errors import one_line
+from wm_mpc.core.fields import bounded, check_bounds
+from wm_mpc.planners import PlanRequest
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ControllerConfig:
+    """How the loop runs.
+
+    Attributes:
+        tolerance: latent distance at which the goal counts as reached; 0: never.
+        image_shape: [px] height and width of camera and goal pictures; empty: any size.
+        seed: seed of every random draw.
+    """
+
+    tolerance: float = bounded(0.0, 0.0, 1e6)
+    image_shape: tuple[int, ...] = bounded((), MIN_SIDE, 16384)
+    seed: int = bounded(0, 0, 2**31 - 1)
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+        if len(self.image_shape) not in (0, 2):
+            raise ValueError(f"image_shape: {self.image_shape}; height and width expected")
+
+
+class Controller:
+    """The loop without a robot, a clock of its own, or threads.
+
+    ``tick`` belongs to one thread. ``observe``, ``reject``, ``set_goal``, ``clear_goal`` and
+    ``swap_model`` may be called from another one: each hands over one reference.
+
+    Args:
+        engine: model and planner.
+        config: how the loop runs.
+        limits: how old inputs may be.
+        clock: monotonic clock for deadlines and durations; stamps and ages are the node clock's.
+        meter: what the calling thread was given.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        config: ControllerConfig,
+        limits: SafetyLimits,
+        clock: Clock = monotonic,
+        meter: Meter = thread_usage,
+    ) -> None:
+        self.engine = engine
+        self.config = config
+        self.limits = limits
+        self.clock = clock
+        self.meter = meter
+        self.ticks = 0
+        self._check = InputCheck(config.image_shape, engine.model.config.proprio_dim)
+        self._next_engine: Engine | None = None
+        self._reserve = 0.0
+        self._observation: Observation | None = None
+        self._faults: dict[str, str] = {}
+        self._goal: Goal | None = None
+        self._planned_goal: Goal | None = None
+        self._running = RunningPlan()
+        self._forget()
+
+    # ---- inputs ------------------------------------------------------------------------------
+
+    def observe(self, image: np.ndarray, proprio: np.ndarray | None, stamp: float) -> None:
+        """Hand over the newest observation; it replaces the one before.
+
+        Args:
+            image: uint8 ``(H, W, 3)`` RGB.
+            proprio: ``(P,)`` raw units; None where the model uses none.
+            stamp: [s] node clock.
+
+        Raises:
+            ValueError: what is wrong with it; the controller keeps what it had.
+        """
+        self._observation = self._check.observation(image, proprio, stamp)
+        self._clear_faults("image", "proprio")
+
+    def reject(self, source: str, reason: str) -> None:
+        """Note that an input could not be used; told in every tick until a good one comes.
+
+        Args:
+            source: ``image``, ``proprio`` or ``goal_image``; a newer reason replaces an older one.
+            reason: one line.
+        """
+        self._faults = {**self._faults, source: reason}
+
+    def _clear_faults(self, *sources: str) -> None:
+        self._faults = {key: why for key, why in self._faults.items() if key not in sources}
+
+    def check_goal(
+        self, image: np.ndarray, proprio: np.ndarray | None = None, tolerance: float = 0.0
+    ) -> Goal:
+        """Make a goal that ``pursue`` takes.
+
+        Args:
+            image: uint8 ``(H, W, 3)`` RGB.
+            proprio: ``(P,)`` raw units; None: the picture alone decides.
+            tolerance: latent distance at which it is reached; 0: the configured one.
+
+        Raises:
+            ValueError: what is wrong with it.
+        """
+        return self._check.goal(image, proprio, tolerance or self.config.tolerance)
+
+    def pursue(self, goal: Goal) -> None:
+        """Pursue a goal from ``check_goal``, from the next tick on and with a fresh plan."""
+        self._goal = goal
+        self._clear_faults("goal_image")
+
+    def set_goal(
+        self, image: np.ndarray, proprio: np.ndarray | None = None, tolerance: float = 0.0
+    ) -> Goal:
+        """Check a goal and pursue it; see ``check_goal`` for arguments and errors."""
+        goal = self.check_goal(image, proprio, tolerance)
+        self.pursue(goal)
+        return goal
+
+    def clear_goal(self) -> None:
+        """Forget the goal: the controller becomes idle."""
+        self._goal = None
+
+    @property
+    def goal(self) -> Goal | None:
+        """Current goal."""
+        return self._goal
+
+    def swap_model(self, engine: Engine) -> None:
+        """Use another engine, which is complete, from the next tick on.
+
+        Raises:
+            ValueError: its model was trained for another robot; the present one stays.
+        """
+        mine, other = self.engine.model.config, engine.model.config
+        for name in ("action_dim", "proprio_dim", "control_period"):
+            if getattr(mine, name) != getattr(other, name):
+                raise ValueError(
+                    f"{name}: {getattr(other, name)}; {getattr(mine, name)} expected, as running"
+                )
+        self._next_engine = engine
+
+    # ---- the tick ----------------------------------------------------------------------------
+
+    def tick(self, now: float) -> TickResult:
+        """Run one control tick.
+
+        Args:
+            now: [s] node clock.
+
+        Returns:
+            What to do and why; never raises for what a model, a planner or an input did.
+        """
+        started, begun = self.clock(), self.meter()
+        self._adopt()
+        self.ticks += 1
+        goal, observation = self._goal, self._observation
+        if goal is not self._planned_goal:
+            self._forget()
+            self._planned_goal = goal
+        image_age = math.inf if observation is None else now - observation.stamp
+        blank = TickResult(
+            State.IDLE, "", image_age_s=image_age, engine=self.engine, goal=goal
+        )
+        if goal is None:
+            return replace(blank, reason=self._explain("goal: none set"))
+        stale = self.limits.stale(image_age, 0.0)
+        if stale or observation is None:
+            return replace(blank, state=State.SAFE_STOP, reason=self._explain(stale))
+        try:
+            result = self._think(blank, goal, observation, now, started, begun)
+        except Exception as error:  # whatever a model or planner raises, the robot comes to rest
+            log.exception("tick failed")
+            result = self._play_on(blank, now, f"tick: {one_line(error)}")
+        return self._judge(result, goal, now)
+
+    def _think(
+        self,
+        blank: TickResult,
+        goal: Goal,
+        observation: Observation,
+        now: float,
+        started: float,
+        begun: Usage,
+    ) -> TickResult:
+        """Encode, plan, and fetch the answer from the device at once."""
+        if observation is self._seen:
+            # Nothing new was seen: thinking again would only repeat the last tick.
+            return self._play_on(blank, now, "")
+        engine = self.engine
+        latent = self._encode(goal, observation)
+        encoded, used = self.clock(), self.meter()
+        warm, states = self._running.shifted(now, engine, self._goal_latent)
+        deadline, latest = engine.budget.deadline(encoded), started + self._latest()
+        since, usage = encoded, used
+        if latest <= deadline:
+            # The period binds, not the budget: what encoding took counts too.
+            deadline, since, usage = latest, started, begun
+        # After a tick too short to evaluate anything the whole period is granted: a late plan is
+        # counted as late, no plan at all would leave the robot standing for good.
+        asked = started + self._latest() if self._starved else deadline - self._reserve
+        request = PlanRequest(
+            latent=latent,
+            goal=self._goal_latent,
+            warm_start=warm,
+            warm_states=states,
+            deadline=asked,
+            seed=self.config.seed + self.ticks,
+        )
+        plan = engine.planner.plan(request)
+        planned = self.clock()
+        stall = Stall.between(usage, self.meter(), planned - since)
+        if not self._starved:
+            self._keep_reserve(planned - asked)
+        distance = engine.distance(latent, self._goal_latent)
+        raw = engine.model.denormalize_actions(plan.actions)
+        numbers = torch.cat([raw.flatten(), distance[None]]).cpu().double().numpy()
+        actions = numbers[:-1].reshape(raw.shape)
+        timed = replace(
+            blank,
+            plan=plan,
+            encode_s=encoded - started,
+            plan_s=planned - encoded,
+            deadline_missed=planned > deadline,
+            late_s=planned - deadline,
+            stall=stall,
+            distance=float(numbers[-1]),
+            latent=latent,
+        )
+        if not np.isfinite(numbers).all():
+            return self._play_on(timed, now, "planner: a plan that is not finite")
+        self._starved = plan.iterations == 0
+        why = ""
+        if not math.isfinite(plan.cost):
+            why = f"planner: nothing evaluated ({plan.stopped})"
+            if warm is None:
+                return self._play_on(timed, now, why)
+        self._seen = observation
+        self._running.renew(plan, now)
+        age = self._running.age(now)
+        return replace(timed, reason=why, command=actions[0], actions=actions, plan_age_s=age)
+
+    def _keep_reserve(self, late: float) -> None:
+        """Learn how much later than asked planning ends: a last evaluation follows the search.
+
+        Up in steps of 5 % of the budget and down in steps of 0.05 %, so that it settles where one
+        tick in a hundred is later, and a single hiccup of the machine costs little. Going up no
+        further than to the lateness seen would save a little time, and put one tick in ten a
+        hair's breadth behind its deadline.
+        """
+        budget = self.engine.budget.seconds
+        up = self._reserve + 0.05 * budget
+        down = max(late, self._reserve - 0.0005 * budget, 0.0)
+        self._reserve = min(up if late > self._reserve else down, budget / 2)
+
+    def _latest(self) -> float:
+        """Time from the start of a tick to the last instant at which planning may end [s]."""
+        return self.engine.config.period_s - self.engine.config.margin_s
+
+    def _encode(self, goal: Goal, observation: Observation) -> Tensor:
+        """Latent of the observation; the goal is encoded along with it when it is new."""
+        engine = self.engine
+        if self._goal_latent is not None:
+            return engine.encode(observation.image[None], observation.proprio[None])[0]
+        posture, known = goal.proprio, True
+        if posture is None and engine.reads_posture:
+            posture = engine.read_posture(goal.image)
+        elif posture is None:
+            # An unknown goal posture is filled with the present one and then given no weight.
+            posture, known = observation.proprio, False
+        if goal.image.shape == observation.image.shape:
+            images = np.stack([observation.image, goal.image])
+            latents = engine.encode(images, np.stack([observation.proprio, posture]))
+            latent, self._goal_latent = latents[0], latents[1]
+        else:
+            latent = engine.encode(observation.image[None], observation.proprio[None])[0]
+            self._goal_latent = engine.encode(goal.image[None], posture[None])[0]
+        engine.objective.use_proprio(known)
+        return latent
+
+    def _play_on(self, blank: TickResult, now: float, reason: str) -> TickResult:
+        """Command of the previous plan at ``now``; none when there is no plan."""
+        warm, _ = self._running.shifted(now, self.engine, None)
+        if warm is None:
+            return replace(blank, state=State.SAFE_STOP, reason=reason or "plan: none yet")
+        raw = self.engine.model.denormalize_actions(warm).cpu().double().numpy()
+        age = self._running.age(now)
+        return replace(blank, reason=reason, command=raw[0], actions=raw, plan_age_s=age)
+
+    def _judge(self, result: TickResult, goal: Goal, now: float) -> TickResult:
+        """Decide the state: reached, stale, or running."""
+        if math.isfinite(result.distance):
+            # Leaving takes more than arriving, so that noise does not toggle the state.
+            bound = goal.tolerance * (1.2 if self._reached else 1.0)
+            self._reached = goal.tolerance > 0 and result.distance <= bound
+        if self._reached and result.command is not None:
+            return replace(result, state=State.REACHED, command=None, reason=self._explain(""))
+        stale = self.limits.stale(result.image_age_s, result.plan_age_s)
+        if result.command is None or stale:
+            reason = self._explain(result.reason or stale)
+            return replace(result, state=State.SAFE_STOP, command=None, reason=reason)
+        return replace(result, state=State.RUNNING, reason=self._explain(result.reason))
+
+    # ---- bookkeeping -------------------------------------------------------------------------
+
+    def _adopt(self) -> None:
+        """Take over a prepared engine, with the running plan where it still fits."""
+        engine, self._next_engine = self._next_engine, None
+        if engine is None:
+            return
+        self._running.hand_over(self.engine, engine)
+        before, self.engine = self.engine, engine
+        if not before.same_shape(engine.model):
+            self._reserve = 0.0
+        if engine.sees_like(before):
+            # Encoding the goal anew would cost the next tick for nothing.
+            engine.objective.channel_weights.copy_(before.objective.channel_weights)
+            return
+        # Latents of models that see differently have nothing in common.
+        self._goal_latent, self._seen = None, None
+
+    def _forget(self) -> None:
+        """Drop everything that belongs to the previous goal."""
+        self._goal_latent: Tensor | None = None
+        self._seen: Observation | None = None
+        self._running.clear()
+        self._reached = False
+        self._starved = False
+
+    def _explain(self, reason: str) -> str:
+        """Reason with what is known about bad inputs."""
+        return "; ".join(part for part in (reason, *self._faults.values()) if part)
+
+
+__all__ = ["Controller", "ControllerConfig"]

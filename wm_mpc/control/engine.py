@@ -1,0 +1,202 @@
+"""A model with everything prepared for it: objective, planner, CEM reference and budget.
+
+An engine is built, calibrated and warmed up away from the control thread and then handed over
+whole, so that a change of model costs the running loop one assignment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wm_mpc.core.clock import Clock, monotonic
+from wm_mpc.core.fields import bounded, check_bounds
+from wm_mpc.core.pauses import PIECE_S, Pause, no_pause
+from wm_mpc.models.identity import perception_hash
+from wm_mpc.models.world_model import WorldModel
+from wm_mpc.planners import Planner
+from wm_mpc.planners.budget import Budget, CemReference
+from wm_mpc.planners.objective import GoalObjective, ObjectiveConfig
+from wm_mpc.planners.registry import make_planner
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """What a planner is built for.
+
+    Attributes:
+        planner: registry name of the planner.
+        horizon: model steps that a plan looks ahead.
+        control_rate_hz: [Hz] control steps per second.
+        budget_fraction: share of the CEM reference's time that one tick may plan.
+        margin_s: [s] part of the control period kept free for everything but planning.
+        compile: use compiled code where a compiler is found.
+    """
+
+    planner: str = "adam"
+    horizon: int = bounded(5, 1, 100)
+    control_rate_hz: float = bounded(10.0, 0.1, 1000.0)
+    budget_fraction: float = bounded(0.1, 1e-6, 1e6)
+    margin_s: float = bounded(0.03, 0.0, 10.0)
+    compile: bool = True
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+        if self.margin_s >= self.period_s:
+            bound = f"less than the control period {self.period_s:g} s"
+            raise ValueError(f"margin_s: {self.margin_s:g} s; {bound} expected")
+
+    @property
+    def period_s(self) -> float:
+        """Control period [s]."""
+        return 1.0 / self.control_rate_hz
+
+
+class Engine:
+    """Model, planner, objective and budget that belong together.
+
+    Args:
+        model: world model with an encoder.
+        planner: planner of ``model`` and ``objective``.
+        objective: goal cost.
+        reference: CEM reference measured with ``model``.
+        config: what it was built from.
+
+    Attributes:
+        generation: counts the models a process loaded, from 1; 0 until the owner numbers it.
+        perception: hash of what lies between picture and latent; empty: unknown.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        planner: Planner,
+        objective: GoalObjective,
+        reference: CemReference,
+        config: EngineConfig,
+    ) -> None:
+        self.model = model
+        self.planner = planner
+        self.objective = objective
+        self.reference = reference
+        self.config = config
+        self.generation = 0
+        self.perception = ""
+        self.budget = Budget(
+            config.budget_fraction, reference.seconds, config.period_s, config.margin_s
+        )
+
+    @classmethod
+    def build(
+        cls,
+        model: WorldModel,
+        config: EngineConfig,
+        objective: ObjectiveConfig | None = None,
+        planner_config: Any = None,
+        reference: CemReference | None = None,
+        clock: Clock = monotonic,
+        warm_encoder: bool = True,
+        pause: Pause | None = None,
+    ) -> Engine:
+        """Build, calibrate and warm up; takes seconds, more with ``compile``.
+
+        Args:
+            model: world model on its final device.
+            config: what to build.
+            objective: weights of the goal cost; default: the published ones.
+            planner_config: configuration of the planner; default: the planner's own.
+            reference: reference of a model of the same shape on this device; None: measure it.
+            clock: monotonic clock.
+            warm_encoder: False where the encoder is one that already runs.
+            pause: called between pieces of work of some milliseconds each, where a loop must not
+                be disturbed; measuring a reference is one long piece. None: all at once.
+
+        Raises:
+            ValueError: unknown planner, or a control rate the model was not trained for.
+        """
+        trained = model.config.control_period
+        if abs(config.period_s / trained - 1) > 0.01:
+            raise ValueError(
+                f"control_rate_hz: {config.control_rate_hz:g} Hz; the model was trained for "
+                f"{1 / trained:g} Hz"
+            )
+        device = model.action_mean.device
+        cost = GoalObjective(
+            objective or ObjectiveConfig(),
+            config.horizon,
+            model.visual_dim,
+            model.proprio_width,
+            device,
+            model.goal_weights,
+        )
+        rest = no_pause if pause is None else pause
+        rest()
+        planner = make_planner(config.planner, model, cost, planner_config, clock, config.compile)
+        if reference is None:
+            reference = CemReference.calibrate(model, cost, clock, config.compile)
+        engine = cls(model, planner, cost, reference, config)
+        planner.warm_up(None if pause is None else PIECE_S, rest)
+        if warm_encoder:
+            rest()
+            engine._warm_up_encoder()
+        rest()
+        engine.perception = perception_hash(model)
+        return engine
+
+    @property
+    def plan_shape(self) -> tuple[int, int, int]:
+        """Model steps, control steps per model step, and raw action width of a plan."""
+        model = self.model.config
+        return self.config.horizon, model.frameskip, model.action_dim
+
+    def encode(self, images: np.ndarray, proprio: np.ndarray) -> Tensor:
+        """Latents of pictures: uint8 ``(B, H, W, 3)``, float32 ``(B, P)`` -> ``(B, *L)``."""
+        device = self.model.action_mean.device
+        with torch.no_grad():
+            pixels = torch.from_numpy(images).to(device, non_blocking=True)
+            joints = torch.from_numpy(proprio).to(device, non_blocking=True)
+            return self.model.encode(pixels, joints)
+
+    @property
+    def reads_posture(self) -> bool:
+        """Whether the model can tell the robot's posture from a goal picture."""
+        return self.model.proprio_reader is not None
+
+    def read_posture(self, image: np.ndarray) -> np.ndarray:
+        """Posture that a goal picture shows: uint8 ``(H, W, 3)`` -> float32 ``(P,)`` raw units."""
+        with torch.no_grad():
+            pixels = torch.from_numpy(image[None]).to(self.model.action_mean.device)
+            return self.model.read_proprio(pixels)[0].cpu().numpy()
+
+    def distance(self, latent: Tensor, goal: Tensor) -> Tensor:
+        """Root mean square difference over the channels that the goal cost weighs, 0-d."""
+        counts = (self.objective.channel_weights > 0).to(latent.dtype)
+        squares = (latent - goal).square().reshape(-1, len(counts)).mean(0)
+        return ((squares * counts).sum() / counts.sum()).sqrt()
+
+    def sees_like(self, other: Engine) -> bool:
+        """Whether latents of both mean the same; False where that is unknown."""
+        return bool(self.perception) and self.perception == other.perception
+
+    def same_shape(self, model: WorldModel) -> bool:
+        """Whether ``model`` costs what this engine's costs, so that its CEM reference holds."""
+        mine, other = self.model, model
+        keys = ("predictor", "predictor_args", "projector", "visual_dim", "proprio_embed",
+                "proprio_dim", "action_dim", "frameskip")  # fmt: skip
+        same = all(getattr(mine.config, key) == getattr(other.config, key) for key in keys)
+        return same and mine.latent_shape == other.latent_shape
+
+    def _warm_up_encoder(self) -> None:
+        side = self.model.encoder.image_size if self.model.encoder else 0
+        for count in (1, 2, 1, 2):
+            picture = np.zeros((count, side, side, 3), np.uint8)
+            self.encode(picture, np.zeros((count, self.model.config.proprio_dim), np.float32))
+        if self.reads_posture:
+            self.read_posture(picture[0])
+
+
+__all__ = ["Engine", "EngineConfig"]

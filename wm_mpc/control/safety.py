@@ -1,0 +1,291 @@
+"""The last thing before a command leaves: limits, watchdogs, ramp-down, emergency stop.
+
+Whatever the planner says, a command that passes here is finite, inside its bounds, changes no
+faster than allowed, and stems from a fresh image and a fresh plan. Everything else ends in a ramp
+down to rest, then explicit rest commands: a silent controller may leave a robot moving, so silence
+is never the answer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from wm_mpc.core.clock import Clock, monotonic
+from wm_mpc.core.fields import bounded, check_bounds
+
+HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class SafetyLimits:
+    """What may leave for the robot, in units of the command; one entry per dimension or for all.
+
+    Attributes:
+        action_low, action_high: bounds of a command; empty: the model's own (in simulation only).
+        rate_limit: largest change of a command per second; empty: none.
+        acceleration_limit: largest change of that rate per second; empty: none.
+        rest: command at which the robot stands still; empty: zeros.
+        hold_at_rest: true for absolute commands (joint positions, in the order of the
+            proprioception): to rest is to repeat the last one; rest is ignored.
+        ramp_s: [s] time in which a running command is brought down to rest.
+        max_image_age_s: [s] an older image stops the robot; node clock.
+        max_plan_age_s: [s] a plan that was last improved longer ago stops the robot; node clock.
+        hardware: true on a real robot: refuse to activate unless action_low, action_high and
+            rate_limit are set.
+        dry_run: true: compute and report commands, publish none.
+    """
+
+    action_low: tuple[float, ...] = bounded(())
+    action_high: tuple[float, ...] = bounded(())
+    rate_limit: tuple[float, ...] = bounded((), 0.0)
+    acceleration_limit: tuple[float, ...] = bounded((), 0.0)
+    rest: tuple[float, ...] = bounded(())
+    hold_at_rest: bool = False
+    ramp_s: float = bounded(0.2, 0.0, 10.0)
+    max_image_age_s: float = bounded(0.3, 0.001, HOUR)
+    max_plan_age_s: float = bounded(0.5, 0.001, HOUR)
+    hardware: bool = False
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("action_low", "action_high", "rate_limit", "acceleration_limit", "rest"):
+            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
+        check_bounds(self)
+        for name in ("rate_limit", "acceleration_limit"):
+            if any(value == 0 for value in getattr(self, name)):
+                raise ValueError(f"{name}: {getattr(self, name)}; more than 0 expected, or empty")
+
+    def require_for_hardware(self) -> None:
+        """Refuse to drive a real robot without limits.
+
+        Raises:
+            ValueError: ``hardware`` is set and a limit that it needs is not.
+        """
+        if not self.hardware:
+            return
+        for name in ("action_low", "action_high", "rate_limit"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: not set; a real robot (hardware: true) needs it")
+
+    def stale(self, image_age: float, plan_age: float) -> str:
+        """Watchdog: say in one line what is too old, or nothing.
+
+        Args:
+            image_age: [s]; ``inf`` when there is none yet. An image stamped in the future is
+                refused too: its true age is unknown.
+            plan_age: [s]; ``inf`` when there is none yet.
+        """
+        if image_age == math.inf:
+            return "image: none received"
+        if not -self.max_image_age_s <= image_age <= self.max_image_age_s:
+            return f"image: {image_age:.3f} s old; at most {self.max_image_age_s:g} s allowed"
+        if not plan_age <= self.max_plan_age_s:
+            return f"plan: {plan_age:.3f} s old; at most {self.max_plan_age_s:g} s allowed"
+        return ""
+
+
+class Motion(Enum):
+    """What a filtered command does."""
+
+    FOLLOW = "follow"  # as asked, within limits
+    RAMP = "ramp"  # on its way to rest
+    REST = "rest"  # at rest, explicitly
+    E_STOP = "e_stop"  # at rest, latched
+
+
+@dataclass(frozen=True)
+class SafeCommand:
+    """A command that may leave.
+
+    Attributes:
+        values: float64 ``(action_dim,)``, finite and within bounds.
+        motion: what it does.
+        limited: whether a limit changed what was asked for.
+        reason: one line; why the command is not the one asked for, empty when it is.
+        publish: false in a dry run, and while an absolute command has nothing to start from.
+    """
+
+    values: np.ndarray
+    motion: Motion
+    limited: bool
+    reason: str
+    publish: bool
+
+
+class CommandFilter:
+    """Stateful filter between planner and robot. Not thread safe: one thread steps it.
+
+    Args:
+        limits: what may leave.
+        low: lower bounds used where ``limits`` has none (the model's own).
+        high: upper bounds used where ``limits`` has none.
+        period: nominal time between two steps [s]; a late step earns no jump larger than twice it.
+        clock: monotonic clock.
+
+    Raises:
+        ValueError: sizes disagree, low is not below high, or rest lies outside.
+    """
+
+    def __init__(
+        self,
+        limits: SafetyLimits,
+        low: tuple[float, ...],
+        high: tuple[float, ...],
+        period: float,
+        clock: Clock = monotonic,
+    ) -> None:
+        dim = len(low)
+        self.limits = limits
+        self.low = _expand("action_low", limits.action_low or low, dim)
+        self.high = _expand("action_high", limits.action_high or high, dim)
+        self.rate = _expand("rate_limit", limits.rate_limit or (math.inf,), dim)
+        acceleration = limits.acceleration_limit or (math.inf,)
+        self.acceleration = _expand("acceleration_limit", acceleration, dim)
+        self.rest = _expand("rest", limits.rest or (0.0,), dim)
+        if not np.all(self.low < self.high):
+            upper = self.high.tolist()
+            raise ValueError(f"action_low: {self.low.tolist()}; below {upper} expected")
+        if not limits.hold_at_rest and np.any((self.rest < self.low) | (self.rest > self.high)):
+            bounds = f"{self.low.tolist()} to {self.high.tolist()}"
+            raise ValueError(f"rest: {self.rest.tolist()}; {bounds} expected")
+        self.period = period
+        self.clock = clock
+        self.e_stopped = False
+        self.needs_position = limits.hold_at_rest
+        self._e_stop_held = False
+        self._last = self.rest.copy()
+        self._velocity = np.zeros(dim)
+        self._stepped: float | None = None
+        self._ramp_from: np.ndarray | None = None
+        self._ramp_began = 0.0
+
+    # ---- emergency stop ----------------------------------------------------------------------
+
+    def e_stop(self, engaged: bool) -> None:
+        """Hear the e-stop: true latches at once; false only allows a later ``reset``."""
+        self._e_stop_held = engaged
+        self.e_stopped = self.e_stopped or engaged
+
+    def reset(self) -> bool:
+        """Release a latched e-stop if it was let go before; returns whether the filter is free."""
+        if not self._e_stop_held:
+            self.e_stopped = False
+        return not self.e_stopped
+
+    def begin(self, position: np.ndarray) -> None:
+        """Tell where the robot stands; absolute commands start there, and none leaves before.
+
+        Args:
+            position: ``(action_dim,)``, finite, units of the command.
+        """
+        self._last = np.clip(np.asarray(position, np.float64), self.low, self.high)
+        self.needs_position = False
+
+    # ---- commands ----------------------------------------------------------------------------
+
+    def step(
+        self, command: np.ndarray | None, image_age: float, plan_age: float, reason: str = ""
+    ) -> SafeCommand:
+        """Filter one command.
+
+        Args:
+            command: ``(action_dim,)`` raw units, or None to come to rest.
+            image_age: [s] by the node clock.
+            plan_age: [s] by the node clock.
+            reason: why ``command`` is None, passed through.
+
+        Returns:
+            A command that may leave, whatever went in.
+        """
+        now = self.clock()
+        elapsed = self.period if self._stepped is None else now - self._stepped
+        dt = min(max(elapsed, 1e-6), 2 * self.period)
+        self._stepped = now
+        if self.e_stopped:
+            self._ramp_from = None
+            self._move(self._target_at_rest(), dt)
+            return self._answer(Motion.E_STOP, True, "e_stop: latched; send false, then a goal")
+        if command is not None:
+            reason = self.limits.stale(image_age, plan_age) or self._refuse(command)
+        if command is None or reason:
+            return self._to_rest(now, dt, reason)
+        self._ramp_from = None
+        wanted = np.asarray(command, dtype=np.float64)
+        allowed = self._limit(np.clip(wanted, self.low, self.high), dt)
+        self._move(allowed, dt)
+        limited = not np.allclose(allowed, wanted, rtol=0, atol=1e-12)
+        return self._answer(Motion.FOLLOW, limited, "")
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the last command was the rest command."""
+        return self.limits.hold_at_rest or bool(np.array_equal(self._last, self.rest))
+
+    def _refuse(self, command: np.ndarray) -> str:
+        if np.shape(command) != self.low.shape:
+            return f"command: shape {np.shape(command)}; {self.low.shape} expected"
+        if not np.isfinite(command).all():
+            return f"command: {np.asarray(command).tolist()} is not finite"
+        if self.needs_position:
+            return "command: absolute, but the robot's position is not known yet"
+        return ""
+
+    def _limit(self, target: np.ndarray, dt: float) -> np.ndarray:
+        """Approach ``target`` within rate and acceleration, always able to stop before a bound.
+
+        From speed ``v`` one brakes in ``m = ceil(v / (a dt))`` steps, over a distance
+        ``d = m v dt - a dt^2 m (m - 1) / 2``. Never being faster than that allows for the distance
+        to a bound is what makes bound and acceleration limit compatible at every step.
+        """
+        last = self._last
+        velocity = np.clip((target - last) / dt, -self.rate, self.rate)
+        finite = np.isfinite(self.acceleration)
+        if finite.any():
+            a = np.where(finite, self.acceleration, 1.0)
+
+            def brake(distance: np.ndarray) -> np.ndarray:
+                distance = np.maximum(distance, 0.0)
+                steps = np.ceil((np.sqrt(1 + 8 * distance / (a * dt * dt)) - 1) / 2 - 1e-9)
+                steps = np.maximum(steps, 1.0)
+                return distance / (steps * dt) + a * dt * (steps - 1) / 2
+
+            toward = np.sign(velocity) * np.minimum(np.abs(velocity), brake(np.abs(target - last)))
+            toward = np.clip(toward, self._velocity - a * dt, self._velocity + a * dt)
+            toward = np.clip(toward, -brake(last - self.low), brake(self.high - last))
+            velocity = np.where(finite, np.clip(toward, -self.rate, self.rate), velocity)
+        # the target itself, not last + (target - last), where nothing limits
+        reached = np.abs(target - last - velocity * dt) <= 1e-12
+        return np.where(reached, target, np.clip(last + velocity * dt, self.low, self.high))
+
+    def _to_rest(self, now: float, dt: float, reason: str) -> SafeCommand:
+        """Go down in a straight line in ``ramp_s``: stopping outranks the other limits."""
+        rest = self._target_at_rest()
+        if self._ramp_from is None:
+            self._ramp_from, self._ramp_began = self._last.copy(), now - dt
+        left = 1.0 - (now - self._ramp_began) / self.limits.ramp_s if self.limits.ramp_s else 0.0
+        if left <= 1e-9 or np.array_equal(self._ramp_from, rest):
+            self._move(rest, dt)
+            return self._answer(Motion.REST, True, reason)
+        self._move(rest + left * (self._ramp_from - rest), dt)
+        return self._answer(Motion.RAMP, True, reason)
+
+    def _target_at_rest(self) -> np.ndarray:
+        return self._last.copy() if self.limits.hold_at_rest else self.rest.copy()
+
+    def _move(self, values: np.ndarray, dt: float) -> None:
+        self._velocity = (values - self._last) / dt
+        self._last = values
+
+    def _answer(self, motion: Motion, limited: bool, reason: str) -> SafeCommand:
+        publish = not (self.limits.dry_run or self.needs_position)
+        return SafeCommand(self._last.copy(), motion, limited, reason, publish)
+
+
+def _expand(name: str, values: tuple[float, ...], dim: int) -> np.ndarray:
+    if len(values) not in (1, dim):
+        raise ValueError(f"{name}: {len(values)} values; 1 or {dim} expected")
+    return np.broadcast_to(np.asarray(values, dtype=np.float64), (dim,)).copy()

@@ -1,0 +1,1 @@
+"""Room: the ground floor. What every room may use and what uses none of them."""

@@ -1,0 +1,63 @@
+"""Clocks are injected: deadlines are measured on a monotonic one and tested without sleeping."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+import torch
+
+
+class Clock(Protocol):
+    """A monotonic clock: returns seconds, never goes back.
+
+    Injected, so that deadline logic is tested without sleeping.
+    """
+
+    def __call__(self) -> float:
+        """Return the current instant [s]; only differences mean anything."""
+        ...
+
+
+monotonic: Clock = time.perf_counter
+
+
+class FakeClock:
+    """A clock that moves only when told, and optionally by a fixed amount per reading.
+
+    >>> clock = FakeClock(tick=0.5)
+    >>> clock(), clock()
+    (0.0, 0.5)
+    """
+
+    def __init__(self, start: float = 0.0, tick: float = 0.0) -> None:
+        self.now = start
+        self.tick = tick
+
+    def __call__(self) -> float:
+        """Return the instant, then advance by ``tick``."""
+        now = self.now
+        self.now += self.tick
+        return now
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock forward by ``seconds``."""
+        if seconds < 0:
+            raise ValueError(f"seconds: {seconds} is negative; a monotonic clock never goes back")
+        self.now += seconds
+
+
+def device_clock(device: torch.device) -> Clock:
+    """Monotonic clock whose readings include all work handed to ``device`` so far.
+
+    A GPU works on while Python goes ahead: without waiting, the time of one stage would show in
+    the next one.
+    """
+    if device.type != "cuda":
+        return monotonic
+
+    def read() -> float:
+        torch.cuda.synchronize(device)
+        return monotonic()
+
+    return read

@@ -1,0 +1,106 @@
+"""The files of a store: manifest, shards, and how they come onto the disk whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from wm_mpc.core.errors import DataError
+from wm_mpc.core.files import write_atomically
+from wm_mpc.data.trajectory import Trajectory
+
+FORMAT, VERSION = "wm_mpc.store", 1
+MANIFEST = "store.json"
+
+
+class StoreError(DataError):
+    """A store or a shard is missing, damaged or of another kind; one line names the file."""
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """What every trajectory of a store shares.
+
+    Attributes:
+        task: task or robot name.
+        action_dim: raw action width, >= 1.
+        proprio_dim: proprioception width, >= 0.
+        state_dim: width of true simulator states; 0 where there are none.
+        control_period: [s] between two actions, > 0.
+        image_size: (height, width) of the images [px].
+    """
+
+    task: str
+    action_dim: int
+    proprio_dim: int
+    state_dim: int
+    control_period: float
+    image_size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        """Check the fields; raises ValueError naming field, value and bound."""
+        object.__setattr__(self, "image_size", tuple(int(v) for v in self.image_size))
+        for name, low in (("action_dim", 1), ("proprio_dim", 0), ("state_dim", 0)):
+            if getattr(self, name) < low:
+                raise ValueError(f"{name}: {getattr(self, name)} is below {low}")
+        if not self.control_period > 0:
+            raise ValueError(f"control_period: {self.control_period} s is not above 0")
+        if len(self.image_size) != 2 or min(self.image_size) < 1:
+            raise ValueError(f"image_size: {self.image_size} is not (height, width) above 0")
+
+    def check(self, trajectory: Trajectory) -> Trajectory:
+        """Return ``trajectory`` validated against itself and this description.
+
+        Raises:
+            ValueError: one line naming the field.
+        """
+        trajectory.validate()
+        state_dim = 0 if trajectory.state is None else trajectory.state.shape[-1]
+        for name, found, expected in (
+            ("images", tuple(trajectory.images.shape[1:3]), self.image_size),
+            ("actions", trajectory.actions.shape[1:], (self.action_dim,)),
+            ("proprio", trajectory.proprio.shape[1:], (self.proprio_dim,)),
+            ("state", state_dim, self.state_dim),
+        ):
+            if found != expected:
+                raise ValueError(f"{name}: size {found} per step; the store has {expected}")
+        return trajectory
+
+
+def write_manifest(path: Path, spec: StoreSpec) -> None:
+    """Make ``path`` a store of kind ``spec``."""
+    manifest = {"format": FORMAT, "version": VERSION, **asdict(spec)}
+    write_atomically(path / MANIFEST, json.dumps(manifest, indent=2).encode())
+
+
+def read_manifest(path: Path) -> StoreSpec:
+    """What the store at ``path`` holds.
+
+    Raises:
+        StoreError: no store, another format or version, or a damaged manifest.
+    """
+    file = path / MANIFEST
+    try:
+        manifest = json.loads(file.read_text())
+        found = manifest.pop("format"), manifest.pop("version")
+    except FileNotFoundError:
+        raise StoreError(f"{path}: no store here ({MANIFEST} is missing)") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{file}: not a store manifest: {error}") from error
+    if found != (FORMAT, VERSION):
+        raise StoreError(
+            f"{file}: format {found[0]} version {found[1]}; {FORMAT} version {VERSION} expected"
+        )
+    try:
+        return StoreSpec(**manifest)
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"{file}: {error}") from error
+
+
+def disk_error(path: Path, error: OSError) -> StoreError:
+    """One-line StoreError for a failed write of ``path``."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    reason = "the disk is full" if full else error.strerror or str(error)
+    return StoreError(f"{path}: {reason}; shards written before are intact")

@@ -1,0 +1,1 @@
+"""Room: the only way from a store to what is trained on."""

@@ -1,0 +1,1 @@
+"""Room: the world model. Encoder, projector, predictor; saved as safetensors and JSON."""

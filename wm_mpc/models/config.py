@@ -1,0 +1,83 @@
+"""Architecture of a world model and the interface of the task it was trained for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from wm_mpc.models.predictors import PREDICTORS
+from wm_mpc.models.projectors import PROJECTORS
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    """Architecture and the task's interface.
+
+    Attributes:
+        task: task the model was trained for.
+        action_dim: raw action width.
+        proprio_dim: raw proprioception width.
+        frameskip: control steps per model step.
+        control_period: seconds per control step.
+        action_low, action_high: raw action bounds, ``action_dim`` values each.
+        projector: ``identity`` (patch layout) or ``keypoint_pool`` (compact layout).
+        visual_dim: visual latent width; the encoder's for ``identity``.
+        proprio_embed: width of a learned proprioception embedding; 0 uses the normalised values
+            themselves.
+        predictor: ``mlp``, ``gru`` or ``vit``.
+        goal_weights: relative weight of each raw proprioception channel in goal costs, >= 0;
+            empty: all equal. Only meaningful without a learned proprioception embedding.
+        proprio_reader: whether the model can read the robot's own posture from a picture, for
+            goals given as a picture alone.
+        projector_args, predictor_args: further arguments of the two, see their classes.
+    """
+
+    task: str
+    action_dim: int
+    proprio_dim: int
+    frameskip: int
+    control_period: float
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    projector: str = "keypoint_pool"
+    visual_dim: int = 32
+    proprio_embed: int = 0
+    predictor: str = "mlp"
+    goal_weights: tuple[float, ...] = ()
+    proprio_reader: bool = False
+    projector_args: dict[str, Any] = field(default_factory=dict)
+    predictor_args: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("action_dim", "frameskip", "visual_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)}; at least 1 expected")
+        for name in ("proprio_dim", "proprio_embed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: {getattr(self, name)}; at least 0 expected")
+        if not self.control_period > 0:
+            raise ValueError(f"control_period: {self.control_period} s; more than 0 expected")
+        for name in ("action_low", "action_high"):
+            object.__setattr__(self, name, tuple(float(v) for v in getattr(self, name)))
+            if len(getattr(self, name)) != self.action_dim:
+                raise ValueError(
+                    f"{name}: {len(getattr(self, name))} values for "
+                    f"{self.action_dim} action dimensions"
+                )
+        object.__setattr__(self, "goal_weights", tuple(float(v) for v in self.goal_weights))
+        if self.goal_weights and (
+            len(self.goal_weights) != self.proprio_dim or min(self.goal_weights) < 0
+        ):
+            raise ValueError(
+                f"goal_weights: {self.goal_weights}; "
+                f"{self.proprio_dim} values of at least 0 expected"
+            )
+        if any(lo >= hi for lo, hi in zip(self.action_low, self.action_high, strict=True)):
+            raise ValueError(
+                f"action_low: {self.action_low} is not below action_high {self.action_high}"
+            )
+        for name, known in (("projector", PROJECTORS), ("predictor", PREDICTORS)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name}: {getattr(self, name)!r} unknown; one of {', '.join(known)} expected"
+                )

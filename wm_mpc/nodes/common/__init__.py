@@ -1,0 +1,1 @@
+"""What every node shares: parameters from dataclasses, QoS, messages, spinning and shutdown."""

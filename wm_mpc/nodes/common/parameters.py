@@ -1,0 +1,126 @@
+"""ROS parameters generated from configuration dataclasses: names, defaults, words and ranges."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import typing
+from typing import Any, TypeVar
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import ParameterException
+from rclpy.node import Node
+
+from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import field_docs, field_range
+
+Config = TypeVar("Config")
+
+# Declared by rclpy itself, or by tools that ROS users have.
+RESERVED = ("use_sim_time", "start_type_description_service", "qos_overrides")
+_LIMIT = 1e300
+
+
+class ParameterReader:
+    """Reads dataclasses from a node's parameters and knows which were asked for.
+
+    Args:
+        node: created with ``automatically_declare_parameters_from_overrides=True``, so that what
+            the user set can be compared with what exists.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.known: set[str] = set()
+
+    def read(self, defaults: Config, prefix: str = "") -> Config:
+        """Declare one read-only parameter per field and build the dataclass from their values.
+
+        Args:
+            defaults: instance whose fields are the defaults.
+            prefix: put before each name, ``"objective."`` for example.
+
+        Raises:
+            UserError: a value of a wrong type or out of its bounds; one line with name and bound.
+        """
+        cls = type(defaults)
+        hints = typing.get_type_hints(cls)
+        words = field_docs(cls)
+        values: dict[str, Any] = {}
+        for item in dataclasses.fields(cls):
+            name = prefix + item.name
+            values[item.name] = self._read_one(
+                name, hints[item.name], getattr(defaults, item.name), item, words
+            )
+        try:
+            return dataclasses.replace(defaults, **values)
+        except ValueError as error:
+            raise UserError(f"parameter {prefix}{error}") from None
+
+    def reject_unknown(self) -> None:
+        """Refuse parameters that nothing reads: a misspelt limit must not be a missing limit.
+
+        Raises:
+            UserError: the first unknown name, and the known ones like it.
+        """
+        names = self.node.list_parameters([], 0).names
+        for name in sorted(set(names) - self.known):
+            if name.split(".")[0] not in RESERVED:
+                near = difflib.get_close_matches(name, self.known, 3) or sorted(self.known)
+                raise UserError(f"parameter {name}: unknown; {', '.join(near)} expected")
+
+    def _read_one(
+        self, name: str, kind: Any, default: Any, item: dataclasses.Field, words: dict[str, str]
+    ) -> Any:
+        self.known.add(name)
+        value = default
+        if self.node.has_parameter(name):
+            value = _convert(name, kind, self.node.get_parameter(name).value)
+            self.node.undeclare_parameter(name)
+        descriptor = ParameterDescriptor(
+            description=words.get(item.name, ""), read_only=True, dynamic_typing=True
+        )
+        _add_range(descriptor, kind, field_range(item))
+        try:
+            self.node.declare_parameter(name, _plain(value), descriptor, ignore_override=True)
+        except ParameterException:
+            low, high = field_range(item) or (-math.inf, math.inf)
+            bound = f"{low:g} to {high:g} expected"
+            raise UserError(f"parameter {name}: {value}; {bound}") from None
+        return value
+
+
+def _convert(name: str, kind: Any, value: Any) -> Any:
+    """Value of a parameter in the field's own type; whole numbers may stand for real ones."""
+    if typing.get_origin(kind) is tuple:
+        entry = typing.get_args(kind)[0]
+        if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
+            raise UserError(f"parameter {name}: {value!r}; a list expected")
+        return tuple(_convert(name, entry, part) for part in value)
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        return value
+    expected = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
+    raise UserError(f"parameter {name}: {value!r}; {expected[kind]} expected")
+
+
+def _plain(value: Any) -> Any:
+    """What rclpy takes: lists for tuples."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _add_range(descriptor: ParameterDescriptor, kind: Any, limits: Any) -> None:
+    if limits is None:
+        return
+    low, high = (max(-_LIMIT, min(_LIMIT, bound)) for bound in limits)
+    if kind is float:
+        descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+    elif kind is int:
+        descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
+    else:
+        descriptor.additional_constraints = f"each entry {low:g} to {high:g}"
+
+
+__all__ = ["ParameterReader"]

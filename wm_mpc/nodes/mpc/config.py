@@ -1,0 +1,48 @@
+"""Parameters of ``mpc_node`` beside those of the engine, the controller and the safety limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from wm_mpc.core.fields import bounded, check_bounds
+from wm_mpc.core.locations import ASSETS
+
+
+@dataclass(frozen=True)
+class MpcNodeConfig:
+    """What the node reads and writes.
+
+    Attributes:
+        task: task the model was trained for.
+        model: world-model folder; empty: the bundled model of the task.
+        device: torch device: cpu, cuda or cuda:N.
+        threads: torch and planner threads; more help from about 8 starts on, where the cores are
+            free.
+        joint_names: joints of the proprioception in the model's order; empty: as they come.
+        max_proprio_offset_s: [s] largest distance in time of image and proprioception.
+        command_type: float64_multi_array, twist_stamped or joint_trajectory.
+        command_names: what each action dimension is: linear.x ... angular.z, or joints.
+        autostart: true: configure and activate at start; false: wait for a lifecycle manager.
+    """
+
+    task: str = "pusht"
+    model: str = ""
+    device: str = "cpu"
+    threads: int = bounded(1, 1, 256)
+    joint_names: tuple[str, ...] = ()
+    max_proprio_offset_s: float = bounded(0.05, 0.0, 10.0)
+    command_type: str = "float64_multi_array"
+    command_names: tuple[str, ...] = ()
+    autostart: bool = True
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+
+    @property
+    def model_path(self) -> Path:
+        """Folder of the model."""
+        return Path(self.model).expanduser() if self.model else ASSETS / self.task
+
+
+__all__ = ["MpcNodeConfig"]

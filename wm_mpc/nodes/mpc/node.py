@@ -1,0 +1,418 @@
+"""``mpc_node``: camera image in, robot command out.
+
+A lifecycle node. *configure* loads the model, measures the CEM reference and warms everything up;
+*activate* opens the topics and starts the control thread; *deactivate* brings the robot to rest
+and closes them; *cleanup* frees the model; *shutdown* does both for good. The executor's thread
+receives messages, the control thread thinks; a mailbox lies between them.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import Bool
+
+from wm_mpc.control.controller import Controller, ControllerConfig
+from wm_mpc.control.engine import Engine, EngineConfig
+from wm_mpc.control.guard import GuardConfig, UpdateGuard
+from wm_mpc.control.observation import Goal
+from wm_mpc.control.safety import CommandFilter, SafetyLimits
+from wm_mpc.control.tick import State
+from wm_mpc.core.errors import UserError, one_line
+from wm_mpc.core.pauses import Gaps, no_pause
+from wm_mpc.data.decoding import image_to_rgb, joint_state_to_array, stamp_seconds
+from wm_mpc.models.world_model import WorldModel, names_encoder
+from wm_mpc.nodes.common import qos
+from wm_mpc.nodes.common.background import Bell, in_background
+from wm_mpc.nodes.common.messages import CommandFormat
+from wm_mpc.nodes.common.parameters import ParameterReader
+from wm_mpc.nodes.common.spin import run_node
+from wm_mpc.nodes.mpc.config import MpcNodeConfig
+from wm_mpc.nodes.mpc.loop import ControlLoop
+from wm_mpc.nodes.mpc.mailbox import Mailbox
+from wm_mpc.nodes.mpc.outputs import Outputs
+from wm_mpc.nodes.mpc.reach_goal import ReachGoalServer
+from wm_mpc.nodes.mpc.telemetry import Complaints
+from wm_mpc.planners.objective import ObjectiveConfig
+from wm_mpc.planners.registry import planner_config
+from wm_mpc.srv import LoadModel, SetGoal
+
+_OVER = "mpc_node: shut down; start it again"
+
+
+class MpcNode(LifecycleNode):
+    """See the module. Parameters are those of the configuration dataclasses read here."""
+
+    def __init__(self) -> None:
+        super().__init__("mpc_node", automatically_declare_parameters_from_overrides=True)
+        reader = ParameterReader(self)
+        self.config = reader.read(MpcNodeConfig())
+        self.engine_config = reader.read(EngineConfig())
+        self.controller_config = reader.read(ControllerConfig())
+        self.limits = reader.read(SafetyLimits())
+        self.guard_config = reader.read(GuardConfig())
+        self.objective = reader.read(ObjectiveConfig(), "objective.")
+        options = planner_config(self.engine_config.planner)
+        self.planner_options = reader.read(options, "planner_options.")
+        reader.reject_unknown()
+
+        self._generation = 0
+        self._fault = ""
+        self._starts_when_loaded = self._over = False
+        self._complain = Complaints(self.get_logger().error)
+        self._e_stop = False
+        self._gaps = Gaps()
+        self._prepared: Engine | None = None
+        self._controller: Controller | None = None
+        self._filter: CommandFilter | None = None
+        self._loop: ControlLoop | None = None
+        self._goal_image: Image | None = None
+        self._goal_joints: JointState | None = None
+        self._inputs: list = []
+
+        self._bell = Bell(self)
+        self._outputs = Outputs(self, self._bell, self.limits.dry_run)
+        self.create_subscription(Bool, "e_stop", self._on_e_stop, qos.EVENT)
+        slow = MutuallyExclusiveCallbackGroup()
+        self.create_service(LoadModel, "load_model", self._on_load_model, callback_group=slow)
+        self.create_service(SetGoal, "set_goal", self._on_set_goal)
+        self._reach_goal = ReachGoalServer(self, self, self._outputs, self._bell)
+        self.create_timer(1.0, self._on_second)
+
+    # ---- life ----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Configure and activate, where the parameters say so."""
+        if not self.config.autostart:
+            return
+        # Until the node is configured for the first time, by this or by anybody, a better model
+        # may still start it. After that it is up to whoever takes it down to bring it up again.
+        self._starts_when_loaded = True
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def stop(self) -> None:
+        """Come to rest and free the model."""
+        if self._loop is not None:
+            self.trigger_deactivate()
+        self._reach_goal.destroy()
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load, measure, warm up."""
+        torch.set_num_threads(self.config.threads)
+        # One that the node cannot be configured with is not tried a second time.
+        prepared, self._prepared = self._prepared, None
+        try:
+            engine = prepared or self._build(self.config.model_path)
+            interface, period = engine.model.config, self.engine_config.period_s
+            command_format = CommandFormat(
+                self.config.command_type,
+                self.config.command_names,
+                interface.action_dim,
+                period,
+            )
+            self._filter = CommandFilter(
+                self.limits, interface.action_low, interface.action_high, period
+            )
+            self._controller = Controller(engine, self.controller_config, self.limits)
+            self._guard = UpdateGuard(self.guard_config, period)
+        except Exception as error:  # a node that cannot work says why and waits for better
+            return self._refuse("configure", error)
+        self._fault, self._starts_when_loaded = "", False
+        self._mailbox = Mailbox(needs_proprio=interface.proprio_dim > 0)
+        self._outputs.open(command_format)
+        self._present(engine)
+        # What lives now lives long: keep the collector from walking it in the middle of a tick.
+        gc.collect()
+        gc.freeze()
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Open the topics and start to tick."""
+        try:
+            self.limits.require_for_hardware()
+        except ValueError as error:
+            return self._refuse("activate", error)
+        self._fault = ""
+        self._outputs.begin()
+        if self._e_stop:
+            self._filter.e_stop(True)
+        listen = self.create_subscription
+        self._inputs = [
+            listen(Image, "image", self._on_image, qos.IMAGE),
+            listen(CompressedImage, "image/compressed", self._on_image, qos.IMAGE),
+            listen(JointState, "proprio", self._on_proprio, qos.PROPRIO),
+            listen(JointState, "goal_proprio", self._on_goal_proprio, qos.LATCHED),
+            listen(Image, "goal_image", self._on_goal_image, qos.LATCHED),
+        ]
+        self._loop = ControlLoop(
+            self._controller,
+            self._filter,
+            self._mailbox,
+            self._outputs.tick,
+            self.seconds,
+            self.config.max_proprio_offset_s,
+            self.get_parameter("use_sim_time").value,
+            self._complain,
+            guard=self._guard,
+            gaps=self._gaps,
+        )
+        answer = super().on_activate(state)
+        self._loop.start()
+        return answer
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Come to rest, then close the topics."""
+        self._rest()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the model; the node stays down until somebody configures it."""
+        answer = super().on_cleanup(state)
+        self._free()
+        return answer
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Come to rest and free the model, for good."""
+        self._starts_when_loaded, self._over = False, True
+        if self._loop is not None:
+            self._rest()
+        answer = super().on_shutdown(state)
+        if self._controller is not None:
+            self._free()
+        return answer
+
+    def _rest(self) -> None:
+        loop, self._loop = self._loop, None
+        loop.stop()
+        self._outputs.flush()
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self._inputs = []
+        self._goal_image = self._goal_joints = None
+        self._controller.clear_goal()
+        self._mailbox.clear()
+        self._bell.ring()
+
+    def _free(self) -> None:
+        self._controller = self._filter = None
+        self._outputs.close()
+        gc.unfreeze()
+
+    def _refuse(self, step: str, error: Exception) -> TransitionCallbackReturn:
+        self._fault = one_line(error)
+        self.get_logger().error(f"{step}: {self._fault}")
+        self._on_second()
+        return TransitionCallbackReturn.FAILURE
+
+    # ---- models --------------------------------------------------------------------------------
+
+    def _build(self, path: Path) -> Engine:
+        """Load a model and prepare everything for it; takes seconds; any thread.
+
+        What the running engine has already is used again: an update then costs milliseconds, and
+        beside a running loop they are spent in its pauses.
+
+        Raises:
+            UserError: it cannot be used, or predicts worse than the running model.
+        """
+        if self._over:
+            raise UserError(_OVER)
+        running = self._controller.engine if self._controller else None
+        pause = self._gaps.wait if self._loop is not None else None
+        rest = pause or no_pause
+        rest()
+        encoder = None
+        if running is not None and names_encoder(path, running.model.encoder):
+            encoder = running.model.encoder
+        model = WorldModel.load(path, encoder, device=self.config.device)
+        reference = running.reference if running and running.same_shape(model) else None
+        engine = Engine.build(
+            model, self.engine_config, self.objective, self.planner_options, reference,
+            warm_encoder=encoder is None, pause=pause,
+        )  # fmt: skip
+        rest()
+        reason = self._guard.refuses(engine) if running is not None else ""
+        if reason:
+            raise UserError(reason)
+        self._generation += 1
+        engine.generation = self._generation
+        return engine
+
+    def _present(self, engine: Engine) -> None:
+        self.get_logger().info(
+            f"model {engine.model.hash} (generation {engine.generation}), planner "
+            f"{engine.planner.name}: CEM reference {engine.reference.seconds * 1e3:.1f} ms, "
+            f"budget {engine.budget.seconds * 1e3:.1f} ms per tick"
+        )
+
+    async def _on_load_model(
+        self, request: LoadModel.Request, response: LoadModel.Response
+    ) -> LoadModel.Response:
+        path = Path(request.path).expanduser() if request.path else self.config.model_path
+        try:
+            with self._gaps.work():
+                engine = await in_background(self._bell, lambda: self._build(path))
+                remains = self._take_over(engine)
+            response.success = True
+            response.message = f"model {engine.model.hash} from {path}{remains}"
+        except Exception as error:  # the running model stays, whatever was wrong with the new one
+            response.message = one_line(error)
+            self.get_logger().error(f"load_model: {response.message}")
+        if self._controller is not None:
+            active = engine if response.success else self._controller.engine
+            response.model_hash, response.generation = active.model.hash, active.generation
+        return response
+
+    def _take_over(self, engine: Engine) -> str:
+        """Use an engine: at once where the loop runs, else from the next activation on.
+
+        A node that somebody took down, or never brought up, stays down: whoever offers a model
+        cannot know whether the robot may move. Only a start-up that failed goes on with it.
+
+        Returns:
+            What is left to do before it drives; empty: nothing.
+
+        Raises:
+            UserError: start-up fails with this model too.
+            ValueError: the model was trained for another robot.
+        """
+        if self._over:  # it was shut down while the engine was built
+            raise UserError(_OVER)
+        if self._controller is not None:
+            self._controller.swap_model(engine)
+            self._present(engine)
+        else:
+            self._prepared = engine
+            if self._starts_when_loaded:
+                self.start()
+                if self._controller is None:
+                    raise UserError(self._fault)
+        if self._loop is not None:
+            return ""
+        steps = "activate" if self._controller is not None else "configure and activate"
+        return f": prepared; {steps} mpc_node to use it"
+
+    # ---- inputs, in the executor's thread ------------------------------------------------------
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        self._mailbox.put_image(stamp_seconds(message.header.stamp), message)
+
+    def _on_proprio(self, message: JointState) -> None:
+        try:
+            values = self._read_joints(message, "proprio")
+            self._mailbox.put_proprio(stamp_seconds(message.header.stamp), values)
+        except UserError as error:
+            self._reject("proprio", error)
+
+    def _on_goal_image(self, message: Image) -> None:
+        self._goal_image = message
+        self._pursue()
+
+    def _on_goal_proprio(self, message: JointState) -> None:
+        self._goal_joints = message
+        if self._goal_is_whole():
+            self._pursue()
+
+    def _goal_is_whole(self) -> bool:
+        image, joints = self._goal_image, self._goal_joints
+        return bool(image and joints and image.header.stamp == joints.header.stamp)
+
+    def _pursue(self) -> None:
+        """Pursue the goal picture, with the proprioception of the same stamp if there is any."""
+        try:
+            image = image_to_rgb(self._goal_image, "goal_image")
+            proprio = None
+            if self._goal_is_whole():
+                proprio = self._read_joints(self._goal_joints, "goal_proprio")
+            self.set_goal(image, proprio, 0.0)
+        except UserError as error:
+            self._reject("goal_image", error)
+
+    def _on_set_goal(
+        self, request: SetGoal.Request, response: SetGoal.Response
+    ) -> SetGoal.Response:
+        try:
+            proprio = np.array(request.proprio, np.float32) if request.proprio else None
+            image = image_to_rgb(request.goal_image, "goal_image")
+            self.set_goal(image, proprio, request.tolerance)
+            response.success = True
+        except UserError as error:
+            response.message = str(error)
+        return response
+
+    def _on_e_stop(self, message: Bool) -> None:
+        self._e_stop = message.data
+        if self._filter is not None:
+            self._filter.e_stop(message.data)
+            self._mailbox.urge()
+
+    def _reject(self, source: str, error: Exception) -> None:
+        self._controller.reject(source, str(error))
+        self._complain(source, str(error))
+
+    def _read_joints(self, message: JointState, field: str) -> np.ndarray | None:
+        dim = self._controller.engine.model.config.proprio_dim
+        names = self.config.joint_names
+        return joint_state_to_array(message, names, dim, field) if dim else None
+
+    # ---- goals: the driver of ``reach_goal`` ---------------------------------------------------
+
+    def set_goal(self, image: np.ndarray, proprio: np.ndarray | None, tolerance: float) -> Goal:
+        """Pursue a goal; a new goal also releases an e-stop that was let go.
+
+        Raises:
+            UserError: not active, e-stop engaged, or a picture or number that cannot be used.
+        """
+        if self._loop is None:
+            raise UserError("controller: not active; configure and activate mpc_node first")
+        try:
+            goal = self._controller.check_goal(image, proprio, tolerance)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        if not self._filter.reset():
+            raise UserError("e_stop: engaged; send false first")
+        self._controller.pursue(goal)
+        return goal
+
+    def current_goal(self) -> Goal | None:
+        """Goal pursued now; None when idle or not active."""
+        return self._controller.goal if self._loop is not None else None
+
+    def clear_goal(self) -> None:
+        """Become idle."""
+        if self._controller is not None:
+            self._controller.clear_goal()
+
+    def seconds(self) -> float:
+        """Node clock [s]."""
+        return self.get_clock().now().nanoseconds * 1e-9
+
+    def _on_second(self) -> None:
+        """Diagnostics, and a status where no tick publishes one."""
+        if self._loop is None:
+            state, reason = State.UNCONFIGURED, "inactive: configure and activate"
+            if self._over:
+                reason = _OVER
+            elif self._fault:
+                state, reason = State.FAULT, self._fault
+            elif self._controller is not None:
+                state, reason = State.IDLE, "inactive: activate"
+            self._outputs.idle(state, reason)
+        self._outputs.diagnose()
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node; exit code 0 after SIGINT or SIGTERM, 2 for unusable parameters."""
+    return run_node(MpcNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""``recorder_node`` and the player: topics into bags, bags back onto topics."""

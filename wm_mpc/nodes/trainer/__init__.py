@@ -1,0 +1,1 @@
+"""``trainer_node``: collects on-policy data, trains beside the robot, hands better models over."""

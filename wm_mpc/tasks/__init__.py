@@ -1,0 +1,1 @@
+"""Room: what is known of a task, once: environment, preset, quantities."""

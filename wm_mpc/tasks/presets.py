@@ -1,0 +1,128 @@
+"""What training must know of a task beyond its data.
+
+Camera calibration, bounds and sizes of the simulated tasks; of a robot, what its recordings tell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wm_mpc.core.errors import UserError
+from wm_mpc.data.store.store import Store
+from wm_mpc.tasks.robot_disc import RobotDisc
+
+
+@dataclass(frozen=True)
+class TaskPreset:
+    """Interface and defaults of one task.
+
+    Attributes:
+        proprio_dim: raw proprioception width.
+        action_low, action_high: raw action bounds.
+        frameskip: control steps per model step.
+        control_period: seconds per control step.
+        goal_weights: relative weight of each proprioception channel in goal costs (velocities: 0).
+        landmarks: image points per object.
+        rotate: whether the object's orientation can be seen.
+        robot: the robot's silhouette where it is not the object itself.
+        width, depth: hidden units and layers of the compact predictor.
+        turn_centre: raw position (x, y) about which the workspace may be turned by quarters
+            without a difference; None where it may not. Positions are proprio[0:2], velocities
+            the rest.
+        clearance: largest distance from the mean of the landmarks to a point of the object, as a
+            fraction of the picture's side; None where motions of the object that keep it clear of
+            the borders are no symmetry.
+        border: width of the strip along the picture's sides that the object cannot enter, as a
+            fraction of the side.
+        object_frame: predict in the object's frame (``ObjectFrame``); needs ``robot`` and at
+            least two landmarks.
+    """
+
+    proprio_dim: int
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    frameskip: int
+    control_period: float
+    goal_weights: tuple[float, ...]
+    landmarks: int
+    rotate: bool
+    robot: RobotDisc | None
+    width: int
+    turn_centre: tuple[float, float] | None = None
+    clearance: float | None = None
+    border: float = 0.0
+    depth: int = 2
+    object_frame: bool = False
+
+
+PRESETS: dict[str, TaskPreset] = {
+    # The camera shows the 512 px arena; the agent is a disc of radius 15 px at proprio[0:2].
+    "pusht": TaskPreset(
+        4,
+        (-1.0, -1.0),
+        (1.0, 1.0),
+        5,
+        0.1,
+        (1.0, 1.0, 0.0, 0.0),
+        6,
+        True,
+        RobotDisc(0, 1, 1 / 512, 0.0, 1 / 512, 0.0, 15 / 512),
+        384,
+        (256.0, 256.0),
+        clearance=90 / 512,
+        border=6 / 512,
+        depth=3,
+        object_frame=True,
+    ),
+    "wall": TaskPreset(
+        2, (-1.8, -1.8), (1.8, 1.8), 5, 0.1, (1.0, 1.0), 1, False, None, 256, depth=3
+    ),
+    "point_maze": TaskPreset(
+        4, (-1.0, -1.0), (1.0, 1.0), 5, 0.05, (1.0, 1.0, 0.0, 0.0), 1, False, None, 256, depth=3
+    ),
+}
+
+
+def robot_preset(
+    store: Store,
+    frameskip: int,
+    action_low: tuple[float, ...] = (),
+    action_high: tuple[float, ...] = (),
+    goal_weights: tuple[float, ...] = (),
+) -> TaskPreset:
+    """Interface of a robot, from a store of its recordings.
+
+    Args:
+        store: the recordings.
+        frameskip: control steps per model step, >= 1.
+        action_low: raw action bounds, one per number of an action; empty: the smallest that were
+            recorded. The model knows nothing beyond those.
+        action_high: the same at the other end.
+        goal_weights: weight of each proprioception channel in goal costs, >= 0; empty: all 1.
+
+    Raises:
+        UserError: bounds of another number, an action that never changes in the recordings and
+            has no bounds given, or low not below high.
+    """
+    spec, actions = store.spec, store.frames().actions
+    found = np.asarray(actions).reshape(-1, spec.action_dim)
+    bounds = {"action_low": action_low, "action_high": action_high}
+    for (name, given), recorded in zip(bounds.items(), (found.min(0), found.max(0)), strict=True):
+        if given and len(given) != spec.action_dim:
+            raise UserError(f"{name}: {len(given)} numbers; {spec.action_dim} expected")
+        bounds[name] = given or tuple(float(v) + 0.0 for v in recorded)  # no -0
+    for i, (low, high) in enumerate(zip(*bounds.values(), strict=True)):
+        if not low < high:
+            raise UserError(
+                f"action_low[{i}]: {low:g}; below action_high[{i}], {high:g}, expected; without "
+                f"bounds the recorded ones are taken"
+            )
+    if goal_weights and len(goal_weights) != spec.proprio_dim:
+        raise UserError(f"goal_weights: {len(goal_weights)} numbers; {spec.proprio_dim} expected")
+    return TaskPreset(
+        spec.proprio_dim, bounds["action_low"], bounds["action_high"], frameskip,
+        spec.control_period, goal_weights or (1.0,) * spec.proprio_dim,
+        landmarks=0, rotate=False, robot=None, width=256, depth=3,
+    )  # fmt: skip

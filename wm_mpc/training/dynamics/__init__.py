@@ -1,0 +1,1 @@
+"""The predictor and what is trained on its latents: symmetry, decoder, proposals."""

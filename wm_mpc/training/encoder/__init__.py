@@ -1,0 +1,1 @@
+"""The encoder by the DINO recipe, on frames of a store."""

@@ -1,0 +1,1 @@
+"""Learning while the robot drives: data as it comes, a training process, models handed over."""

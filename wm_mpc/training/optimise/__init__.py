@@ -1,0 +1,1 @@
+"""The optimiser loop, stages kept and taken up again, several processes."""

@@ -1,0 +1,61 @@
+"""Settings of ``wm-mpc live``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from wm_mpc.core.errors import UserError
+from wm_mpc.tasks.environments import TASK_IDS
+
+
+@dataclass(frozen=True)
+class Config:
+    """Run a simulated task with live fine-tuning and report on it.
+
+    Attributes:
+        task: pusht, wall or point_maze.
+        out: folder of everything this run writes; a new one.
+        minutes: [min] of running after the first plan.
+        model: start model; default: the bundled one of the task.
+        action_scale: the start model is told that actions are this many times larger than they
+            are; 1: it is not spoiled.
+        replay: store of expert trajectories that is mixed in; default: none.
+        episode_steps: control steps per episode.
+        seed: of episodes, plans and training.
+        window: episodes at begin and end that are compared.
+        trainer: parameters of trainer_node, name=value.
+        kill: kill trainer_node half-way and start it again.
+        poison: at three quarters of the time, ask the controller to load poisoned models.
+        learn: false: the same without trainer_node, for comparison.
+        core: a core for mpc_node alone, everything else keeps to the others; -1: no such rule.
+        report: JSON file to write, and a picture (PNG) beside it; default: live.json in ``out``.
+    """
+
+    task: Positional[str]
+    out: Path
+    minutes: float = 10.0
+    model: Path | None = None
+    action_scale: float = 1.0
+    replay: Path | None = None
+    episode_steps: int = 60
+    seed: int = 0
+    window: int = 20
+    trainer: tuple[str, ...] = ()
+    kill: bool = True
+    poison: bool = True
+    learn: bool = True
+    core: int = -1
+    report: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.task not in TASK_IDS:
+            raise UserError(f"task: {self.task!r}; one of {', '.join(TASK_IDS)} expected")
+        for name, low, high in (
+            ("minutes", 0.1, 1e4), ("action_scale", 1e-3, 1e3), ("episode_steps", 5, 10_000),
+            ("window", 1, 10_000), ("seed", 0, 2**31 - 1), ("core", -1, 4095),
+        ):  # fmt: skip
+            if not low <= getattr(self, name) <= high:
+                raise UserError(f"{name}: {getattr(self, name)}; {low:g} to {high:g} expected")
