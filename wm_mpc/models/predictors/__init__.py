@@ -1,4 +1,7 @@
-"""Latent predictors behind one call: ``(B, H, *L), (B, H, A) -> (B, H, *L)``."""
+"""Latent predictors behind one call: ``(B, H, *L), (B, H, A) -> (B, H, *L)``.
+
+All are causal over the H frames.
+"""
 
 from __future__ import annotations
 
