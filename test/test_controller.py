@@ -16,6 +16,10 @@ from wm_mpc.control.safety import SafetyLimits
 from wm_mpc.control.thread_usage import Usage
 from wm_mpc.control.tick import State
 from wm_mpc.core.clock import FakeClock
+from wm_mpc.core.errors import UserError
+from wm_mpc.models.identity import perception_hash
+from wm_mpc.models.proposers import InitNetwork, save_proposer
+from wm_mpc.models.world_model import WorldModel
 from wm_mpc.planners import Plan, PlanRequest
 from wm_mpc.planners.budget import CemReference
 from wm_mpc.planners.objective import GoalObjective, ObjectiveConfig
@@ -434,3 +438,62 @@ def test_engines_that_cannot_work_are_refused(
 def test_bad_configurations_are_named(changes: dict, error: str) -> None:
     with pytest.raises(ValueError, match=error):
         EngineConfig(**changes)
+
+
+def saved_proposer(model: WorldModel, folder: Path, horizon: int, latents: str = "") -> str:
+    network = InitNetwork(model.latent_shape, model.action_width, horizon, width=8)
+    return str(save_proposer(network, folder, latents or perception_hash(model)))
+
+
+def test_learned_proposals_reach_the_planner(encoder: object, tmp_path: Path) -> None:
+    model = tiny_model(encoder)
+    path = saved_proposer(model, tmp_path, HORIZON)
+    config = EngineConfig(compile=False, horizon=HORIZON, proposals=path)
+    engine = Engine.build(model, config, reference=REFERENCE)
+    asked: list[PlanRequest] = []
+    plan = engine.planner.plan
+    engine.planner.plan = lambda request: asked.append(request) or plan(request)
+    controller = Controller(engine, ControllerConfig(), SafetyLimits())
+    controller.set_goal(GOAL, PROPRIO)
+    controller.observe(PICTURE, PROPRIO, 0.0)
+    result = controller.tick(0.0)
+    assert result.state is State.RUNNING
+    (request,) = asked
+    assert torch.equal(request.proposals, engine.propose(request.latent, request.goal))
+    assert request.proposals.shape == (1, HORIZON, 10) and request.proposals.any()
+
+
+@pytest.mark.parametrize(
+    ("horizon", "latents", "error"),
+    [(HORIZON + 1, "", "proposals: horizon 4; 3 expected"),
+     (HORIZON, "0123", "made for latents 0123, not")],
+)  # fmt: skip
+def test_proposals_for_something_else_are_refused(
+    encoder: object, tmp_path: Path, horizon: int, latents: str, error: str
+) -> None:
+    model = tiny_model(encoder)
+    path = saved_proposer(model, tmp_path, horizon, latents)
+    config = EngineConfig(compile=False, horizon=HORIZON, proposals=path)
+    with pytest.raises(UserError, match=error):
+        Engine.build(model, config, reference=REFERENCE)
+
+
+def test_a_restart_repeats_what_happened_and_keeps_what_the_machine_taught(rig: Rig) -> None:
+    def late(request: PlanRequest) -> Plan:
+        rig.clock.now = request.deadline + 0.004
+        return rig.planner.ramp(request)
+
+    rig.planner.answer = late
+    rig.tick()
+    reserve = rig.controller._reserve
+    rig.controller.restart(seed=5)
+    assert rig.controller._reserve == reserve > 0
+    assert rig.controller.goal is None and rig.tick(see=False).reason == "goal: none set"
+    rig.controller.restart(seed=5)
+    rig.controller.set_goal(GOAL, PROPRIO)
+    assert rig.tick(see=False).reason == "image: none received"
+    rig.controller.restart(seed=5)
+    rig.controller.set_goal(GOAL, PROPRIO)
+    rig.tick()
+    first, again = rig.planner.requests
+    assert again.warm_start is None and again.seed == first.seed

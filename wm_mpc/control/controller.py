@@ -167,6 +167,18 @@ class Controller:
                 )
         self._next_engine = engine
 
+    def restart(self, seed: int) -> None:
+        """Begin anew, without goal and observation; what was learned of the machine stays.
+
+        Args:
+            seed: seed of every random draw from now on.
+        """
+        self.config = replace(self.config, seed=seed)
+        self.ticks = 0
+        self._observation, self._goal, self._planned_goal = None, None, None
+        self._faults = {}
+        self._forget()
+
     # ---- the tick ----------------------------------------------------------------------------
 
     def tick(self, now: float) -> TickResult:
@@ -230,6 +242,7 @@ class Controller:
             latent=latent,
             goal=self._goal_latent,
             warm_start=warm,
+            proposals=engine.propose(latent, self._goal_latent),
             warm_states=states,
             deadline=asked,
             seed=self.config.seed + self.ticks,
@@ -282,7 +295,7 @@ class Controller:
 
     def _latest(self) -> float:
         """Time from the start of a tick to the last instant at which planning may end [s]."""
-        return self.engine.config.period_s - self.engine.config.margin_s
+        return self.engine.budget.period_s - self.engine.budget.margin_s
 
     def _encode(self, goal: Goal, observation: Observation) -> Tensor:
         """Latent of the observation; the goal is encoded along with it when it is new."""

@@ -7,6 +7,7 @@ whole, so that a change of model costs the running loop one assignment.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ import torch
 from torch import Tensor
 
 from wm_mpc.core.clock import Clock, monotonic
+from wm_mpc.core.errors import UserError
 from wm_mpc.core.fields import bounded, check_bounds
 from wm_mpc.core.pauses import PIECE_S, Pause, no_pause
 from wm_mpc.models.identity import perception_hash
+from wm_mpc.models.proposers import Proposer, load_proposer
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.planners import Planner
 from wm_mpc.planners.budget import Budget, CemReference
@@ -35,6 +38,8 @@ class EngineConfig:
         budget_fraction: share of the CEM reference's time that one tick may plan.
         margin_s: [s] part of the control period kept free for everything but planning.
         compile: use compiled code where a compiler is found.
+        proposals: file of a learned proposer, whose guess is one more start of every search; it
+            fits models that see like the one it was trained for. Empty: none.
     """
 
     planner: str = "adam"
@@ -43,6 +48,7 @@ class EngineConfig:
     budget_fraction: float = bounded(0.1, 1e-6, 1e6)
     margin_s: float = bounded(0.03, 0.0, 10.0)
     compile: bool = True
+    proposals: str = ""
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -65,8 +71,10 @@ class Engine:
         objective: goal cost.
         reference: CEM reference measured with ``model``.
         config: what it was built from.
+        proposer: learned guess of a plan; None: none.
 
     Attributes:
+        budget: how long one tick may plan.
         generation: counts the models a process loaded, from 1; 0 until the owner numbers it.
         perception: hash of what lies between picture and latent; empty: unknown.
     """
@@ -78,12 +86,14 @@ class Engine:
         objective: GoalObjective,
         reference: CemReference,
         config: EngineConfig,
+        proposer: Proposer | None = None,
     ) -> None:
         self.model = model
         self.planner = planner
         self.objective = objective
         self.reference = reference
         self.config = config
+        self.proposer = proposer
         self.generation = 0
         self.perception = ""
         self.budget = Budget(
@@ -117,6 +127,7 @@ class Engine:
 
         Raises:
             ValueError: unknown planner, or a control rate the model was not trained for.
+            UserError: proposals for other latents or another horizon, or a file that is none.
         """
         trained = model.config.control_period
         if abs(config.period_s / trained - 1) > 0.01:
@@ -138,13 +149,16 @@ class Engine:
         planner = make_planner(config.planner, model, cost, planner_config, clock, config.compile)
         if reference is None:
             reference = CemReference.calibrate(model, cost, clock, config.compile)
-        engine = cls(model, planner, cost, reference, config)
+        perception = perception_hash(model)
+        proposer = _load_proposer(model, config, perception)
+        engine = cls(model, planner, cost, reference, config, proposer)
         planner.warm_up(None if pause is None else PIECE_S, rest)
         if warm_encoder:
             rest()
             engine._warm_up_encoder()
         rest()
-        engine.perception = perception_hash(model)
+        engine.propose(*torch.zeros(2, *model.latent_shape, device=device))
+        engine.perception = perception
         return engine
 
     @property
@@ -160,6 +174,12 @@ class Engine:
             pixels = torch.from_numpy(images).to(device, non_blocking=True)
             joints = torch.from_numpy(proprio).to(device, non_blocking=True)
             return self.model.encode(pixels, joints)
+
+    def propose(self, latent: Tensor, goal: Tensor) -> Tensor | None:
+        """Guessed plans ``(P, T, A)`` from ``L`` to ``L``; None without a proposer."""
+        if self.proposer is None:
+            return None
+        return self.proposer.propose(self.model, latent, goal)
 
     @property
     def reads_posture(self) -> bool:
@@ -197,6 +217,16 @@ class Engine:
             self.encode(picture, np.zeros((count, self.model.config.proprio_dim), np.float32))
         if self.reads_posture:
             self.read_posture(picture[0])
+
+
+def _load_proposer(model: WorldModel, config: EngineConfig, perception: str) -> Proposer | None:
+    if not config.proposals:
+        return None
+    path = Path(config.proposals).expanduser()
+    proposer = load_proposer(path, model.latent_shape, model.action_width, perception)
+    if proposer.horizon != config.horizon:
+        raise UserError(f"proposals: horizon {proposer.horizon}; {config.horizon} expected")
+    return proposer.to(model.action_mean.device)
 
 
 __all__ = ["Engine", "EngineConfig"]
