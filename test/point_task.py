@@ -74,13 +74,19 @@ class PointModel:
     latent_shape = (3,)
     action_width = 4
     visual_dim, proprio_width = 1, 2
-    encoder = goal_weights = None
+    encoder = goal_weights = proprio_reader = None
     hash = "0123456789ab"
 
     def __init__(self) -> None:
         self.action_mean = torch.zeros(2)
-        self.config = SimpleNamespace(frameskip=2, control_period=0.1, action_dim=2)
+        self.config = SimpleNamespace(
+            frameskip=2, control_period=0.1, action_dim=2, proprio_dim=2,
+            action_low=(-1.0, -1.0), action_high=(1.0, 1.0),
+        )  # fmt: skip
         self.encoded = 0
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
 
     def action_bounds(self) -> tuple[Tensor, Tensor]:
         return -torch.ones(4), torch.ones(4)

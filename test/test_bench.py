@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from point_task import ENV_ID, PointModel
 
-from wm_mpc.cli import bench
+from wm_mpc.cli import measuring
 from wm_mpc.cli.bench import CURVE, Config, curve_settings, run, table_settings
 from wm_mpc.core.errors import UserError
-from wm_mpc.evaluation.jobs import EvalSettings, parse_options
+from wm_mpc.evaluation.settings import EvalSettings, parse_options
 from wm_mpc.evaluation.speed import measure_speed
 from wm_mpc.evaluation.table import at_budget, compare
 from wm_mpc.planners.objective import GoalObjective, ObjectiveConfig
@@ -85,7 +85,7 @@ def test_the_command_writes_table_curve_and_report(
         devices.append(device)
         return PointModel()
 
-    monkeypatch.setattr(bench.WorldModel, "load", load)
+    monkeypatch.setattr(measuring.WorldModel, "load", load)
     path = tmp_path / "bench.json"
     config = Config(
         task=ENV_ID,

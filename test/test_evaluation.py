@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,23 @@ import numpy as np
 import pytest
 import torch
 from helpers import tiny_model
-from point_task import ENV_ID, PointModel
+from point_task import ENV_ID, PointEnv, PointModel
 
 from wm_mpc.cli.eval import Config, run
+from wm_mpc.control.controller import Controller
+from wm_mpc.control.tick import TickResult
 from wm_mpc.core.clock import Clock, monotonic
 from wm_mpc.core.errors import UserError
 from wm_mpc.evaluation import jobs as eval_jobs
+from wm_mpc.evaluation import loop as eval_loop
 from wm_mpc.evaluation.episodes import Episode, run_episode
-from wm_mpc.evaluation.jobs import EvalSettings, episode_seed, parse_options
-from wm_mpc.evaluation.rows import evaluate, model_hash
+from wm_mpc.evaluation.jobs import episode_seed
+from wm_mpc.evaluation.rows import evaluate, model_hash, summarise
+from wm_mpc.evaluation.settings import EvalSettings, parse_options
+from wm_mpc.models.identity import perception_hash
+from wm_mpc.models.proposers import InitNetwork, save_proposer
 from wm_mpc.planners.budget import CemReference
+from wm_mpc.planners.gradient import GradientPlanner
 from wm_mpc.tasks.environments import make_env
 
 REFERENCE = CemReference(0.1, 45_000, 3, 30, 30, "cpu", 1)
@@ -118,11 +126,118 @@ def test_success_is_latched_at_any_control_step() -> None:
 
 def test_budget_is_kept_from_the_reference() -> None:
     tiny = CemReference(1e-6, 45_000, 3, 30, 30, "cpu", 1)
-    found = row("cem", budget_fraction=0.1, reference=tiny)
-    # No time for a single iteration: the shifted plan, which is zero.
+    found = row("cem", budget_fraction=0.1, reference=tiny, steps=1)
+    # No time for a single iteration, and no plan from before: the robot stays at rest.
     assert found["iterations_per_tick"] == 0
     assert found["success_rate"] == 0
     assert found["budget_fraction"] == 0.1
+
+
+def test_a_budget_too_short_for_anything_is_overdrawn_every_other_tick() -> None:
+    tiny = CemReference(1e-6, 45_000, 3, 30, 30, "cpu", 1)
+    found = row("adam", budget_fraction=0.1, reference=tiny, steps=4, goal_offset=40)
+    # Empty, the whole period, empty, the whole period: what the controller grants on a robot.
+    assert found["tick_ms"]["n"] == found["over_budget"] == 16
+    assert found["ticks_not_running"] == 4
+    assert found["reasons_not_running"] == ["planner: nothing evaluated (deadline)"]
+    assert found["iterations_per_tick"] > 0
+
+
+def test_rows_tell_the_share_of_the_budget() -> None:
+    spec = EvalSettings(ENV_ID, "adam", goals=1, budget_fraction=0.1)
+    episode = Episode(1, plan_ms=[8.0, 9.0, 10.0, 10.4, 10.6], tick_ms=[1.0], transitions=[1])
+    task = make_env(ENV_ID).unwrapped
+    found = summarise(spec, [episode], REFERENCE, "base", 1, task)
+    assert found["budget_share"]["p50"] == pytest.approx(0.1)
+    assert found["budget_share"]["max"] == pytest.approx(0.106)
+    assert found["over_budget_5pct"] == pytest.approx(0.2)
+    unlimited = replace(spec, budget_fraction=0.0)
+    found = summarise(unlimited, [episode], REFERENCE, "base", 1, task)
+    assert found["budget_share"]["p50"] == pytest.approx(0.1)
+    assert found["over_budget_5pct"] is None
+    assert summarise(spec, [episode], None, "base", 1, task)["budget_share"] is None
+
+
+def test_a_broken_controller_fails_the_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Controller, now: float) -> TickResult:
+        raise RuntimeError("the controller is broken")
+
+    monkeypatch.setattr(Controller, "tick", broken)
+    with pytest.raises(RuntimeError, match="the controller is broken"):
+        row("adam")
+    assert row("none")["n"] == 4
+
+
+def test_without_commands_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    tick = Controller.tick
+
+    def silent(self: Controller, now: float) -> TickResult:
+        return replace(tick(self, now), command=None)
+
+    monkeypatch.setattr(Controller, "tick", silent)
+    found, idle = row("adam"), row("none")
+    assert found["tick_ms"]["n"] > 0
+    assert found["success_rate"] == idle["success_rate"] == 0
+    assert found["final_error"] == idle["final_error"]
+
+
+def test_a_planner_that_fails_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: GradientPlanner, *_: object) -> None:
+        raise ValueError("no such iterate")
+
+    monkeypatch.setattr(GradientPlanner, "_iterate", broken)
+    monkeypatch.setattr(GradientPlanner, "warm_up", lambda self, *_: None)
+    with pytest.raises(RuntimeError, match="step 0: tick: no such iterate"):
+        row("adam")
+
+
+def test_old_pictures_stop_no_row_that_asked_for_them() -> None:
+    found = row("adam", replan_every=10, goal_offset=40)
+    assert found["env_steps"] == 20 and found["tick_ms"]["n"] == 2 * 4
+    assert found["ticks_not_running"] == 0
+
+
+def test_a_plan_that_has_run_out_holds_still() -> None:
+    short = row("adam", mode="open_loop", horizon=2, goal_offset=40)
+    longer = row("adam", mode="open_loop", horizon=2, goal_offset=40, steps=12)
+    assert (short["env_steps"], longer["env_steps"]) == (4, 12)
+    assert longer["final_error"]["median"] == pytest.approx(short["final_error"]["median"])
+    assert longer["ticks_not_running"] == 4 * 8
+
+
+class Reading(PointModel):
+    """Reads its position from the picture."""
+
+    proprio_reader = True
+
+    def read_proprio(self, images: torch.Tensor) -> torch.Tensor:
+        return images[..., :2].float().mean((1, 2)) / 32 - 4
+
+
+def test_a_goal_may_be_a_picture_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(self: PointEnv, state: np.ndarray, size: int | None = None) -> np.ndarray:
+        picture = np.zeros((size or self.image_size,) * 2 + (3,), np.uint8)
+        picture[..., :2] = (np.asarray(state) + 4) * 32
+        return picture
+
+    monkeypatch.setattr(PointEnv, "render_state", drawn)
+    told = row("adam")
+    blind = row("adam", goal="picture")
+    assert (told["goal"], told["success_rate"]) == ("posture", 1)
+    # This model sees nothing in pictures, and nobody tells it where the goal is.
+    assert (blind["goal"], blind["success_rate"]) == ("picture", 0)
+    reading = evaluate(Reading(), ENV_ID, "adam", 4, 1, progress=False, goal="picture")
+    assert reading["success_rate"] == 1
+    assert row("none", goal="picture")["goal"] is None
+
+
+def test_proposals_go_through_the_engine(tmp_path: Path) -> None:
+    model = PointModel()
+    network = InitNetwork(model.latent_shape, model.action_width, 5, width=8)
+    path = save_proposer(network, tmp_path, perception_hash(model))
+    assert row("adam", proposals=path)["success_rate"] == 1
+    with pytest.raises(UserError, match="proposals: horizon 5; 4 expected"):
+        row("adam", proposals=path, horizon=4)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +246,7 @@ def test_budget_is_kept_from_the_reference() -> None:
         ({"task": "nope"}, "task: 'nope' unknown; pusht"),
         ({"planner": "nope"}, "planner: 'nope' unknown; one of cem"),
         ({"mode": "nope"}, "mode: 'nope'; mpc or open_loop"),
+        ({"goal": "nope"}, "goal: 'nope'; posture or picture"),
         ({"goals": 0}, "goals: 0; at least 1"),
         ({"budget_fraction": -0.1}, "budget_fraction: -0.1; at least 0"),
         ({"replan_every": 0}, "replan_every: 0; at least 1"),
@@ -194,7 +310,7 @@ def test_the_device_is_that_of_loaded_models(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(eval_jobs.WorldModel, "load", load)
     rows = []
     for device in ("cpu", "cuda:1"):
-        spec = EvalSettings(ENV_ID, "adam", 2, 1, device=device)
+        spec = EvalSettings(ENV_ID, "adam", goals=2, seed=1, device=device)
         rows.append(list(eval_jobs.evaluate_seeds("folder", spec, REFERENCE, [3, 4])))
     assert devices == ["cpu", "cuda:1"]
     assert [e.final_error for e in rows[0]] == [e.final_error for e in rows[1]]
@@ -229,11 +345,12 @@ def test_planner_and_policy_share_a_clock_that_waits_for_the_gpu(
 
         return read
 
-    monkeypatch.setattr(eval_jobs, "device_clock", waiting)
-    spec = EvalSettings(ENV_ID, "adam", 1, 1)
+    monkeypatch.setattr(eval_loop, "device_clock", waiting)
+    spec = EvalSettings(ENV_ID, "adam", goals=1, seed=1)
     task = make_env(spec.task).unwrapped.spec_task
     policy, _ = eval_jobs.make_policy(spec, PointModel(), None, task)
-    assert policy.clock is policy.planner.clock
+    controller = policy.controller
+    assert policy.clock is controller.clock is controller.engine.planner.clock
     before = len(waits)
     run_episode(make_env(spec.task), policy, seed=3, steps=1)
     # before and after encoding, before and after planning, around every chunk of iterations

@@ -7,23 +7,19 @@ what budgets are shares of. With ``curve`` every planner also runs at several bu
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from wm_mpc.cli.measuring import Measuring, settings_of
 from wm_mpc.core.clock import device_clock
 from wm_mpc.core.errors import UserError
-from wm_mpc.core.locations import ASSETS
 from wm_mpc.core.provenance import write_report
-from wm_mpc.evaluation.jobs import EvalSettings
-from wm_mpc.evaluation.rows import evaluate, format_row
+from wm_mpc.evaluation.rows import format_row
+from wm_mpc.evaluation.settings import Conditions, EvalSettings
 from wm_mpc.evaluation.speed import measure_speed
 from wm_mpc.evaluation.table import at_budget, compare, markdown
-from wm_mpc.models.world_model import WorldModel
-from wm_mpc.planners.budget import CemReference
-from wm_mpc.planners.objective import ObjectiveConfig, make_objective
+from wm_mpc.planners.objective import make_objective
 from wm_mpc.planners.registry import PLANNERS
 from wm_mpc.viz.plots import plot_curve
 
@@ -31,73 +27,47 @@ CURVE = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Measuring, Conditions):
     """Compare planners in the true simulator at one budget.
 
     Attributes:
         task: tasks, separated by commas: pusht, point_maze, wall.
         planners: planners and baselines (none, random, replay), separated by commas.
-        goals: episodes per row.
-        seed: starts, goals and all draws derive from it.
-        model: world-model folder; unset: the bundled one of each task.
-        label: name of the model in the report.
-        mode: mpc (closed loop) or open_loop.
-        replan_every: control steps between two plans in closed loop.
         goal_offsets: control steps between start and goal, separated by commas; empty: the task's.
         budget_fraction: planning time per tick as a share of the CEM reference's; 0: no deadline.
         curve: also measure success over the budgets 1, 3, 10, 30 and 100 % of CEM's time.
-        objective: goal cost.
         options: fields of the planners' configurations, planner.name=value.
-        compile: use compiled code where that is faster.
-        device: cpu, cuda or cuda:N: where encoder and planners run.
-        threads: threads of torch; 0: torch's own choice.
-        workers: processes; timings, and budgets in time, mean something with 1 only.
-        ray: share the episodes on a Ray cluster (RAY_ADDRESS, or a local one of ``workers``).
         report: JSON file; a table (.md) and, with curve, a plot (.png) are written beside it.
     """
 
     task: str = "pusht"
     planners: str = "cem,mppi,gd,adam,grasp,latco"
-    goals: int = 50
-    seed: int = 0
-    model: Path | None = None
-    label: str = "base"
-    mode: str = "mpc"
-    replan_every: int = 1
     goal_offsets: str = ""
     budget_fraction: float = 0.1
     curve: bool = False
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    options: tuple[str, ...] = ()
-    compile: bool = True
-    device: str = "cpu"
-    threads: int = 0
-    workers: int = 1
-    ray: bool = False
-    report: Path | None = None
+    options: tuple[str, ...] = field(default=(), kw_only=True)
+    report: Path | None = field(default=None, kw_only=True)
 
 
 def run(config: Config) -> int:
     """Measure the table, print it and write the report; the exit code."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    config.use_threads()
     rows: list[dict[str, Any]] = []
     curve: list[dict[str, Any]] = []
     facts: dict[str, Any] = {}
     for task in config.task.split(","):
-        model = WorldModel.load(config.model or ASSETS / task, device=config.device)
+        model, reference = config.prepare(task, config)
         objective = make_objective(model, config.objective)
         clock = device_clock(model.action_mean.device)
-        reference = CemReference.calibrate(model, objective, clock, config.compile)
         facts[task] = {
             "cem_reference": reference.as_dict(),
             "gradient_speed": measure_speed(model, objective, clock=clock),
         }
         for spec in table_settings(config, task):
-            rows.append(measure(config, spec, model, reference))
+            rows.append(config.measure(spec, model, reference))
             print(format_row(rows[-1]))
         for spec in curve_settings(config, task) if config.curve else ():
-            curve.append(measure(config, spec, model, reference))
+            curve.append(config.measure(spec, model, reference))
             print(format_row(curve[-1]))
     comparisons = compare(rows)
     print(markdown(rows))
@@ -115,21 +85,6 @@ def run(config: Config) -> int:
         if curve:
             plot_curve(curve, config.report.with_suffix(".png"))
     return 0
-
-
-def measure(
-    config: Config, spec: EvalSettings, model: WorldModel, reference: CemReference
-) -> dict[str, Any]:
-    """One row."""
-    settings = {f.name: getattr(spec, f.name) for f in fields(spec)}
-    return evaluate(
-        model,
-        **settings,
-        reference=reference,
-        workers=config.workers,
-        label=config.label,
-        ray=config.ray,
-    )
 
 
 def table_settings(config: Config, task: str) -> Iterator[EvalSettings]:
@@ -164,18 +119,5 @@ def settings(config: Config, task: str, planner: str, offset: int) -> EvalSettin
     """Evaluation settings of one planner."""
     prefix = planner + "."
     options = tuple(o.removeprefix(prefix) for o in config.options if o.startswith(prefix))
-    return EvalSettings(
-        task,
-        planner,
-        config.goals,
-        config.seed,
-        config.mode,
-        config.replan_every,
-        goal_offset=offset,
-        objective=config.objective,
-        options=options,
-        compile=config.compile,
-        device=config.device,
-    )
-
-
+    shared = settings_of(config, Conditions) | {"options": options}
+    return EvalSettings(task, planner, goal_offset=offset, **shared)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wm_mpc.data.trajectory import Trajectory
-from wm_mpc.evaluation.jobs import parse_options
+from wm_mpc.evaluation.settings import parse_options
 from wm_mpc.latents.encode import encode_pictures
 from wm_mpc.latents.expert import Expert
 from wm_mpc.models.world_model import WorldModel

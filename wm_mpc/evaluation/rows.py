@@ -11,7 +11,8 @@ from tqdm import tqdm
 from wm_mpc.core.errors import UserError
 from wm_mpc.core.stats import percentile, summary_ms, wilson
 from wm_mpc.evaluation.episodes import Episode
-from wm_mpc.evaluation.jobs import EvalSettings, run_episodes
+from wm_mpc.evaluation.jobs import run_episodes
+from wm_mpc.evaluation.settings import EvalSettings
 from wm_mpc.models.checkpoint import recorded_hash
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.planners.budget import CemReference
@@ -55,7 +56,7 @@ def evaluate(
     Raises:
         UserError: a setting out of its bounds, or no model where one is needed.
     """
-    spec = EvalSettings(task, planner, goals, seed, **settings)
+    spec = EvalSettings(task, planner, goals=goals, seed=seed, **settings)
     if spec.plans and model is None:
         raise UserError(f"model: none given; planner {planner} needs one")
     episodes: list[Episode] = []
@@ -103,6 +104,7 @@ def summarise(
         "model": label if spec.plans else None,
         "model_hash": digest,
         "mode": spec.mode,
+        "goal": spec.goal if spec.plans else None,
         "n": n,
         "seed": spec.seed,
         "successes": successes,
@@ -118,6 +120,8 @@ def summarise(
         "plan_ms": summary_ms(plan_ms),
         "deadline_misses": sum(e.late for e in episodes),
         "over_budget": sum(e.over_budget for e in episodes),
+        "ticks_not_running": sum(len(e.stopped) for e in episodes),
+        "reasons_not_running": sorted({reason for e in episodes for reason in e.stopped})[:5],
         "transitions_per_tick": mean(transitions) if transitions else 0,
         "iterations_per_tick": mean([i for e in episodes for i in e.iterations] or [0]),
         "transitions_per_s": sum(transitions) / (sum(plan_ms) / 1e3) if plan_ms else 0,
@@ -127,23 +131,35 @@ def summarise(
         "replan_every": spec.replan_every if spec.mode == "mpc" else None,
         "goal_offset": spec.goal_offset or task.spec_task.goal_offset,
         "budget_fraction": spec.budget_fraction or None,
+        "budget_share": None,
+        "over_budget_5pct": None,
         "workers": workers,
         "success_by_episode": [int(e.success) for e in episodes],
     }
     if all("block_success" in e.info for e in episodes):
         row["block_success_rate"] = mean(e.info["block_success"] for e in episodes)
     if reference is not None and plan_ms:
+        shares = [ms / 1e3 / reference.seconds for ms in plan_ms]
+        row["budget_share"] = spread(shares)
+        if spec.budget_fraction:
+            row["over_budget_5pct"] = mean(s > 1.05 * spec.budget_fraction for s in shares)
         row["cem_ratio_wall"] = median(plan_ms) / 1e3 / reference.seconds
         row["cem_ratio_transitions"] = mean(transitions) / reference.transitions
         row["cem_reference_ms"] = reference.seconds * 1e3
     return row
 
 
+def spread(values: list[float]) -> dict[str, float]:
+    """p50, p95, p99 and max of at least one value."""
+    return {f"p{q}": percentile(values, q) for q in (50, 95, 99)} | {"max": max(values)}
+
+
 def format_row(row: dict[str, Any]) -> str:
     """Return one line for people."""
     low, high = row["success_ci95"]
+    how = row["mode"] + (", goal by picture" if row["goal"] == "picture" else "")
     text = (
-        f"{row['task']} {row['planner']} ({row['mode']}): success {row['successes']}/{row['n']} "
+        f"{row['task']} {row['planner']} ({how}): success {row['successes']}/{row['n']} "
         f"= {100 * row['success_rate']:.0f} % [{100 * low:.0f}, {100 * high:.0f}], "
         f"final error median {row['final_error']['median']:.3g} {row['final_error']['unit']}"
     )
@@ -157,4 +173,6 @@ def format_row(row: dict[str, Any]) -> str:
             f"; of CEM: {100 * row['cem_ratio_wall']:.1f} % time, "
             f"{100 * row['cem_ratio_transitions']:.1f} % transitions"
         )
+    if row["ticks_not_running"]:
+        text += f"; {row['ticks_not_running']} ticks without a plan: {row['reasons_not_running']}"
     return text

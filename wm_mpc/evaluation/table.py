@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from wm_mpc.core.stats import difference_interval
-from wm_mpc.evaluation.jobs import EvalSettings
+from wm_mpc.evaluation.settings import EvalSettings
 from wm_mpc.planners.registry import PLANNERS
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from wm_mpc.core.errors import UserError
 from wm_mpc.core.stats import Z95
-from wm_mpc.evaluation.jobs import parse_options
 from wm_mpc.evaluation.rollouts import plan_and_execute
+from wm_mpc.evaluation.settings import parse_options
 from wm_mpc.latents.expert import Expert
 from wm_mpc.latents.replay import Batch, expert_windows, trajectory_chains
 from wm_mpc.models.identity import perception_hash

@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from wm_mpc.core.stats import median_interval, percentile, summary_ms, wilson
 from wm_mpc.evaluation.episodes import Episode
-from wm_mpc.evaluation.jobs import EvalSettings, run_episodes
+from wm_mpc.evaluation.jobs import run_episodes
 from wm_mpc.evaluation.rows import summarise
+from wm_mpc.evaluation.settings import EvalSettings
 from wm_mpc.planners.budget import CemReference
 from wm_mpc.tasks.environments import make_env
 from wm_mpc.trials.recording import Recording, Tick
@@ -61,7 +62,8 @@ def controller_row(task: str, seed: int, steps: int, recordings: list[Recording]
         last.cem_reference_ms / 1e3, last.transitions_reference, 0, 0, 0, "", 0
     )
     spec = EvalSettings(
-        task, last.planner, len(recordings), seed, steps=steps, budget_fraction=BUDGET_FRACTION
+        task, last.planner, goals=len(recordings), seed=seed, steps=steps,
+        budget_fraction=BUDGET_FRACTION,
     )
     episodes = [recording.episode() for recording in recordings]
     row = _row(spec, episodes, reference)
@@ -82,7 +84,7 @@ def baseline_row(task: str, planner: str, seed: int, steps: int, same: int, goal
         same: episodes of the demo; the first ``same`` goals are its goals.
         goals: episodes of the row, at least ``same``.
     """
-    spec = EvalSettings(task, planner, goals, seed, steps=steps)
+    spec = EvalSettings(task, planner, goals=goals, seed=seed, steps=steps)
     runs = run_episodes(None, spec, None, workers=1, ray=False)
     bar = tqdm(runs, desc=f"{planner:>6}", total=goals, unit="ep", leave=False, mininterval=1)
     episodes = list(bar)

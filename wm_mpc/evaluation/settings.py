@@ -1,0 +1,124 @@
+"""What a measured row is: task, planner, goals, and the conditions they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from wm_mpc.core.errors import UserError
+from wm_mpc.planners.objective import ObjectiveConfig
+from wm_mpc.planners.registry import PLANNERS
+from wm_mpc.tasks.environments import TASK_IDS
+
+BASELINES = ("none", "random", "replay")
+MODES = ("mpc", "open_loop")
+GOALS = ("posture", "picture")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What all rows of a table share.
+
+    Attributes:
+        goals: number of episodes, each with its own start and goal.
+        seed: starts, goals and all of the planner's draws derive from it.
+        mode: mpc (closed loop) or open_loop (one plan, executed to its end).
+        goal: what is told of a goal: posture (its picture and the robot's proprioception there)
+            or picture (that alone).
+        replan_every: control steps from one picture, and so from one plan, to the next in closed
+            loop.
+        objective: goal cost.
+        options: fields of the planner's configuration, name=value.
+        compile: use compiled code where that is faster.
+        device: cpu, cuda or cuda:N, where a model is loaded to and planned with; one that is
+            handed over loaded stays where it is.
+    """
+
+    goals: int = 50
+    seed: int = 0
+    mode: str = "mpc"
+    goal: str = "posture"
+    replan_every: int = 1
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    options: tuple[str, ...] = ()
+    compile: bool = True
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name, known in (("mode", MODES), ("goal", GOALS)):
+            if getattr(self, name) not in known:
+                raise UserError(f"{name}: {getattr(self, name)!r}; {' or '.join(known)} expected")
+        check_at_least(self, {"goals": 1, "seed": 0, "replan_every": 1})
+
+
+@dataclass(frozen=True)
+class EvalSettings(Conditions):
+    """One measured row: what is evaluated and how.
+
+    Attributes:
+        task: key of ``TASK_IDS``, or any gymnasium id whose environment keeps the tasks' contract.
+        planner: key of ``PLANNERS``, or a baseline: none, random, replay.
+        steps: control-step budget; 0: the task's own (closed loop), the plan's length (open loop).
+        goal_offset: control steps between start and goal; 0: the task's own.
+        horizon: model steps of a plan; 0: 5 in closed loop, the goal's distance in open loop.
+        budget_fraction: planning time per tick as a share of the CEM reference's; 0: no deadline.
+        proposals: file of a learned proposer, whose guess is one more start of every search.
+    """
+
+    task: str
+    planner: str
+    steps: int = field(default=0, kw_only=True)
+    goal_offset: int = field(default=0, kw_only=True)
+    horizon: int = field(default=0, kw_only=True)
+    budget_fraction: float = field(default=0.0, kw_only=True)
+    proposals: Path | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.task not in TASK_IDS and "/" not in self.task:
+            known = ", ".join(TASK_IDS)
+            raise UserError(f"task: {self.task!r} unknown; {known} or a gymnasium id expected")
+        if self.planner not in PLANNERS and self.planner not in BASELINES:
+            known = ", ".join([*PLANNERS, *BASELINES])
+            raise UserError(f"planner: {self.planner!r} unknown; one of {known} expected")
+        check_at_least(self, dict.fromkeys(("steps", "goal_offset", "horizon"), 0))
+        if self.budget_fraction is not None:  # None: the command line's own choice
+            check_at_least(self, {"budget_fraction": 0})
+
+    @property
+    def plans(self) -> bool:
+        """True unless the planner is a baseline that needs no model."""
+        return self.planner not in BASELINES
+
+
+def check_at_least(config: Any, bounds: dict[str, float]) -> None:
+    """Check numeric fields; ``UserError`` names field, value and bound."""
+    for name, bound in bounds.items():
+        if not getattr(config, name) >= bound:
+            raise UserError(f"{name}: {getattr(config, name)}; at least {bound} expected")
+
+
+def parse_options(planner: str, options: tuple[str, ...]) -> dict[str, Any]:
+    """Turn ``name=value`` into fields of a planner's configuration.
+
+    >>> parse_options("adam", ("starts=4", "learning_rate=0.1"))
+    {'starts': 4, 'learning_rate': 0.1}
+
+    Raises:
+        UserError: no ``=``, an unknown field, or a value of another type.
+    """
+    default = PLANNERS[planner].config
+    defaults = {f.name: getattr(default, f.name) for f in fields(default)}
+    parsed: dict[str, Any] = {}
+    for option in options:
+        name, found, text = option.partition("=")
+        if not found or name not in defaults:
+            known = ", ".join(defaults)
+            raise UserError(f"{option!r}; name=value with one of {known} expected")
+        kind = type(defaults[name])
+        try:
+            parsed[name] = text.lower() in ("1", "true", "yes") if kind is bool else kind(text)
+        except ValueError as error:
+            raise UserError(f"{name}: {text!r} is no {kind.__name__}") from error
+    return parsed
