@@ -276,7 +276,7 @@ def test_an_interrupted_save_leaves_the_old_model(
     def full_disk(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("wm_mpc.models.checkpoint.save_file", full_disk)
+    monkeypatch.setattr("wm_mpc.core.files.sync", full_disk)
     with pytest.raises(CheckpointError, match="cannot be written: the disk is full"):
         tiny_model(before.encoder, seed=5).save(saved, encoder="encoder")
     assert WorldModel.load(saved).hash == before.hash

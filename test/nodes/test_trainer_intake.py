@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -16,15 +16,21 @@ from helpers import tiny_checkpoint
 from wm_mpc.control.tick import State
 from wm_mpc.core.clock import FakeClock
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.files import claim_folder
 from wm_mpc.data.store.store import Store
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.msg import PlannerStatus
 from wm_mpc.nodes.common.messages import CommandFormat, rgb_to_image, to_stamp
 from wm_mpc.nodes.trainer.command_watch import SILENT_S, CommandWatch
-from wm_mpc.nodes.trainer.folder_lock import lock_folder
-from wm_mpc.nodes.trainer.node import TrainerNode, model_hashes
+from wm_mpc.nodes.trainer.node import LOCK, TrainerNode, model_hashes
 
 PERIOD = 0.1
+
+
+def claim(folder: Path) -> IO[str]:
+    return claim_folder(folder, LOCK, "trainer_node")
+
+
 WALL = {"task": "wall", "proprio_dim": 0, "action_low": (-1.8, -1.8), "action_high": (1.8, 1.8)}
 
 
@@ -85,16 +91,16 @@ def test_stopping_keeps_the_motion_that_was_not_cut_yet(
 def test_one_trainer_per_working_folder(build: Callable[..., TrainerNode], tmp_path: Path) -> None:
     node = build()
     with pytest.raises(UserError, match=f"out: {tmp_path / 'live'} is in use by another"):
-        lock_folder(tmp_path / "live")
-    lock_folder(tmp_path / "elsewhere").close()
+        claim(tmp_path / "live")
+    claim(tmp_path / "elsewhere").close()
     node.stop()
-    lock_folder(tmp_path / "live").close()
+    claim(tmp_path / "live").close()
 
 
 def test_a_second_trainer_is_refused_before_it_touches_anything(
     build: Callable[..., TrainerNode], tmp_path: Path
 ) -> None:
-    with lock_folder(tmp_path / "live"):
+    with claim(tmp_path / "live"):
         with pytest.raises(UserError, match="is in use by another trainer_node"):
             build()
         assert [path.name for path in (tmp_path / "live").iterdir()] == ["trainer.lock"]
@@ -103,7 +109,7 @@ def test_a_second_trainer_is_refused_before_it_touches_anything(
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=f"out: {tmp_path / 'file' / 'live'}: Not a directory"):
-        lock_folder(tmp_path / "file" / "live")
+        claim(tmp_path / "file" / "live")
 
 
 def test_generations_of_the_folder_and_the_start_model_are_its_own(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import torch
 from live_setup import Setup
 from wall_data import wall_store
 
+from wm_mpc.core import files
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.training.live import state as live_state
 from wm_mpc.training.live import trainer as live
@@ -123,13 +124,13 @@ def test_state_and_generations_are_on_the_disk_before_they_have_their_name(
 ) -> None:
     synced: list[tuple[str, bool]] = []
     target = setup.out / "models" / "00001"
-    sync = live_state.sync
+    sync = files.sync
 
     def noted(path: Path) -> None:
         synced.append((path.name, target.exists()))
         sync(path)
 
-    monkeypatch.setattr(live_state, "sync", noted)
+    monkeypatch.setattr(files, "sync", noted)
     rounds(setup, 1)
     for name in (WEIGHTS, "world_model.json", "00001.partial"):
         assert (name, False) in synced

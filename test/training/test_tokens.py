@@ -22,12 +22,19 @@ from training_data import dot_store
 
 from wm_mpc.core import files
 from wm_mpc.core.errors import DataError
-from wm_mpc.core.files import LOCK, PROGRESS, TOKENS, locked
+from wm_mpc.core.files import locked
 from wm_mpc.data.store.store import Store
 from wm_mpc.data.store.windows import Frames
 from wm_mpc.latents import tokens as module
 from wm_mpc.latents.encode import encode_images
-from wm_mpc.latents.tokens import cache_tokens, read_tokens, store_digest
+from wm_mpc.latents.tokens import (
+    LOCK,
+    PROGRESS,
+    TOKENS,
+    cache_tokens,
+    read_tokens,
+    store_digest,
+)
 from wm_mpc.models.encoder import DinoEncoder
 from wm_mpc.models.identity import fingerprint
 
@@ -377,10 +384,11 @@ def test_a_second_run_waits_for_the_first_and_uses_its_tokens(
 def test_the_claim_ends_with_its_process(world: tuple, tmp_path: Path) -> None:
     program = (
         "import sys\nfrom pathlib import Path\nfrom wm_mpc.core.files import locked\n"
-        "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+        "with locked(Path(sys.argv[1]), ''):\n    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
     )
     other = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE,
+        [sys.executable, "-c", program, str(tmp_path / LOCK)], stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, text=True, cwd=Path(__file__).resolve().parents[2],
     )  # fmt: skip
     with other:
@@ -392,7 +400,7 @@ def test_the_claim_ends_with_its_process(world: tuple, tmp_path: Path) -> None:
 
 
 def test_an_error_lets_go(world: tuple, tmp_path: Path) -> None:
-    with contextlib.suppress(KeyboardInterrupt), locked(tmp_path):
+    with contextlib.suppress(KeyboardInterrupt), locked(tmp_path / LOCK, "waiting"):
         raise KeyboardInterrupt
     with (tmp_path / LOCK).open("a") as stream:
         files.fcntl.flock(stream, files.fcntl.LOCK_EX | files.fcntl.LOCK_NB)

@@ -14,6 +14,7 @@ from typing import Any
 from wm_mpc.cli.measuring import Measuring, settings_of
 from wm_mpc.core.clock import device_clock
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.files import write_atomically
 from wm_mpc.core.provenance import write_report
 from wm_mpc.evaluation.rows import format_row
 from wm_mpc.evaluation.settings import Conditions, EvalSettings
@@ -81,7 +82,7 @@ def run(config: Config) -> int:
             comparisons=comparisons,
             tasks=facts,
         )
-        config.report.with_suffix(".md").write_text(markdown(rows) + "\n")
+        write_atomically(config.report.with_suffix(".md"), markdown(rows) + "\n")
         if curve:
             plot_curve(curve, config.report.with_suffix(".png"))
     return 0

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from wm_mpc import __version__
 from wm_mpc.control.observation import MIN_SIDE
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.files import write_together
 from wm_mpc.core.provenance import write_report
 from wm_mpc.models.encoder import DinoEncoder
 from wm_mpc.models.identity import fingerprint, perception_hash
@@ -247,8 +248,8 @@ def run(config: Config) -> int:
             )
             return 1
         size = sum(part.stat().st_size for part in Path(folder).iterdir())
-        for part in sorted(Path(folder).iterdir(), reverse=True):  # weights before the graph
-            part.replace(config.out.parent / part.name)
+        parts = sorted(Path(folder).iterdir(), reverse=True)  # weights before the graph
+        write_together(config.out.parent, {part.name: part.replace for part in parts})
     print(f"{config.out}: {signature(graph, config.batch)}, {size / 1e6:.1f} MB")
     if error is None:
         print("not compared with torch: pip install 'wm-mpc[export]' brings onnxruntime")

@@ -1,22 +1,32 @@
-"""Files written so that a crash, a full disk or a second process leaves no half of one behind."""
+"""Files written so that a crash, a full disk or a second process leaves no half of one behind.
+
+Every file of this package that somebody reads again comes onto the disk through
+``write_atomically``, or ``write_together`` where files vouch for each other.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 from safetensors import SafetensorError
 
-from wm_mpc.core.errors import one_line
+from wm_mpc.core.errors import UserError, one_line
+
+if sys.platform != "win32":
+    import fcntl
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+Content = bytes | str | Callable[[Path], object]
+"""What to write; or what writes it to the path that it is given, for libraries that do."""
 
 
 def disk_full(error: OSError | SafetensorError) -> bool:
@@ -32,19 +42,39 @@ def write_failure(path: Path, error: OSError | SafetensorError) -> str:
     return f"{path}: cannot be written: {'the disk is full' if disk_full(error) else words}"
 
 
-def write_atomically(target: Path, payload: bytes) -> None:
-    """Write ``payload`` so that ``target`` either does not exist or is complete."""
+def write_atomically(target: Path, content: Content) -> None:
+    """Write a file that either is as it was or is complete, also after a power cut.
+
+    Raises:
+        OSError: the disk is full or not writable; what was there before still is.
+    """
+    write_together(target.parent, {target.name: content})
+
+
+def write_together(folder: Path, contents: Mapping[str, Content]) -> None:
+    """Write several files of a folder, each as ``write_atomically`` does.
+
+    All are on the disk before the first takes its name: where the last finds no room, none is
+    replaced. They take their names in the order given, so one that vouches for others comes last.
+    """
     owner = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
-    temporary = target.with_name(f".{target.name}.{owner}.tmp")
+    temporary = {name: folder / f".{name}.{owner}.tmp" for name in contents}
     try:
-        with temporary.open("wb") as stream:
-            stream.write(payload)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(target)
+        for name, content in contents.items():
+            if callable(content):
+                content(temporary[name])
+            else:
+                data = content.encode() if isinstance(content, str) else content
+                temporary[name].write_bytes(data)
+            sync(temporary[name])
+        for name, file in temporary.items():
+            file.replace(folder / name)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        for file in temporary.values():
+            with contextlib.suppress(OSError):
+                file.unlink()
         raise
+    sync(folder)
 
 
 def remove_leftovers(path: Path) -> None:
@@ -67,6 +97,8 @@ def _alive(pid: int) -> bool:
 
 def sync(path: Path) -> None:
     """Wait until the content of a file, or the names in a folder, are on the disk."""
+    if sys.platform == "win32":  # it syncs files that are open for writing only, and no folders
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -78,34 +110,76 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-TOKENS, PROGRESS, LOCK = "tokens.npy", "tokens.json", "tokens.lock"
+def publish(partial: Path, target: Path) -> None:
+    """Give a folder that was written elsewhere its name: a reader never sees half of it.
+
+    ``target`` must not exist, or be an empty folder.
+    """
+    for file in partial.iterdir():
+        sync(file)
+    sync(partial)
+    partial.replace(target)
+    sync(target.parent)
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from working on the cache in a folder; waits for one that does.
+def locked(file: Path, waiting: str) -> Iterator[None]:
+    """Keep other processes out that ask for the same lock; waits for one that holds it.
 
     The kernel lets go when the process ends, however it ends. The file stays.
+
+    Args:
+        file: to lock, made where it is missing; where it cannot be made, or the file system
+            cannot lock, nothing is kept out.
+        waiting: printed where another process holds it.
     """
-    if sys.platform == "win32":
-        yield
-        return
     with contextlib.ExitStack() as stack:
         try:
-            stream = stack.enter_context((folder / LOCK).open("a"))
+            stream = stack.enter_context(file.open("a"))
         except OSError:  # no right to write, or a full disk: whatever has to be written will tell
             stream = None
-        if stream is not None:
+        if stream is not None and sys.platform != "win32":
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                print(f"{folder}: another process makes tokens there; waiting for it", flush=True)
+                print(waiting, flush=True)
                 fcntl.flock(stream, fcntl.LOCK_EX)
             except OSError as error:
                 # a file system that cannot lock is no reason to refuse it
                 if error.errno not in (errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS):
                     raise
         yield
+
+
+def claim_folder(folder: Path, lock: str, user: str) -> IO[str]:
+    """Claim a folder, which is made where it is missing, until the returned file is closed.
+
+    The kernel lets go of the claim when its process ends, however it ends, so that no stale lock
+    ever has to be removed by hand. The file stays.
+
+    Args:
+        folder: to claim.
+        lock: name of the lock file in it.
+        user: what claims it, for the message.
+
+    Raises:
+        UserError: another process holds it, or the folder cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / lock).open("a")
+    except OSError as error:
+        raise UserError(f"out: {folder}: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        if isinstance(error, BlockingIOError):
+            raise UserError(
+                f"out: {folder} is in use by another {user}; end that one, or name another folder"
+            ) from None
+        raise UserError(f"out: {folder}: cannot be locked: {error.strerror}") from error
+    return file
 
 
 def reserve(file: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import wm_mpc
+from wm_mpc.core.files import write_atomically
 from wm_mpc.core.locations import checkout
 
 _VERSIONS_OF = ("torch", "numpy", "transformers", "rclpy", "gymnasium", "gym-pusht", "mujoco")
@@ -130,9 +131,7 @@ def write_report(
     report |= {"results": list(results), **extra}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(_plain(report), indent=2, allow_nan=False) + "\n")
-    partial.replace(path)
+    write_atomically(path, json.dumps(_plain(report), indent=2, allow_nan=False) + "\n")
     return path
 
 

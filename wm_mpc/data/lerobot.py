@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.files import write_atomically
 from wm_mpc.data.trajectory import Trajectory
 
 VERSION = "v2.1"
@@ -99,7 +100,7 @@ def export_lerobot(
     }
     meta = out / "meta"
     meta.mkdir()
-    (meta / "info.json").write_text(json.dumps(info, indent=4) + "\n")
+    write_atomically(meta / "info.json", json.dumps(info, indent=4) + "\n")
     _write_lines(meta / "episodes.jsonl", episodes)
     _write_lines(meta / "episodes_stats.jsonl", statistics)
     _write_lines(
@@ -210,4 +211,4 @@ def _image_summary(frames: np.ndarray) -> dict[str, list]:
 
 
 def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))

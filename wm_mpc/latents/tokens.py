@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,13 @@ import numpy as np
 from tqdm import tqdm
 
 from wm_mpc.core.errors import DataError
-from wm_mpc.core.files import PROGRESS, TOKENS, locked, reserve, write_atomically, write_failure
+from wm_mpc.core.files import locked, reserve, write_atomically, write_failure
 from wm_mpc.data.store.windows import Frames
 from wm_mpc.latents.encode import encode_images
 from wm_mpc.models.encoder import DinoEncoder
 from wm_mpc.models.identity import fingerprint
 
-if sys.platform != "win32":
-    pass
-
-"""Pictures that a CPU encodes at a time."""
+TOKENS, PROGRESS, LOCK = "tokens.npy", "tokens.json", "tokens.lock"
 FLUSH_EVERY = 50
 """Batches between two records of how far the cache has come."""
 DIGEST_FRAMES = 16
@@ -94,7 +90,8 @@ def cache_tokens(
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(folder))
+            waiting = f"{folder}: another process makes tokens there; waiting for it"
+            stack.enter_context(locked(folder / LOCK, waiting))
             done = cached_frames(encoder, frames, folder, key, replace)
             tokens = open_tokens(folder, key, done) if done < key["shape"][0] else None
         except OSError as error:
@@ -275,4 +272,4 @@ def open_tokens(folder: Path, key: Mapping[str, Any], done: int) -> np.ndarray:
 
 def write_record(folder: Path, key: Mapping[str, Any], done: int) -> None:
     """Record that the first ``done`` frames are cached."""
-    write_atomically(folder / PROGRESS, (json.dumps({**key, "done": done}) + "\n").encode())
+    write_atomically(folder / PROGRESS, json.dumps({**key, "done": done}) + "\n")

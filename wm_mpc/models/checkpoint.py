@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from wm_mpc.core.errors import CheckpointError
-from wm_mpc.core.files import write_failure
+from wm_mpc.core.files import remove_leftovers, write_failure, write_together
 from wm_mpc.models.encoder import DinoEncoder
-
-if TYPE_CHECKING:
-    pass
 
 FORMAT = "wm_mpc.world_model"
 VERSION = 1
@@ -50,25 +45,17 @@ def write_checkpoint(path: Path, state: dict[str, Tensor], record: Mapping[str, 
         WriteError: the disk is full or the folder cannot be written; an earlier checkpoint there
             is intact.
     """
-    weights, about = path / (WEIGHTS_FILE + ".tmp"), path / (CONFIG_FILE + ".tmp")
+    weights = save(state)
+    digest = hashlib.sha256(weights).hexdigest()
+    whole = {"format": FORMAT, "version": VERSION, **record, "sha256": {WEIGHTS_FILE: digest}}
+    about = json.dumps(whole, indent=1) + "\n"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        save_file(state, weights)
-        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-        whole = {"format": FORMAT, "version": VERSION, **record, "sha256": {WEIGHTS_FILE: digest}}
-        about.write_text(json.dumps(whole, indent=1) + "\n")
-        # only now, with room for both, does the old pair go
-        weights.replace(path / WEIGHTS_FILE)
-        about.replace(path / CONFIG_FILE)
-    except (OSError, SafetensorError) as error:
-        for file in (weights, about):
-            with contextlib.suppress(OSError):
-                file.unlink()
+        remove_leftovers(path)
+        write_together(path, {WEIGHTS_FILE: weights, CONFIG_FILE: about})
+    except OSError as error:
         raise WriteError(write_failure(path, error)) from error
     return digest
-
-
-"""What the system says of a disk without room, a used-up quota and a file that may not grow."""
 
 
 def read_weights(path: Path, record: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:

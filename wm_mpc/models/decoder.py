@@ -8,7 +8,6 @@ there. Nothing in control needs it.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from wm_mpc.core.errors import CheckpointError
-from wm_mpc.models.identity import latent_fingerprint
+from wm_mpc.core.files import write_atomically
+from wm_mpc.models.identity import latent_fingerprint, tensor_digest
 from wm_mpc.models.world_model import WorldModel
 
 DECODER_FILE = "decoder.safetensors"
@@ -123,13 +123,10 @@ class Decoder(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-        digest = _digest(state)
         about = {"format": FORMAT, "version": VERSION,
-                 "latents": latent_fingerprint(model), "sha256": digest,
+                 "latents": latent_fingerprint(model), "sha256": tensor_digest(state),
                  "config": dataclasses.asdict(self.config)}  # fmt: skip
-        temporary = folder / (DECODER_FILE + ".tmp")
-        save_file(state, temporary, {"decoder": json.dumps(about)})
-        temporary.replace(folder / DECODER_FILE)
+        write_atomically(folder / DECODER_FILE, save(state, {"decoder": json.dumps(about)}))
 
     @classmethod
     def load(cls, folder: str | Path, model: WorldModel | None = None) -> Decoder:
@@ -161,15 +158,7 @@ class Decoder(nn.Module):
             decoder.load_state_dict(state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{file}: {str(error).splitlines()[0]}") from error
-        found = _digest(decoder.state_dict())
+        found = tensor_digest(decoder.state_dict())
         if found != about.get("sha256"):
             raise CheckpointError(f"{file}: sha256 {found[:12]} differs from the recorded one")
         return decoder.eval()
-
-
-def _digest(state: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        digest.update(name.encode())
-        digest.update(value.numpy().tobytes())
-    return digest.hexdigest()

@@ -27,6 +27,9 @@ class DinoEncoder(nn.Module):
             tokens last.
         image_size: side [px] that images are resized to before patching.
         source: folder or hub id the backbone came from, kept for checkpoints and status messages.
+
+    Attributes:
+        fingerprint: digest of the weights once ``identity.fingerprint`` was asked; empty before.
     """
 
     def __init__(self, backbone: nn.Module, image_size: int, source: str = "") -> None:
@@ -39,6 +42,7 @@ class DinoEncoder(nn.Module):
         self.backbone = backbone.eval().requires_grad_(False)
         self.image_size = image_size
         self.source = source
+        self.fingerprint = ""
         self.grid = image_size // patch
         self.dim = int(backbone.config.hidden_size)
         mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255.0

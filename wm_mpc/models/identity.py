@@ -1,4 +1,4 @@
-"""Whether two models see alike: then their latents mean the same and their errors compare."""
+"""What weights are, and whether two models see alike: then their latents mean the same."""
 
 from __future__ import annotations
 
@@ -12,52 +12,47 @@ from wm_mpc.models.encoder import DinoEncoder
 from wm_mpc.models.world_model import WorldModel
 
 _OWN = ("predictor.", "encoder.", "action_")
+_PROJECTION = ("projector.", "proprio_encoder.", "proprio_mean", "proprio_std", "visual_")
 
 
-def perception_hash(model: WorldModel) -> str:
-    """Hash of everything between picture and latent: encoder, projector, normalisation.
+def tensor_digest(tensors: Mapping[str, Tensor], before: str = "", typed: bool = False) -> str:
+    """SHA-256 of named tensors, 64 hex digits: the only digest of weights in this package.
 
-    Predictor and action normalisation do not count. 12 hex digits.
+    Args:
+        tensors: on any device.
+        before: text that goes first.
+        typed: types and shapes count too, and the order of the mapping instead of that of the
+            names; unfinished runs and finished stages are recorded so.
     """
-    digest = hashlib.sha256()
-    if model.encoder is not None:
-        digest.update(fingerprint(model.encoder).encode())
-    for name, value in sorted(model.state_dict().items()):
-        if not name.startswith(_OWN):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]
-
-
+    digest = hashlib.sha256(before.encode())
+    for name, value in tensors.items() if typed else sorted(tensors.items()):
+        about = f"{name} {value.dtype} {list(value.shape)}" if typed else name
+        digest.update(about.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def fingerprint(encoder: DinoEncoder) -> str:
-    """Hash of an encoder's weights, 12 hex digits."""
-    digest = hashlib.sha256()
-    for name, value in sorted(encoder.backbone.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]
+    """Digest of an encoder's weights, 12 hex digits; computed once, as they are frozen."""
+    if not encoder.fingerprint:
+        encoder.fingerprint = tensor_digest(encoder.backbone.state_dict())[:12]
+    return encoder.fingerprint
 
 
-def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
-    """What named tensors are: 24 hex digits of a hash over names, types, sizes and values."""
-    digest = hashlib.sha256()
-    for name, value in tensors.items():
-        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:24]
+def perception_hash(model: WorldModel) -> str:
+    """Digest of everything between picture and latent: encoder, projector, normalisation.
+
+    Predictor and action normalisation do not count. 12 hex digits.
+    """
+    own = {k: v for k, v in model.state_dict().items() if not k.startswith(_OWN)}
+    before = "" if model.encoder is None else fingerprint(model.encoder)
+    return tensor_digest(own, before)[:12]
 
 
 def latent_fingerprint(model: WorldModel) -> str:
-    """Hash of everything between tokens and latents, 12 hex digits."""
-    digest = hashlib.sha256()
-    parts = ("projector.", "proprio_encoder.", "proprio_mean", "proprio_std", "visual_")
-    for name, value in sorted(model.state_dict().items()):
-        if name.startswith(parts):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]
+    """Digest of everything between tokens and latents, 12 hex digits."""
+    own = {k: v for k, v in model.state_dict().items() if k.startswith(_PROJECTION)}
+    return tensor_digest(own)[:12]
 
 
-__all__ = ["perception_hash"]
+__all__ = ["fingerprint", "latent_fingerprint", "perception_hash", "tensor_digest"]

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from wm_mpc.core.errors import CheckpointError
+from wm_mpc.core.files import write_atomically
 from wm_mpc.models.protocol import Dynamics
 
 PROPOSALS_FILE = "proposals.safetensors"
@@ -192,9 +193,7 @@ def save_proposer(network: Proposer, folder: Path, latents: str) -> Path:
     }
     path = Path(folder) / PROPOSALS_FILE
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(state, temporary, facts)
-    temporary.replace(path)
+    write_atomically(path, save(state, facts))
     return path
 
 

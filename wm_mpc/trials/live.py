@@ -23,6 +23,7 @@ import yaml
 from wm_mpc.bringup.start import processes, signals_stop
 from wm_mpc.bringup.supervisor import Supervisor, describe
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.files import write_atomically
 from wm_mpc.core.locations import ASSETS, share_dir
 from wm_mpc.data.store.store import numbered_shards
 from wm_mpc.models.world_model import WorldModel, encoder_reference
@@ -67,7 +68,7 @@ def parameter_file(config: Config) -> Path:
                 parameters[name] = yaml.safe_load(value)
     path = config.out.resolve() / "parameters.yaml"
     # JSON is YAML with unambiguous types: the joint "y" stays a text
-    path.write_text(json.dumps(content, indent=1))
+    write_atomically(path, json.dumps(content, indent=1))
     return path
 
 

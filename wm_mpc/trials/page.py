@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from wm_mpc.core.files import write_atomically
 from wm_mpc.trials.film import Film
 from wm_mpc.trials.recording import Recording
 from wm_mpc.viz import charts
@@ -51,7 +52,7 @@ def write(path: Path, measured: Any, report: Path, films: Sequence[Film]) -> Pat
         f"<title>wm_mpc: {escape(name)} over ROS 2</title><style>{_CSS.read_text()}</style>"
         f"</head><body><main>{''.join(parts)}</main></body></html>\n"
     )
-    path.write_text(page)
+    write_atomically(path, page)
     return path
 
 

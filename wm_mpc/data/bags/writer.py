@@ -28,6 +28,7 @@ from rosbags.typesys.store import Typestore
 from wm_mpc.core.clock import Clock, monotonic
 from wm_mpc.core.errors import DataError, UserError
 from wm_mpc.core.fields import bounded, check_bounds
+from wm_mpc.core.files import write_atomically
 from wm_mpc.data.bags.typelib import common_types, ensure_type
 
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
@@ -264,11 +265,8 @@ class BagWriter:
     def _write_metadata(self) -> None:
         """Describe the finished splits; replaced as a whole, never seen half written."""
         merged = merge_metadata(self._finished, self._config.storage)
-        target = self.path / "metadata.yaml"
-        partial = target.with_suffix(".yaml.partial")
         text = yaml.safe_dump({"rosbag2_bagfile_information": merged}, sort_keys=False)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(target)
+        write_atomically(self.path / "metadata.yaml", text)
 
 
 def _free_of_thread(storage: Sqlite3Writer) -> None:

@@ -72,7 +72,7 @@ class StoreSpec:
 def write_manifest(path: Path, spec: StoreSpec) -> None:
     """Make ``path`` a store of kind ``spec``."""
     manifest = {"format": FORMAT, "version": VERSION, **asdict(spec)}
-    write_atomically(path / MANIFEST, json.dumps(manifest, indent=2).encode())
+    write_atomically(path / MANIFEST, json.dumps(manifest, indent=2))
 
 
 def read_manifest(path: Path) -> StoreSpec:

@@ -21,6 +21,7 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from wm_mpc.control.tick import State
 from wm_mpc.core.errors import UserError, one_line
+from wm_mpc.core.files import claim_folder
 from wm_mpc.data.decoding import joint_state_to_array, message_to_trajectory, stamp_seconds
 from wm_mpc.data.trajectory import Trajectory
 from wm_mpc.models.checkpoint import recorded_hash
@@ -36,7 +37,6 @@ from wm_mpc.nodes.mpc.loop import decode
 from wm_mpc.nodes.mpc.telemetry import Complaints
 from wm_mpc.nodes.trainer.command_watch import SILENT_S, CommandWatch
 from wm_mpc.nodes.trainer.config import TrainerConfig
-from wm_mpc.nodes.trainer.folder_lock import lock_folder
 from wm_mpc.nodes.trainer.offers import Offer
 from wm_mpc.nodes.trainer.rollouts import Rollouts
 from wm_mpc.srv import LoadModel, Rollout
@@ -46,6 +46,7 @@ from wm_mpc.training.live.process import LiveProcess
 from wm_mpc.training.live.trainer import MODELS, TRAJECTORIES
 from wm_mpc.training.live.worker import Job
 
+LOCK = "trainer.lock"
 POLL_S = 0.2
 WARN_S = 30.0
 """[s] between two warnings of the same thing."""
@@ -62,7 +63,7 @@ class TrainerNode(Node):
         reader.reject_unknown()
         self.interface = WorldModelConfig(**read_record(config.model_path)["config"])
         out = config.out_path.resolve()
-        self._lock = lock_folder(out)
+        self._lock = claim_folder(out, LOCK, "trainer_node")
         # Training keeps the folder small while it runs. Where it does not: twice that, and never
         # what its buffers have room for, as every trajectory has at least one model step.
         keep = self.live.keep_trajectories

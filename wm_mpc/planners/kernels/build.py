@@ -18,6 +18,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from wm_mpc.core.files import write_atomically
+
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("mlp_kernel.c")
@@ -68,7 +70,7 @@ def _build(compiler: str, flags: list[str]) -> Path | None:
         command = [compiler, *flags, "-o", str(built), str(SOURCE), "-lm"]
         if subprocess.run(command, capture_output=True).returncode:
             return None
-        built.replace(path)
+        write_atomically(path, built.replace)
     return path
 
 

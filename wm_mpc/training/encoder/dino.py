@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from wm_mpc.core.device import usable_device
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.files import write_atomically
 from wm_mpc.core.precision import autocast
 from wm_mpc.models.encoder import IMAGENET_MEAN, IMAGENET_STD
 from wm_mpc.training.encoder.views import block_mask, random_views, salient_patches
@@ -391,5 +392,5 @@ def train_dino(
         **ranks,
         "frames": [len(f) for f in frames],
     }
-    (out / "dino.json").write_text(json.dumps(facts, indent=1) + "\n")
+    write_atomically(out / "dino.json", json.dumps(facts, indent=1) + "\n")
     return facts

@@ -69,7 +69,7 @@ class RoundStore:
             self.folder.rename(aside)
             print(f"{self.folder}: plans of another run; moved to {aside}")
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / KEY_FILE, json.dumps(plain, indent=1).encode())
+        write_atomically(self.folder / KEY_FILE, json.dumps(plain, indent=1))
         return Store.open(self.folder) if rounds else ()
 
     def writer(self, number: int) -> StoreWriter:

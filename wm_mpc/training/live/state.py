@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from wm_mpc.core.errors import DataError, one_line
-from wm_mpc.core.files import sync, write_atomically
+from wm_mpc.core.files import publish, write_atomically
 from wm_mpc.models.checkpoint import recorded_hash
 from wm_mpc.models.world_model import read_record
 
@@ -52,8 +52,7 @@ class LiveState:
             OSError: the disk is full or not writable; what was there before still is.
         """
         self.refused = self.refused[-100:]
-        write_atomically(folder / STATE, (json.dumps(asdict(self), indent=1) + "\n").encode())
-        sync(folder)
+        write_atomically(folder / STATE, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> LiveState:
@@ -102,13 +101,8 @@ class Generations:
 
     def publish(self, generation: int) -> None:
         """Give what was written its name, through to the disk: a reader never sees half of it."""
-        partial, target = self.folder / f"{generation:05d}.partial", self.path(generation)
-        for file in partial.iterdir():
-            sync(file)
-        sync(partial)
-        shutil.rmtree(target, ignore_errors=True)
-        partial.replace(target)
-        sync(self.folder)
+        shutil.rmtree(self.path(generation), ignore_errors=True)
+        publish(self.folder / f"{generation:05d}.partial", self.path(generation))
 
     def numbers(self) -> list[int]:
         """Those on disk, the oldest first."""

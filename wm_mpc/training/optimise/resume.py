@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from wm_mpc.core.files import remove_leftovers, write_atomically
 from wm_mpc.models.identity import tensor_digest
 
 FILE = "resume.safetensors"
@@ -56,8 +57,8 @@ def load_flat_state(modules: Mapping[str, nn.Module], state: Mapping[str, Tensor
 
 
 def state_digest(modules: Mapping[str, nn.Module]) -> str:
-    """What the states of named modules are: see ``tensor_digest``."""
-    return tensor_digest(flat_state(modules))
+    """What the states of named modules are, 24 hex digits."""
+    return tensor_digest(flat_state(modules), typed=True)[:24]
 
 
 def save_progress(
@@ -87,10 +88,8 @@ def save_progress(
     state["generator"] = generator.get_state()
     about = {"key": key, "step": progress.step, "elapsed": progress.elapsed}
     about |= {"names": progress.names, "curve": progress.curve, "probes": progress.probes}
-    temporary = folder / (FILE + ".tmp")
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
-    save_file(tensors, temporary, {"progress": json.dumps(about)})
-    temporary.replace(folder / FILE)
+    write_atomically(folder / FILE, save(tensors, {"progress": json.dumps(about)}))
 
 
 def load_progress(
@@ -107,6 +106,7 @@ def load_progress(
         other settings, or a damaged one, is told on stdout and left to be overwritten.
     """
     file = folder / FILE
+    remove_leftovers(folder)
     if not file.is_file():
         return Progress()
     try:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
+from wm_mpc.core.files import write_atomically
 from wm_mpc.models.identity import tensor_digest
 from wm_mpc.models.world_model import WorldModel
 
@@ -36,7 +37,7 @@ def once(
     """
     own = {k: v for k, v in model.state_dict().items() if k.startswith(parts)}
     # what it starts from tells of sizes and of everything before it
-    whole = json.loads(json.dumps({**key, "initial": tensor_digest(own)}))
+    whole = json.loads(json.dumps({**key, "initial": tensor_digest(own, typed=True)[:24]}))
     if file.is_file():
         try:
             with safe_open(file, "pt") as stored:
@@ -52,7 +53,6 @@ def once(
     facts = stage()
     file.parent.mkdir(parents=True, exist_ok=True)
     trained = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items() if k in own}
-    temporary = file.with_name(file.name + ".tmp")
-    save_file(trained, temporary, {"stage": json.dumps({"key": whole, "facts": facts})})
-    temporary.replace(file)
+    about = {"stage": json.dumps({"key": whole, "facts": facts})}
+    write_atomically(file, save(trained, about))
     return facts
