@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Le
 
 from sim_bridge.tasks import task_spec
-from wm_mpc.core.fields import bounded, check_bounds
+from wm_mpc.core.fields import Checked, Seed
 
 
 @dataclass(frozen=True)
-class SimBridgeConfig:
+class SimBridgeConfig(Checked):
     """Parameters of ``sim_bridge``.
 
     Attributes:
@@ -28,19 +31,19 @@ class SimBridgeConfig:
     """
 
     task: str = "pusht"
-    control_rate_hz: float = bounded(10.0, 0.1, 1000.0)
-    real_time_factor: float = bounded(1.0, 0.01, 100.0)
-    image_size: int = bounded(96, 16, 2048)
-    seed: int = bounded(0, 0, 2**31 - 1)
-    episode_steps: int = bounded(300, 0, 10**9)
+    control_rate_hz: Annotated[float, Ge(0.1), Le(1000.0)] = 10.0
+    real_time_factor: Annotated[float, Ge(0.01), Le(100.0)] = 1.0
+    image_size: Annotated[int, Ge(16), Le(2048)] = 96
+    seed: Seed = 0
+    episode_steps: Annotated[int, Ge(0), Le(10**9)] = 300
     auto_reset: bool = True
-    command_timeout_s: float = bounded(0.3, 0.001, 60.0)
+    command_timeout_s: Annotated[float, Ge(0.001), Le(60.0)] = 0.3
     command_type: str = "float64_multi_array"
     command_names: tuple[str, ...] = ()
     publish_goal: bool = True
 
     def __post_init__(self) -> None:
-        check_bounds(self)
+        super().__post_init__()
         own = 1 / task_spec(self.task).control_period
         if abs(self.control_rate_hz / own - 1) > 0.01:
             rate = f"{self.control_rate_hz:g} Hz; {own:g} Hz expected"

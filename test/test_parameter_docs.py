@@ -26,4 +26,4 @@ def test_the_page_is_what_the_dataclasses_say(tool: ModuleType) -> None:
 def test_a_row_tells_type_default_range_and_meaning(tool: ModuleType) -> None:
     rows = {row.split("`")[1]: row for row in tool.table(SafetyLimits()).splitlines()[2:]}
     assert rows["ramp_s"].startswith("| `ramp_s` | real | 0.2 | 0 to 10 | [s] time in which")
-    assert rows["rate_limit"].startswith("| `rate_limit` | list of real | empty | at least 0 |")
+    assert rows["rate_limit"].startswith("| `rate_limit` | list of real | empty | more than 0 |")

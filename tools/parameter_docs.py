@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import sys
 import typing
 from typing import Any
@@ -13,7 +12,7 @@ from wm_mpc.control.controller import ControllerConfig
 from wm_mpc.control.engine import EngineConfig
 from wm_mpc.control.guard import GuardConfig
 from wm_mpc.control.safety import SafetyLimits
-from wm_mpc.core.fields import field_docs, field_range
+from wm_mpc.core.fields import field_docs, field_rules
 from wm_mpc.nodes.mpc.config import MpcNodeConfig
 from wm_mpc.nodes.trainer.config import TrainerConfig
 from wm_mpc.planners.objective import ObjectiveConfig
@@ -32,14 +31,14 @@ leaving the parameter out. The options of the chosen planner are parameters too,
 def table(defaults: Any, prefix: str = "") -> str:
     """Markdown table of a configuration dataclass: parameter, type, default, range, meaning."""
     cls = type(defaults)
-    hints, words = typing.get_type_hints(cls), field_docs(cls)
+    hints, words, rules = typing.get_type_hints(cls), field_docs(cls), field_rules(cls)
     rows = ["| parameter | type | default | range | meaning |", "|---|---|---|---|---|"]
     for item in dataclasses.fields(cls):
         cells = (
             f"`{prefix}{item.name}`",
             _kind(hints[item.name]),
             _default(getattr(defaults, item.name)),
-            _range(field_range(item)),
+            str(rules.get(item.name, "")),
             words.get(item.name, ""),
         )
         rows.append(f"| {' | '.join(cells)} |")
@@ -67,6 +66,8 @@ def page() -> str:
 def _kind(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
         return f"list of {_kind(typing.get_args(kind)[0])}"
+    if typing.get_origin(kind) is typing.Literal:
+        return "text"
     return {float: "real", int: "whole", bool: "bool", str: "text"}.get(kind, str(kind))
 
 
@@ -76,13 +77,6 @@ def _default(value: Any) -> str:
     if isinstance(value, tuple):
         return str(list(value)) if value else "empty"
     return "empty" if value == "" else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _range(limits: tuple[float, float] | None) -> str:
-    if limits is None or limits == (-math.inf, math.inf):
-        return ""
-    low, high = limits
-    return f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
 import rclpy
+from annotated_types import Ge, Gt, Le, Lt
 from rclpy.node import Node
 
 from sim_bridge.config import SimBridgeConfig
@@ -14,7 +16,7 @@ from wm_mpc.control.controller import ControllerConfig
 from wm_mpc.control.engine import EngineConfig
 from wm_mpc.control.safety import SafetyLimits
 from wm_mpc.core.errors import UserError
-from wm_mpc.core.fields import bounded, check_bounds, field_docs
+from wm_mpc.core.fields import Checked, field_docs
 from wm_mpc.nodes.common.parameters import ParameterReader
 from wm_mpc.nodes.mpc.config import MpcNodeConfig
 from wm_mpc.nodes.mpc.node import MpcNode
@@ -24,7 +26,7 @@ CONFIGS = sorted((Path(__file__).parents[2] / "config").glob("*.yaml"))
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(Checked):
     """One field of every kind.
 
     Attributes:
@@ -35,17 +37,21 @@ class Sample:
         name: which.
         gains: how much each.
         names: which each.
+        kind: one of few.
+        share: part of all.
     """
 
-    rate: float = bounded(1.0, 0.5, 2.0)
-    count: int = bounded(3, 1, 9)
+    rate: Annotated[float, Ge(0.5), Le(2.0)] = 1.0
+    count: Annotated[int, Ge(1), Lt(10)] = 3
     on: bool = False
     name: str = "a"
-    gains: tuple[float, ...] = bounded((), 0.0, 1.0)
+    gains: tuple[Annotated[float, Ge(0.0), Le(1.0)], ...] = ()
     names: tuple[str, ...] = ()
+    kind: Literal["one", "two"] = "one"
+    share: Annotated[float, Gt(0)] = 0.5
 
     def __post_init__(self) -> None:
-        check_bounds(self)
+        super().__post_init__()
         if self.name == "bad":
             raise ValueError("name: 'bad'; anything else expected")
 
@@ -97,7 +103,12 @@ def test_a_parameter_describes_itself(node: Callable[..., Node]) -> None:
     about = one.describe_parameter("rate")
     assert about.description == "how often; it goes on in a second line." and about.read_only
     assert about.floating_point_range[0].to_value == 2.0
-    assert one.describe_parameter("count").integer_range[0].from_value == 1
+    count = one.describe_parameter("count").integer_range[0]
+    assert (count.from_value, count.to_value) == (1, 9)
+    share = one.describe_parameter("share").floating_point_range[0]
+    assert 0 < share.from_value < 1e-300 and share.to_value >= 1e300
+    assert one.describe_parameter("kind").additional_constraints == "one or two"
+    assert one.describe_parameter("gains").additional_constraints == "each entry 0 to 1"
 
 
 @pytest.mark.parametrize(
@@ -108,6 +119,8 @@ def test_a_parameter_describes_itself(node: Callable[..., Node]) -> None:
         ("count:=1.5", "parameter count: 1.5; a whole number expected"),
         ("count:=true", "parameter count: True; a whole number expected"),
         ("on:=1", "parameter on: 1; true or false expected"),
+        ("share:=0.0", "parameter share: 0.0; more than 0 expected"),
+        ("kind:=three", "parameter kind: 'three'; one or two expected"),
         ("name:=3", "parameter name: 3; a text expected"),
         ("name:=bad", "parameter name: 'bad'; anything else expected"),
         ("gains:=0.5", "parameter gains: 0.5; a list expected"),

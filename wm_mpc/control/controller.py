@@ -11,9 +11,11 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from wm_mpc.control.engine import Engine
@@ -24,14 +26,14 @@ from wm_mpc.control.thread_usage import Meter, Stall, Usage, thread_usage
 from wm_mpc.control.tick import State, TickResult
 from wm_mpc.core.clock import Clock, monotonic
 from wm_mpc.core.errors import one_line
-from wm_mpc.core.fields import bounded, check_bounds
+from wm_mpc.core.fields import Checked, Seed
 from wm_mpc.planners import PlanRequest
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ControllerConfig:
+class ControllerConfig(Checked):
     """How the loop runs.
 
     Attributes:
@@ -40,12 +42,12 @@ class ControllerConfig:
         seed: seed of every random draw.
     """
 
-    tolerance: float = bounded(0.0, 0.0, 1e6)
-    image_shape: tuple[int, ...] = bounded((), MIN_SIDE, 16384)
-    seed: int = bounded(0, 0, 2**31 - 1)
+    tolerance: Annotated[float, Ge(0.0), Le(1e6)] = 0.0
+    image_shape: tuple[Annotated[int, Ge(MIN_SIDE), Le(16384)], ...] = ()
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        check_bounds(self)
+        super().__post_init__()
         if len(self.image_shape) not in (0, 2):
             raise ValueError(f"image_shape: {self.image_shape}; height and width expected")
 

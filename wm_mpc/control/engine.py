@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from wm_mpc.core.clock import Clock, monotonic
 from wm_mpc.core.errors import UserError
-from wm_mpc.core.fields import bounded, check_bounds
+from wm_mpc.core.fields import Checked
 from wm_mpc.core.pauses import PIECE_S, Pause, no_pause
 from wm_mpc.models.identity import perception_hash
 from wm_mpc.models.proposers import Proposer, load_proposer
@@ -28,7 +29,7 @@ from wm_mpc.planners.registry import make_planner
 
 
 @dataclass(frozen=True)
-class EngineConfig:
+class EngineConfig(Checked):
     """What a planner is built for.
 
     Attributes:
@@ -43,15 +44,15 @@ class EngineConfig:
     """
 
     planner: str = "adam"
-    horizon: int = bounded(5, 1, 100)
-    control_rate_hz: float = bounded(10.0, 0.1, 1000.0)
-    budget_fraction: float = bounded(0.1, 1e-6, 1e6)
-    margin_s: float = bounded(0.03, 0.0, 10.0)
+    horizon: Annotated[int, Ge(1), Le(100)] = 5
+    control_rate_hz: Annotated[float, Ge(0.1), Le(1000.0)] = 10.0
+    budget_fraction: Annotated[float, Ge(1e-6), Le(1e6)] = 0.1
+    margin_s: Annotated[float, Ge(0.0), Le(10.0)] = 0.03
     compile: bool = True
     proposals: str = ""
 
     def __post_init__(self) -> None:
-        check_bounds(self)
+        super().__post_init__()
         if self.margin_s >= self.period_s:
             bound = f"less than the control period {self.period_s:g} s"
             raise ValueError(f"margin_s: {self.margin_s:g} s; {bound} expected")

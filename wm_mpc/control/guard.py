@@ -19,14 +19,16 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from wm_mpc.control.engine import Engine
 from wm_mpc.control.tick import TickResult
-from wm_mpc.core.fields import bounded, check_bounds
+from wm_mpc.core.fields import Checked
 from wm_mpc.models.world_model import WorldModel
 
 EARLY = 5
@@ -34,7 +36,7 @@ EARLY = 5
 
 
 @dataclass(frozen=True)
-class GuardConfig:
+class GuardConfig(Checked):
     """When an update is refused or rolled back.
 
     Attributes:
@@ -44,12 +46,9 @@ class GuardConfig:
         guard_memory: model steps remembered to judge updates before they drive.
     """
 
-    guard_ratio: float = bounded(1.5, 0.0, 1e6)
-    guard_steps: int = bounded(20, 1, 10_000)
-    guard_memory: int = bounded(300, 1, 100_000)
-
-    def __post_init__(self) -> None:
-        check_bounds(self)
+    guard_ratio: Annotated[float, Ge(0.0), Le(1e6)] = 1.5
+    guard_steps: Annotated[int, Ge(1), Le(10_000)] = 20
+    guard_memory: Annotated[int, Ge(1), Le(100_000)] = 300
 
 
 @dataclass(frozen=True)

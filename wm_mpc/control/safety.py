@@ -11,17 +11,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Le
 
 from wm_mpc.core.clock import Clock, monotonic
-from wm_mpc.core.fields import bounded, check_bounds
+from wm_mpc.core.fields import Checked, IsFinite, PositiveFloat
 
 HOUR = 3600.0
 
 
 @dataclass(frozen=True)
-class SafetyLimits:
+class SafetyLimits(Checked):
     """What may leave for the robot, in units of the command; one entry per dimension or for all.
 
     Attributes:
@@ -39,25 +41,22 @@ class SafetyLimits:
         dry_run: true: compute and report commands, publish none.
     """
 
-    action_low: tuple[float, ...] = bounded(())
-    action_high: tuple[float, ...] = bounded(())
-    rate_limit: tuple[float, ...] = bounded((), 0.0)
-    acceleration_limit: tuple[float, ...] = bounded((), 0.0)
-    rest: tuple[float, ...] = bounded(())
+    action_low: tuple[Annotated[float, IsFinite], ...] = ()
+    action_high: tuple[Annotated[float, IsFinite], ...] = ()
+    rate_limit: tuple[PositiveFloat, ...] = ()
+    acceleration_limit: tuple[PositiveFloat, ...] = ()
+    rest: tuple[Annotated[float, IsFinite], ...] = ()
     hold_at_rest: bool = False
-    ramp_s: float = bounded(0.2, 0.0, 10.0)
-    max_image_age_s: float = bounded(0.3, 0.001, HOUR)
-    max_plan_age_s: float = bounded(0.5, 0.001, HOUR)
+    ramp_s: Annotated[float, Ge(0.0), Le(10.0)] = 0.2
+    max_image_age_s: Annotated[float, Ge(0.001), Le(HOUR)] = 0.3
+    max_plan_age_s: Annotated[float, Ge(0.001), Le(HOUR)] = 0.5
     hardware: bool = False
     dry_run: bool = False
 
     def __post_init__(self) -> None:
         for name in ("action_low", "action_high", "rate_limit", "acceleration_limit", "rest"):
             object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
-        check_bounds(self)
-        for name in ("rate_limit", "acceleration_limit"):
-            if any(value == 0 for value in getattr(self, name)):
-                raise ValueError(f"{name}: {getattr(self, name)}; more than 0 expected, or empty")
+        super().__post_init__()
 
     def require_for_hardware(self) -> None:
         """Refuse to drive a real robot without limits.

@@ -1,48 +1,223 @@
 """Configuration dataclasses that know their own bounds and words.
 
-The same declaration validates a value, becomes a ROS parameter's range and description, and is
-what a user reads.
+A bound stands in the field's annotation, in the words of ``annotated_types``::
+
+    @dataclass(frozen=True)
+    class Config(Checked):
+        steps: PositiveInt = 100
+        rate: Annotated[float, Gt(0), Le(1)] = 0.5
+        kind: Literal["mlp", "gru"] = "mlp"
+        gains: tuple[Annotated[float, Ge(0)], ...] = ()
+
+The same declaration validates a value, becomes a ROS parameter's range and description, stands in
+``--help`` and in the parameter reference.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import math
+import numbers
 import re
-from typing import Any
+import types
+import typing
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, Predicate
+
+from wm_mpc.core.errors import UserError
+
+PositiveInt = Annotated[int, Ge(1)]
+NonNegativeInt = Annotated[int, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0)]
+NonNegativeFloat = Annotated[float, Ge(0)]
+Share = Annotated[float, Ge(0), Le(1)]
+Seed = Annotated[int, Ge(0), Le(2**31 - 1)]
+IsFinite = Predicate(math.isfinite)
+"""Any number but infinity and NaN: ``Annotated[float, IsFinite]``."""
 
 
-def bounded(default: Any, low: float = -math.inf, high: float = math.inf) -> Any:
-    """Declare a dataclass field whose value (or every value of a tuple) lies in ``[low, high]``.
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """An interval of numbers. What is not a number lies outside of each.
 
-    Args:
-        default: default value, a number or a tuple of numbers.
-        low: inclusive lower bound.
-        high: inclusive upper bound.
+    Infinity lies inside only where it is a closed bound: ``Gt(0), Le(math.inf)``.
+
+    >>> str(Bounds(0, 1)), str(Bounds(low=1)), str(Bounds(0, 0.5, open_low=True))
+    ('0 to 1', 'at least 1', 'in (0, 0.5]')
+    >>> 0.5 in Bounds(0, 0.5), 0.5 in Bounds(0, 0.5, open_high=True)
+    (True, False)
+
+    Attributes:
+        low: lower bound, -infinity for none.
+        high: upper bound, infinity for none.
+        open_low: true: the lower bound itself lies outside.
+        open_high: true: the upper bound itself lies outside.
     """
-    return dataclasses.field(default=default, metadata={"range": (low, high)})
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        if not isinstance(value, numbers.Real) or math.isnan(value):
+            return False
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return bool(above and below)
+
+    def __str__(self) -> str:
+        low, high = _number(self.low), _number(self.high)
+        if math.isinf(self.low) and math.isinf(self.high):
+            return "finite" if self.open_high else "a number"
+        if math.isinf(self.high):
+            return f"more than {low}" if self.open_low else f"at least {low}"
+        if math.isinf(self.low):
+            return f"less than {high}" if self.open_high else f"at most {high}"
+        if self.open_low or self.open_high:
+            return f"in {'[('[self.open_low]}{low}, {high}{'])'[self.open_high]}"
+        return f"{low} to {high}"
+
+    def closed(self, whole: bool = False) -> tuple[float, float]:
+        """The smallest and largest number inside, as ROS states ranges: both bounds inclusive.
+
+        Args:
+            whole: among whole numbers.
+        """
+        low, high = self.low, self.high
+        if self.open_low and math.isfinite(low):
+            low = math.floor(low) + 1 if whole else math.nextafter(low, math.inf)
+        if self.open_high and math.isfinite(high):
+            high = math.ceil(high) - 1 if whole else math.nextafter(high, -math.inf)
+        return low, high
 
 
-def field_range(item: dataclasses.Field) -> tuple[float, float] | None:
-    """Bounds declared by ``bounded``, or None."""
-    return item.metadata.get("range")
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What a field's annotation demands of its value, or of every entry of a tuple.
+
+    Attributes:
+        bounds: interval of a number; None: not declared.
+        choices: words of a ``Literal``; empty: not declared.
+        many: the field is a tuple; the rule is one of its entries.
+    """
+
+    bounds: Bounds | None = None
+    choices: tuple[Any, ...] = ()
+    many: bool = False
+
+    def __str__(self) -> str:
+        if self.bounds is not None:
+            return str(self.bounds)
+        return " or ".join(str(word) for word in self.choices if word != "")
+
+    def refuses(self, value: Any) -> bool:
+        """Whether a field's value breaks the rule; None, where a field may be None, does not."""
+        if value is None:
+            return False
+        for entry in value if self.many else (value,):
+            if self.bounds is not None and entry not in self.bounds:
+                return True
+            if self.choices and entry not in self.choices:
+                return True
+        return False
 
 
-def check_bounds(config: Any) -> None:
-    """Check every bounded field of a dataclass instance.
+class Checked:
+    """Base of a configuration dataclass: construction checks what the annotations declare.
+
+    A dataclass with checks of its own, across fields, calls ``super().__post_init__()`` first.
 
     Raises:
-        ValueError: one line naming field, value and bound; what is not finite is out of bounds.
+        UserError: one line naming field, value and bound.
     """
-    for item in dataclasses.fields(config):
-        limits = field_range(item)
-        if limits is None:
-            continue
-        value = getattr(config, item.name)
-        for entry in value if isinstance(value, tuple) else (value,):
-            if not (math.isfinite(entry) and limits[0] <= entry <= limits[1]):
-                raise ValueError(f"{item.name}: {value}; {limits[0]:g} to {limits[1]:g} expected")
+
+    section: ClassVar[str] = ""
+    """Put before a field's name in errors, ``"validation."`` for example."""
+
+    def __post_init__(self) -> None:
+        for name, rule in field_rules(type(self)).items():
+            value = getattr(self, name)
+            if rule.refuses(value):
+                raise UserError(f"{self.section}{name}: {_refusal(value, rule)}")
+
+
+@functools.cache
+def field_rules(cls: type) -> dict[str, Rule]:
+    """Rules that the annotations of a dataclass declare, by field name.
+
+    >>> from wm_mpc.control.safety import SafetyLimits
+    >>> str(field_rules(SafetyLimits)["ramp_s"])
+    '0 to 10'
+    """
+    hints = typing.get_type_hints(cls, include_extras=True)
+    found = {item.name: _rule(hints[item.name]) for item in dataclasses.fields(cls)}
+    return {name: rule for name, rule in found.items() if rule is not None}
+
+
+def one_of(config: Any, name: str, known: typing.Iterable[str]) -> None:
+    """Check a field against a registry, whose words are known only where the program runs.
+
+    Raises:
+        UserError: one line naming field, value and what is known.
+    """
+    value, words = getattr(config, name), list(known)
+    if value not in words:
+        raise UserError(f"{name}: {value!r} unknown; one of {', '.join(words)} expected")
+
+
+def _rule(hint: Any) -> Rule | None:
+    """Rule of an annotation; None where it declares none."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        bounds = _bounds(args[1:])
+        return Rule(bounds=bounds) if bounds else _rule(args[0])
+    if origin is Literal:
+        return Rule(choices=args)
+    if origin in (typing.Union, types.UnionType):
+        rules = [_rule(arg) for arg in args if arg is not type(None)]
+        return rules[0] if len(rules) == 1 else None
+    if origin is tuple:
+        entry = _rule(args[0]) if args else None
+        return dataclasses.replace(entry, many=True) if entry else None
+    return None
+
+
+def _bounds(metadata: typing.Iterable[Any]) -> Bounds | None:
+    """Interval that the metadata of an ``Annotated`` tells; None where it tells none."""
+    flat: list[Any] = []
+    for mark in metadata:
+        flat.extend(mark) if isinstance(mark, GroupedMetadata) else flat.append(mark)
+    told: dict[str, Any] = {}
+    for mark in flat:
+        if isinstance(mark, (Ge, Gt)):
+            opened = isinstance(mark, Gt)
+            told |= {"low": mark.gt if opened else mark.ge, "open_low": opened}
+        elif isinstance(mark, (Le, Lt)):
+            opened = isinstance(mark, Lt)
+            told |= {"high": mark.lt if opened else mark.le, "open_high": opened}
+    if not told and IsFinite not in flat:
+        return None
+    return Bounds(**{"open_low": "low" not in told, "open_high": "high" not in told} | told)
+
+
+def _refusal(value: Any, rule: Rule) -> str:
+    shown = repr(value) if isinstance(value, str) else value
+    words = str(rule)
+    if words == "finite":
+        words = "a finite number"
+    elif words.startswith("in "):
+        words = f"a value {words}"
+    elif isinstance(value, float) and math.isinf(value) and math.isinf(rule.bounds.high):
+        words += ", finite,"
+    return f"{shown}; {words} expected"
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def field_docs(cls: type) -> dict[str, str]:

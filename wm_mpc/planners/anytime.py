@@ -245,17 +245,3 @@ def bounds_of(model: Dynamics, device: torch.device) -> tuple[Tensor, Tensor]:
         return -wide, wide
     low, high = bounds()
     return low.to(device), high.to(device)
-
-
-def check(config: Any, at_least: dict[str, float], above: dict[str, float] | None = None) -> None:
-    """Validate numeric fields of a configuration dataclass.
-
-    Raises:
-        ValueError: one line naming field, value and bound.
-    """
-    for name, bound in at_least.items():
-        if not getattr(config, name) >= bound:
-            raise ValueError(f"{name}: {getattr(config, name)}; at least {bound:g} expected")
-    for name, bound in (above or {}).items():
-        if not getattr(config, name) > bound:
-            raise ValueError(f"{name}: {getattr(config, name)}; more than {bound:g} expected")

@@ -6,9 +6,12 @@ import dataclasses
 import math
 import statistics
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Gt, Le
 
 from wm_mpc.core.clock import Clock, monotonic
+from wm_mpc.core.fields import Checked, NonNegativeFloat, PositiveFloat
 
 if TYPE_CHECKING:
     from wm_mpc.models.protocol import Dynamics
@@ -113,7 +116,7 @@ REFERENCE_HORIZON = 5
 
 
 @dataclass(frozen=True)
-class Budget:
+class Budget(Checked):
     """How much time one tick may plan.
 
     Attributes:
@@ -124,16 +127,14 @@ class Budget:
         margin_s: part of the period kept free for everything but planning [s], 0 .. ``period_s``.
     """
 
-    fraction: float
-    reference_s: float
-    period_s: float = math.inf
-    margin_s: float = 0.0
+    fraction: PositiveFloat
+    reference_s: Annotated[float, Gt(0), Le(math.inf)]
+    period_s: Annotated[float, Gt(0), Le(math.inf)] = math.inf
+    margin_s: NonNegativeFloat = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("fraction", "reference_s", "period_s"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: {getattr(self, name)}; more than 0 expected")
-        if not 0 <= self.margin_s < self.period_s:
+        super().__post_init__()
+        if not self.margin_s < self.period_s:
             bound = f"0 to below the period {self.period_s} s"
             raise ValueError(f"margin_s: {self.margin_s} s; {bound} expected")
 

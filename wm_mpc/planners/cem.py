@@ -6,17 +6,20 @@ It is the reference that every budget is measured by.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
-from wm_mpc.planners.anytime import AnytimePlanner, check
+from wm_mpc.core.fields import Checked, NonNegativeFloat, PositiveFloat, PositiveInt
+from wm_mpc.planners.anytime import AnytimePlanner
 from wm_mpc.planners.base import PlanRequest
 from wm_mpc.planners.sampling import SamplingSearch
 
 
 @dataclass(frozen=True)
-class CemConfig:
+class CemConfig(Checked):
     """Cross-entropy method; the defaults are DINO-WM's (arXiv 2411.04983).
 
     Attributes:
@@ -29,14 +32,14 @@ class CemConfig:
     """
 
     samples: int = 300
-    elites: int = 30
-    iterations: int = 30
-    std: float = 1.0
-    min_std: float = 0.0
-    chunk: int = 1
+    elites: Annotated[int, Ge(2)] = 30
+    iterations: PositiveInt = 30
+    std: PositiveFloat = 1.0
+    min_std: NonNegativeFloat = 0.0
+    chunk: PositiveInt = 1
 
     def __post_init__(self) -> None:
-        check(self, {"elites": 2, "iterations": 1, "chunk": 1, "min_std": 0}, {"std": 0})
+        super().__post_init__()
         if self.samples < self.elites:
             raise ValueError(f"samples: {self.samples}; at least elites = {self.elites} expected")
 

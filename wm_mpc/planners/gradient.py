@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor
 
+from wm_mpc.core.fields import Checked, NonNegativeFloat, PositiveFloat, PositiveInt, Share
 from wm_mpc.planners.adam import Adam
-from wm_mpc.planners.anytime import AnytimePlanner, BestOf, check
+from wm_mpc.planners.anytime import AnytimePlanner, BestOf
 from wm_mpc.planners.base import PlanRequest
 from wm_mpc.planners.kernels.native import MlpKernel
 from wm_mpc.planners.starts import start_batch
 
 
 @dataclass(frozen=True)
-class GradientConfig:
+class GradientConfig(Checked):
     """Adam or plain gradient descent on the actions.
 
     Attributes:
@@ -44,38 +47,21 @@ class GradientConfig:
         chunk: iterations between two looks at the clock.
     """
 
-    optimizer: str = "adam"
-    learning_rate: float = 0.2
-    iterations: int = 60
-    starts: int = 8
-    init: str = "random"
-    init_std: float = 1.0
-    warm_std: float = 0.3
-    persistence: float = 0.7
-    action_noise: float = 0.003
-    grad_clip: float = 0.0
-    entropy_weight: float = 0.0
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    chunk: int = 10
-
-    def __post_init__(self) -> None:
-        if self.optimizer not in ("adam", "sgd"):
-            raise ValueError(f"optimizer: {self.optimizer!r}; adam or sgd expected")
-        if self.init not in ("random", "zero"):
-            raise ValueError(f"init: {self.init!r}; random or zero expected")
-        floors = ("init_std", "warm_std", "action_noise", "grad_clip", "entropy_weight")
-        check(
-            self,
-            {"iterations": 1, "starts": 1, "chunk": 1, **dict.fromkeys(floors, 0.0)},
-            {"learning_rate": 0, "eps": 0},
-        )
-        if not 0 <= self.persistence <= 1:
-            raise ValueError(f"persistence: {self.persistence}; a value in [0, 1] expected")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)}; a value in [0, 1) expected")
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: PositiveFloat = 0.2
+    iterations: PositiveInt = 60
+    starts: PositiveInt = 8
+    init: Literal["random", "zero"] = "random"
+    init_std: NonNegativeFloat = 1.0
+    warm_std: NonNegativeFloat = 0.3
+    persistence: Share = 0.7
+    action_noise: NonNegativeFloat = 0.003
+    grad_clip: NonNegativeFloat = 0.0
+    entropy_weight: NonNegativeFloat = 0.0
+    beta1: Annotated[float, Ge(0), Lt(1)] = 0.9
+    beta2: Annotated[float, Ge(0), Lt(1)] = 0.999
+    eps: PositiveFloat = 1e-8
+    chunk: PositiveInt = 10
 
 
 class GradientPlanner(AnytimePlanner):

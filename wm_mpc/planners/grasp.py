@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
-from wm_mpc.planners.anytime import AnytimePlanner, check
+from wm_mpc.core.fields import Checked, NonNegativeFloat, PositiveFloat, PositiveInt, Share
+from wm_mpc.planners.anytime import AnytimePlanner
 from wm_mpc.planners.base import PlanRequest
 from wm_mpc.planners.cem import CemConfig, CemSearch
 from wm_mpc.planners.gradient import GradientConfig, GradientSearch
@@ -25,7 +28,7 @@ from wm_mpc.planners.lifted import LiftedSearch
 
 
 @dataclass(frozen=True)
-class GraspConfig:
+class GraspConfig(Checked):
     """GRASP.
 
     Attributes:
@@ -49,36 +52,24 @@ class GraspConfig:
         chunk: iterations between two looks at the clock.
     """
 
-    iterations: int = 40
-    starts: int = 6
-    state_rate: float = 0.1
-    action_rate: float = 0.1
-    goal_weight: float = 1.0
-    goal_decay: float = 0.0
-    state_noise: float = 0.005
-    noise_decay: float = 1.0
-    sync_every: int = 10
-    sync: str = "gradient"
-    sync_steps: int = 6
-    sync_rate: float = 0.1
-    sync_samples: int = 64
-    sync_std: float = 0.3
-    init_std: float = 0.5
-    warm_std: float = 0.3
-    state_init_std: float = 0.1
-    chunk: int = 10
-
-    def __post_init__(self) -> None:
-        ones = ("iterations", "starts", "sync_every", "sync_steps", "chunk")
-        zeros = ("goal_weight", "state_noise", "init_std", "warm_std", "state_init_std")
-        above = dict.fromkeys(("state_rate", "action_rate", "sync_rate", "sync_std"), 0.0)
-        floors = dict.fromkeys(ones, 1.0) | dict.fromkeys(zeros, 0.0) | {"sync_samples": 16}
-        check(self, floors, above)
-        for name in ("goal_decay", "noise_decay"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: {getattr(self, name)}; a value in [0, 1] expected")
-        if self.sync not in ("gradient", "cem"):
-            raise ValueError(f"sync: {self.sync!r}; gradient or cem expected")
+    iterations: PositiveInt = 40
+    starts: PositiveInt = 6
+    state_rate: PositiveFloat = 0.1
+    action_rate: PositiveFloat = 0.1
+    goal_weight: NonNegativeFloat = 1.0
+    goal_decay: Share = 0.0
+    state_noise: NonNegativeFloat = 0.005
+    noise_decay: Share = 1.0
+    sync_every: PositiveInt = 10
+    sync: Literal["gradient", "cem"] = "gradient"
+    sync_steps: PositiveInt = 6
+    sync_rate: PositiveFloat = 0.1
+    sync_samples: Annotated[int, Ge(16)] = 64
+    sync_std: PositiveFloat = 0.3
+    init_std: NonNegativeFloat = 0.5
+    warm_std: NonNegativeFloat = 0.3
+    state_init_std: NonNegativeFloat = 0.1
+    chunk: PositiveInt = 10
 
 
 class GraspPlanner(AnytimePlanner):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
-from wm_mpc.planners.anytime import AnytimePlanner, check
+from wm_mpc.core.fields import NonNegativeFloat, PositiveFloat, PositiveInt
+from wm_mpc.planners.anytime import AnytimePlanner
 from wm_mpc.planners.base import PlanRequest
 from wm_mpc.planners.cem import CemConfig, CemSearch
 from wm_mpc.planners.gradient import GradientConfig, GradientSearch
@@ -28,16 +31,12 @@ class HybridConfig(CemConfig):
         learning_rate: step size of Adam, normalised action units.
     """
 
-    samples: int = 64
-    elites: int = 8
-    iterations: int = 6
-    min_std: float = 0.05
-    gradient_steps: int = 6
-    learning_rate: float = 0.2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self, {"gradient_steps": 1}, {"learning_rate": 0})
+    samples: Annotated[int, Ge(2)] = 64
+    elites: Annotated[int, Ge(2)] = 8
+    iterations: PositiveInt = 6
+    min_std: NonNegativeFloat = 0.05
+    gradient_steps: PositiveInt = 6
+    learning_rate: PositiveFloat = 0.2
 
 
 class HybridPlanner(AnytimePlanner):

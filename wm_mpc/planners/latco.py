@@ -17,13 +17,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wm_mpc.planners.anytime import AnytimePlanner, check
+from wm_mpc.core.fields import Checked, NonNegativeFloat, PositiveFloat, PositiveInt
+from wm_mpc.planners.anytime import AnytimePlanner
 from wm_mpc.planners.base import PlanRequest
 from wm_mpc.planners.lifted import LiftedSearch
 
 
 @dataclass(frozen=True)
-class LatcoConfig:
+class LatcoConfig(Checked):
     """Latent collocation.
 
     Attributes:
@@ -43,28 +44,20 @@ class LatcoConfig:
         chunk: iterations between two looks at the clock.
     """
 
-    iterations: int = 50
-    starts: int = 6
-    state_rate: float = 0.05
-    action_rate: float = 0.1
-    multiplier: float = 1.0
-    max_multiplier: float = 1e4
-    tolerance: float = 1e-3
-    dual_every: int = 5
-    dual_rate: float = 0.3
-    evaluate_every: int = 10
-    init_std: float = 0.5
-    warm_std: float = 0.3
-    state_init_std: float = 0.1
-    chunk: int = 10
-
-    def __post_init__(self) -> None:
-        ones = ("iterations", "starts", "dual_every", "evaluate_every", "chunk")
-        zeros = ("init_std", "warm_std", "state_init_std", "dual_rate")
-        above = ("state_rate", "action_rate", "multiplier", "max_multiplier", "tolerance")
-        check(
-            self, dict.fromkeys(ones, 1.0) | dict.fromkeys(zeros, 0.0), dict.fromkeys(above, 0.0)
-        )
+    iterations: PositiveInt = 50
+    starts: PositiveInt = 6
+    state_rate: PositiveFloat = 0.05
+    action_rate: PositiveFloat = 0.1
+    multiplier: PositiveFloat = 1.0
+    max_multiplier: PositiveFloat = 1e4
+    tolerance: PositiveFloat = 1e-3
+    dual_every: PositiveInt = 5
+    dual_rate: NonNegativeFloat = 0.3
+    evaluate_every: PositiveInt = 10
+    init_std: NonNegativeFloat = 0.5
+    warm_std: NonNegativeFloat = 0.3
+    state_init_std: NonNegativeFloat = 0.1
+    chunk: PositiveInt = 10
 
 
 class LatcoPlanner(AnytimePlanner):

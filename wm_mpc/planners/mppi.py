@@ -8,17 +8,20 @@ Williams et al. 2017, information-theoretic MPPI, iterated within a tick:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
-from wm_mpc.planners.anytime import AnytimePlanner, check
+from wm_mpc.core.fields import Checked, PositiveFloat, PositiveInt
+from wm_mpc.planners.anytime import AnytimePlanner
 from wm_mpc.planners.base import PlanRequest
 from wm_mpc.planners.sampling import SamplingSearch
 
 
 @dataclass(frozen=True)
-class MppiConfig:
+class MppiConfig(Checked):
     """Path-integral control.
 
     Attributes:
@@ -31,18 +34,12 @@ class MppiConfig:
         chunk: iterations between two looks at the clock.
     """
 
-    samples: int = 300
-    iterations: int = 30
-    std: float = 1.0
-    decay: float = 0.9
-    temperature: float = 0.1
-    chunk: int = 1
-
-    def __post_init__(self) -> None:
-        positive = {"std": 0, "temperature": 0, "decay": 0}
-        check(self, {"samples": 2, "iterations": 1, "chunk": 1}, positive)
-        if self.decay > 1:
-            raise ValueError(f"decay: {self.decay}; at most 1 expected")
+    samples: Annotated[int, Ge(2)] = 300
+    iterations: PositiveInt = 30
+    std: PositiveFloat = 1.0
+    decay: Annotated[float, Gt(0), Le(1)] = 0.9
+    temperature: PositiveFloat = 0.1
+    chunk: PositiveInt = 1
 
 
 class MppiPlanner(AnytimePlanner):

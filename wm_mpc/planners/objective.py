@@ -16,15 +16,17 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from wm_mpc.core.fields import Checked, NonNegativeFloat, PositiveFloat
 from wm_mpc.models.world_model import WorldModel
 
 
 @dataclass(frozen=True)
-class ObjectiveConfig:
+class ObjectiveConfig(Checked):
     """Weights of the goal cost.
 
     Attributes:
@@ -39,21 +41,12 @@ class ObjectiveConfig:
             >= 0.
     """
 
-    mode: str = "running"
-    base: float = 0.5
-    running_weight: float = 0.02
-    proprio_weight: float = 0.3
-    action_weight: float = 0.0
-    smoothness_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.mode not in ("terminal", "running", "geometric"):
-            raise ValueError(f"mode: {self.mode!r}; terminal, running or geometric expected")
-        if not self.base > 0:
-            raise ValueError(f"base: {self.base}; more than 0 expected")
-        for name in ("running_weight", "proprio_weight", "action_weight", "smoothness_weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}: {getattr(self, name)}; at least 0 expected")
+    mode: Literal["terminal", "running", "geometric"] = "running"
+    base: PositiveFloat = 0.5
+    running_weight: NonNegativeFloat = 0.02
+    proprio_weight: NonNegativeFloat = 0.3
+    action_weight: NonNegativeFloat = 0.0
+    smoothness_weight: NonNegativeFloat = 0.0
 
     def time_weights(self, horizon: int) -> Tensor:
         """Weights of the predicted steps 1..T, shape ``(T,)``."""

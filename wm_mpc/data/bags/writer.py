@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from annotated_types import Ge, Le
 from rosbags.interfaces import Connection, Qos
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.storage_mcap import McapWriter
@@ -27,7 +28,7 @@ from rosbags.typesys.store import Typestore
 
 from wm_mpc.core.clock import Clock, monotonic
 from wm_mpc.core.errors import DataError, UserError
-from wm_mpc.core.fields import bounded, check_bounds
+from wm_mpc.core.fields import Checked
 from wm_mpc.core.files import write_atomically
 from wm_mpc.data.bags.typelib import common_types, ensure_type
 
@@ -41,7 +42,7 @@ class DiskSpaceError(DataError):
 
 
 @dataclass(frozen=True)
-class WriterConfig:
+class WriterConfig(Checked):
     """How a bag is laid out on disk.
 
     Attributes:
@@ -55,16 +56,15 @@ class WriterConfig:
 
     storage: str = "mcap"
     compress: bool = False
-    split_mb: float = bounded(1024.0, 0.0, 1e9)
-    split_s: float = bounded(300.0, 0.0, 1e9)
-    flush_s: float = bounded(1.0, 0.0, 3600.0)
-    min_free_mb: float = bounded(500.0, 0.0, 1e9)
+    split_mb: Annotated[float, Ge(0.0), Le(1e9)] = 1024.0
+    split_s: Annotated[float, Ge(0.0), Le(1e9)] = 300.0
+    flush_s: Annotated[float, Ge(0.0), Le(3600.0)] = 1.0
+    min_free_mb: Annotated[float, Ge(0.0), Le(1e9)] = 500.0
 
     def __post_init__(self) -> None:
-        """Check ranges."""
+        super().__post_init__()
         if self.storage not in STORAGES:
             raise ValueError(f"storage: {self.storage!r}; one of {', '.join(STORAGES)} expected")
-        check_bounds(self)
 
 
 class BagWriter:

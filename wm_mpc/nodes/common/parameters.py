@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import typing
 from typing import Any, TypeVar
 
@@ -13,13 +12,14 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 
 from wm_mpc.core.errors import UserError
-from wm_mpc.core.fields import field_docs, field_range
+from wm_mpc.core.fields import Rule, field_docs, field_rules
 
 Config = TypeVar("Config")
 
 # Declared by rclpy itself, or by tools that ROS users have.
 RESERVED = ("use_sim_time", "start_type_description_service", "qos_overrides")
 _LIMIT = 1e300
+_WHOLE = 2**63 - 1
 
 
 class ParameterReader:
@@ -46,12 +46,16 @@ class ParameterReader:
         """
         cls = type(defaults)
         hints = typing.get_type_hints(cls)
-        words = field_docs(cls)
+        words, rules = field_docs(cls), field_rules(cls)
         values: dict[str, Any] = {}
         for item in dataclasses.fields(cls):
-            name = prefix + item.name
-            values[item.name] = self._read_one(
-                name, hints[item.name], getattr(defaults, item.name), item, words
+            field, kind = item.name, hints[item.name]
+            values[field] = self._read_one(
+                prefix + field,
+                str if typing.get_origin(kind) is typing.Literal else kind,
+                getattr(defaults, field),
+                words.get(field, ""),
+                rules.get(field),
             )
         try:
             return dataclasses.replace(defaults, **values)
@@ -71,7 +75,7 @@ class ParameterReader:
                 raise UserError(f"parameter {name}: unknown; {', '.join(near)} expected")
 
     def _read_one(
-        self, name: str, kind: Any, default: Any, item: dataclasses.Field, words: dict[str, str]
+        self, name: str, kind: Any, default: Any, words: str, rule: Rule | None
     ) -> Any:
         self.known.add(name)
         value = default
@@ -79,15 +83,13 @@ class ParameterReader:
             value = _convert(name, kind, self.node.get_parameter(name).value)
             self.node.undeclare_parameter(name)
         descriptor = ParameterDescriptor(
-            description=words.get(item.name, ""), read_only=True, dynamic_typing=True
+            description=words, read_only=True, dynamic_typing=True
         )
-        _add_range(descriptor, kind, field_range(item))
+        _add_range(descriptor, kind, rule)
         try:
             self.node.declare_parameter(name, _plain(value), descriptor, ignore_override=True)
         except ParameterException:
-            low, high = field_range(item) or (-math.inf, math.inf)
-            bound = f"{low:g} to {high:g} expected"
-            raise UserError(f"parameter {name}: {value}; {bound}") from None
+            raise UserError(f"parameter {name}: {value}; {rule} expected") from None
         return value
 
 
@@ -111,16 +113,20 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _add_range(descriptor: ParameterDescriptor, kind: Any, limits: Any) -> None:
-    if limits is None:
+def _add_range(descriptor: ParameterDescriptor, kind: Any, rule: Rule | None) -> None:
+    if rule is None:
         return
-    low, high = (max(-_LIMIT, min(_LIMIT, bound)) for bound in limits)
+    if rule.bounds is None or rule.many:
+        each = "each entry " if rule.many else ""
+        descriptor.additional_constraints = f"{each}{rule}"
+        return
+    low, high = rule.bounds.closed(whole=kind is int)
     if kind is float:
+        low, high = max(-_LIMIT, low), min(_LIMIT, high)
         descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
-    elif kind is int:
-        descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
     else:
-        descriptor.additional_constraints = f"each entry {low:g} to {high:g}"
+        low, high = int(max(-_WHOLE, low)), int(min(_WHOLE, high))
+        descriptor.integer_range = [IntegerRange(from_value=low, to_value=high)]
 
 
 __all__ = ["ParameterReader"]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from wm_mpc.core.fields import bounded, check_bounds
+from annotated_types import Ge, Le
+
+from wm_mpc.core.fields import Checked
 from wm_mpc.core.locations import ASSETS
 
 
 @dataclass(frozen=True)
-class MpcNodeConfig:
+class MpcNodeConfig(Checked):
     """What the node reads and writes.
 
     Attributes:
@@ -29,15 +32,12 @@ class MpcNodeConfig:
     task: str = "pusht"
     model: str = ""
     device: str = "cpu"
-    threads: int = bounded(1, 1, 256)
+    threads: Annotated[int, Ge(1), Le(256)] = 1
     joint_names: tuple[str, ...] = ()
-    max_proprio_offset_s: float = bounded(0.05, 0.0, 10.0)
+    max_proprio_offset_s: Annotated[float, Ge(0.0), Le(10.0)] = 0.05
     command_type: str = "float64_multi_array"
     command_names: tuple[str, ...] = ()
     autostart: bool = True
-
-    def __post_init__(self) -> None:
-        check_bounds(self)
 
     @property
     def model_path(self) -> Path:

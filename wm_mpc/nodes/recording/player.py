@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import rclpy
+from annotated_types import Ge, Le
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -29,7 +30,7 @@ from rosgraph_msgs.msg import Clock
 from tqdm import tqdm
 
 from wm_mpc.core.errors import DataError, UserError
-from wm_mpc.core.fields import bounded, check_bounds
+from wm_mpc.core.fields import Checked
 from wm_mpc.data.bags.mcap_scan import RawMessage
 from wm_mpc.data.bags.source import Bag
 from wm_mpc.data.bags.topics import VectorReader, find_topic, header_ns
@@ -57,7 +58,7 @@ _LATCHED = ("goal_image", "goal_proprio")
 
 
 @dataclass(frozen=True)
-class PlayConfig:
+class PlayConfig(Checked):
     """What is played, how fast, and what is compared.
 
     Attributes:
@@ -76,16 +77,15 @@ class PlayConfig:
     topics: tuple[str, ...] = INPUTS
     command: str = "command"
     command_fields: tuple[str, ...] = ()
-    rate: float = bounded(1.0, 0.0, 1000.0)
+    rate: Annotated[float, Ge(0.0), Le(1000.0)] = 1.0
     compare: bool = False
     wait: bool = False
-    tolerance: float = bounded(1e-5, 0.0, 1e6)
-    timeout_s: float = bounded(30.0, 0.1, 3600.0)
-    settle_s: float = bounded(1.0, 0.0, 60.0)
+    tolerance: Annotated[float, Ge(0.0), Le(1e6)] = 1e-5
+    timeout_s: Annotated[float, Ge(0.1), Le(3600.0)] = 30.0
+    settle_s: Annotated[float, Ge(0.0), Le(60.0)] = 1.0
 
     def __post_init__(self) -> None:
-        """Check bounds."""
-        check_bounds(self)
+        super().__post_init__()
         if self.compare and self.wait:
             raise ValueError("wait: has no meaning together with compare")
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge, Le
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -28,7 +29,7 @@ from rosbags.interfaces import (
 )
 
 from wm_mpc.core.errors import DataError, UserError
-from wm_mpc.core.fields import bounded, check_bounds
+from wm_mpc.core.fields import Checked
 from wm_mpc.data.bags.writer import BagWriter, WriterConfig
 from wm_mpc.nodes.common.parameters import ParameterReader
 from wm_mpc.nodes.common.spin import run_node
@@ -51,7 +52,7 @@ _FOREVER = QosTime(9223372036, 854775807)
 
 
 @dataclass(frozen=True)
-class RecorderConfig:
+class RecorderConfig(Checked):
     """What is recorded, and for how long.
 
     Attributes:
@@ -65,12 +66,11 @@ class RecorderConfig:
     out: str = ""
     task: str = "robot"
     topics: tuple[str, ...] = TOPICS
-    scan_s: float = bounded(0.5, 0.05, 60.0)
-    duration_s: float = bounded(0.0, 0.0, 1e7)
+    scan_s: Annotated[float, Ge(0.05), Le(60.0)] = 0.5
+    duration_s: Annotated[float, Ge(0.0), Le(1e7)] = 0.0
 
     def __post_init__(self) -> None:
-        """Check bounds."""
-        check_bounds(self)
+        super().__post_init__()
         if not self.topics:
             raise ValueError("topics: none; at least 1 expected")
 

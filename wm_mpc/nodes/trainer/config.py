@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
-from wm_mpc.core.fields import bounded, check_bounds
+from annotated_types import Ge, Le
+
+from wm_mpc.core.fields import Checked, Seed
 from wm_mpc.core.locations import ASSETS
-
-SOURCES = ("both", "rollout", "robot")
 
 
 @dataclass(frozen=True)
-class TrainerConfig:
+class TrainerConfig(Checked):
     """What the node collects and how it trains.
 
     Attributes:
@@ -37,20 +38,15 @@ class TrainerConfig:
     model: str = ""
     out: str = ""
     device: str = "cpu"
-    seed: int = bounded(0, 0, 2**31 - 1)
-    source: str = "both"
-    rollout_period_s: float = bounded(2.0, 0.05, 3600.0)
-    max_steps: int = bounded(50, 5, 10_000)
+    seed: Seed = 0
+    source: Literal["both", "rollout", "robot"] = "both"
+    rollout_period_s: Annotated[float, Ge(0.05), Le(3600.0)] = 2.0
+    max_steps: Annotated[int, Ge(5), Le(10_000)] = 50
     joint_names: tuple[str, ...] = ()
     command_type: str = "float64_multi_array"
     command_names: tuple[str, ...] = ()
-    nice: int = bounded(10, 0, 19)
-    threads: int = bounded(1, 1, 256)
-
-    def __post_init__(self) -> None:
-        check_bounds(self)
-        if self.source not in SOURCES:
-            raise ValueError(f"source: {self.source!r}; one of {', '.join(SOURCES)} expected")
+    nice: Annotated[int, Ge(0), Le(19)] = 10
+    threads: Annotated[int, Ge(1), Le(256)] = 1
 
     @property
     def model_path(self) -> Path:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from wm_mpc.core.fields import bounded, check_bounds
+from annotated_types import Ge, Le
+
+from wm_mpc.core.fields import Checked
 
 
 @dataclass(frozen=True)
-class LiveConfig:
+class LiveConfig(Checked):
     """Rounds of live fine-tuning.
 
     Attributes:
@@ -34,23 +37,23 @@ class LiveConfig:
     """
 
     replay: str = ""
-    replay_episodes: int = bounded(300, 0, 10**9)
-    replay_ratio: tuple[int, ...] = bounded((7, 3), 0, 1000)
+    replay_episodes: Annotated[int, Ge(0), Le(10**9)] = 300
+    replay_ratio: tuple[Annotated[int, Ge(0), Le(1000)], ...] = (7, 3)
     adversarial: bool = False
-    steps: int = bounded(400, 1, 10**7)
-    batch: int = bounded(256, 1, 10**6)
-    lr: float = bounded(5e-4, 1e-8, 1.0)
-    rollout: int = bounded(1, 1, 100)
-    min_new_steps: int = bounded(100, 1, 10**9)
-    limit_steps: int = bounded(20_000, 1, 10**9)
-    hold_out: int = bounded(5, 2, 1000)
-    worse_corrected: float = bounded(1.0, 0.0, 1e6)
-    worse_expert: float = bounded(1.2, 0.0, 1e6)
-    worse_expert_total: float = bounded(1.5, 0.0, 1e6)
-    keep_trajectories: int = bounded(10_000, 0, 10**9)
-    keep_generations: int = bounded(20, 1, 10**6)
+    steps: Annotated[int, Ge(1), Le(10**7)] = 400
+    batch: Annotated[int, Ge(1), Le(10**6)] = 256
+    lr: Annotated[float, Ge(1e-8), Le(1.0)] = 5e-4
+    rollout: Annotated[int, Ge(1), Le(100)] = 1
+    min_new_steps: Annotated[int, Ge(1), Le(10**9)] = 100
+    limit_steps: Annotated[int, Ge(1), Le(10**9)] = 20_000
+    hold_out: Annotated[int, Ge(2), Le(1000)] = 5
+    worse_corrected: Annotated[float, Ge(0.0), Le(1e6)] = 1.0
+    worse_expert: Annotated[float, Ge(0.0), Le(1e6)] = 1.2
+    worse_expert_total: Annotated[float, Ge(0.0), Le(1e6)] = 1.5
+    keep_trajectories: Annotated[int, Ge(0), Le(10**9)] = 10_000
+    keep_generations: Annotated[int, Ge(1), Le(10**6)] = 20
 
     def __post_init__(self) -> None:
-        check_bounds(self)
+        super().__post_init__()
         if len(self.replay_ratio) != 2 or sum(self.replay_ratio) < 1:
             raise ValueError(f"replay_ratio: {self.replay_ratio}; two numbers, not both 0")
