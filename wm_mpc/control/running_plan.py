@@ -61,8 +61,9 @@ class RunningPlan:
         config = engine.model.config
         elapsed = self._elapsed(now, config.control_period)
         actions = shift_plan(
-            self._actions, elapsed, config.control_period, config.frameskip, config.action_dim
-        )
+            self._actions, elapsed, config.control_period, config.frameskip, config.action_dim,
+            basis=engine.model.plan_basis,
+        )  # fmt: skip
         if self._states is None or goal is None:
             return actions, None
         period = config.control_period * config.frameskip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from wm_mpc.models.action_basis import knots_of
 from wm_mpc.models.predictors import PREDICTORS
 from wm_mpc.models.projectors import PROJECTORS
 
@@ -29,6 +30,10 @@ class WorldModelConfig:
             empty: all equal. Only meaningful without a learned proprioception embedding.
         proprio_reader: whether the model can read the robot's own posture from a picture, for
             goals given as a picture alone.
+        action_basis: how a model step describes its commands: ``raw``, every one of them;
+            ``held``, one for all; ``blocks`` or ``spline`` of ``action_knots`` numbers per
+            action dimension.
+        action_knots: numbers per action dimension of ``blocks`` and ``spline``; else 0.
         projector_args, predictor_args: further arguments of the two, see their classes.
     """
 
@@ -45,6 +50,8 @@ class WorldModelConfig:
     predictor: str = "mlp"
     goal_weights: tuple[float, ...] = ()
     proprio_reader: bool = False
+    action_basis: str = "raw"
+    action_knots: int = 0
     projector_args: dict[str, Any] = field(default_factory=dict)
     predictor_args: dict[str, Any] = field(default_factory=dict)
 
@@ -55,6 +62,7 @@ class WorldModelConfig:
         for name in ("proprio_dim", "proprio_embed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: {getattr(self, name)}; at least 0 expected")
+        knots_of(self.action_basis, self.frameskip, self.action_knots)
         if not self.control_period > 0:
             raise ValueError(f"control_period: {self.control_period} s; more than 0 expected")
         for name in ("action_low", "action_high"):

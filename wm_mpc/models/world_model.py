@@ -7,7 +7,8 @@ A *latent* is one tensor per frame whose last axis is ``[visual | proprioception
 - patch layout, ``(N, D)``: DINO-WM's patch tokens, the proprioception embedding tiled to
   every token.
 
-Actions are *model actions*: ``frameskip`` raw actions stacked to width ``A`` and normalised.
+Actions are *model actions*: ``frameskip`` raw actions stacked to width ``A`` and normalised, or
+the fewer coefficients that describe them (``action_basis.py``).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from wm_mpc.core.device import usable_device
 from wm_mpc.core.errors import CheckpointError
+from wm_mpc.models.action_basis import action_basis
 from wm_mpc.models.checkpoint import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -68,7 +70,10 @@ class WorldModel(nn.Module):
         self.proprio_width = config.proprio_embed or config.proprio_dim
         width = self.visual_dim + self.proprio_width
         self.latent_shape = (num_tokens, width) if config.projector == "identity" else (width,)
-        self.action_width = config.action_dim * config.frameskip
+        basis = action_basis(config.action_basis, config.frameskip, config.action_knots)
+        self.register_buffer("action_basis", basis, persistent=False)
+        self.register_buffer("action_fit", torch.linalg.pinv(basis), persistent=False)
+        self.action_width = config.action_dim * basis.shape[1]
         self.proprio_encoder = (
             nn.Linear(config.proprio_dim, config.proprio_embed)
             if config.proprio_embed
@@ -103,7 +108,10 @@ class WorldModel(nn.Module):
         ``(..., K, A)``.
         """
         x = (raw - self.action_mean) / self.action_std
-        return x.unflatten(-2, (-1, self.config.frameskip)).flatten(-2)
+        x = x.unflatten(-2, (-1, self.config.frameskip))
+        if self.config.action_basis != "raw":
+            x = self.action_fit @ x
+        return x.flatten(-2)
 
     def denormalize_actions(self, actions: Tensor) -> Tensor:
         """Invert ``normalize_actions``.
@@ -111,15 +119,23 @@ class WorldModel(nn.Module):
         Model actions ``(..., K, A)`` -> raw control-step actions
         ``(..., K * frameskip, action_dim)``.
         """
-        x = actions.unflatten(-1, (self.config.frameskip, self.config.action_dim)).flatten(-3, -2)
-        return x * self.action_std + self.action_mean
+        x = actions.unflatten(-1, (-1, self.config.action_dim))
+        if self.config.action_basis != "raw":
+            x = self.action_basis @ x
+        return x.flatten(-3, -2) * self.action_std + self.action_mean
 
     def action_bounds(self) -> tuple[Tensor, Tensor]:
         """Bounds of a model action in normalised units, two tensors ``(A,)``."""
         low = torch.tensor(self.config.action_low, device=self.action_mean.device)
         high = torch.tensor(self.config.action_high, device=self.action_mean.device)
         low, high = ((b - self.action_mean) / self.action_std for b in (low, high))
-        return low.repeat(self.config.frameskip), high.repeat(self.config.frameskip)
+        knots = self.action_basis.shape[1]
+        return low.repeat(knots), high.repeat(knots)
+
+    @property
+    def plan_basis(self) -> Tensor | None:
+        """Basis ``(frameskip, K)`` of a model action; None where it is the commands themselves."""
+        return None if self.config.action_basis == "raw" else self.action_basis
 
     @property
     def goal_weights(self) -> Tensor | None:

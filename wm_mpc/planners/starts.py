@@ -32,6 +32,7 @@ def shift_plan(
     frameskip: int,
     action_dim: int,
     tail: str = "zeros",
+    basis: Tensor | None = None,
 ) -> Tensor:
     """Advance a plan by the time that really passed, at the resolution of control steps.
 
@@ -39,13 +40,15 @@ def shift_plan(
     them is their linear interpolation: a fraction of a period interpolates.
 
     Args:
-        actions: previous plan in model actions, ``(T, A)`` with ``A = frameskip * action_dim``.
+        actions: previous plan in model actions, ``(T, A)`` with ``A = frameskip * action_dim``, or
+            ``K * action_dim`` with a basis.
         elapsed_s: time between the previous plan's first command and now [s], at least 0.
         control_period: seconds per control step.
         frameskip: control steps per model step.
         action_dim: raw action width.
         tail: what follows the plan's end: ``zeros`` (the mean action) or ``last`` (hold the
             last command).
+        basis: ``(frameskip, K)``, how a model action describes its commands; None: it is them.
 
     Returns:
         The shifted plan, ``(T, A)``.
@@ -57,15 +60,18 @@ def shift_plan(
         raise ValueError(f"elapsed_s: {elapsed_s} s; a finite time of at least 0 expected")
     if not control_period > 0:
         raise ValueError(f"control_period: {control_period} s; more than 0 expected")
-    if actions.shape[-1] != frameskip * action_dim:
-        raise ValueError(
-            f"actions: width {actions.shape[-1]}; {frameskip} x {action_dim} expected"
-        )
+    knots = frameskip if basis is None else basis.shape[1]
+    if actions.shape[-1] != knots * action_dim:
+        raise ValueError(f"actions: width {actions.shape[-1]}; {knots} x {action_dim} expected")
     if tail not in TAILS:
         raise ValueError(f"tail: {tail!r}; one of {', '.join(TAILS)} expected")
-    steps = actions.reshape(-1, action_dim)
+    steps = actions.reshape(-1, knots, action_dim)
+    steps = (steps if basis is None else basis @ steps).reshape(-1, action_dim)
     end = torch.zeros_like(steps[-1]) if tail == "zeros" else steps[-1]
-    return interpolate_rows(steps, elapsed_s / control_period, end).reshape(actions.shape)
+    moved = interpolate_rows(steps, elapsed_s / control_period, end)
+    if basis is not None:
+        moved = torch.linalg.pinv(basis) @ moved.reshape(-1, frameskip, action_dim)
+    return moved.reshape(actions.shape)
 
 
 def shift_states(states: Tensor, elapsed_s: float, model_period: float, goal: Tensor) -> Tensor:

@@ -38,6 +38,10 @@ class TaskPreset:
             fraction of the side.
         object_frame: predict in the object's frame (``ObjectFrame``); needs ``robot`` and at
             least two landmarks.
+        action_basis, action_knots: how a model step describes its commands
+            (``models/action_basis.py``).
+        rest_at_zero: whether a command of zeros leaves the robot where it is; its normalised
+            action is zero then, so that the smallest plan is no motion.
     """
 
     proprio_dim: int
@@ -55,6 +59,9 @@ class TaskPreset:
     border: float = 0.0
     depth: int = 2
     object_frame: bool = False
+    action_basis: str = "raw"
+    action_knots: int = 0
+    rest_at_zero: bool = False
 
 
 PRESETS: dict[str, TaskPreset] = {

@@ -75,7 +75,7 @@ def teach_latents(
     }
     model = WorldModel(model_config(config.task, preset, **layout), material.encoder)
     model.to(material.encoder.mean.device)
-    set_normalisation(model, material.frames, material.own)
+    set_normalisation(model, material.frames, material.own, preset.rest_at_zero)
     facts: dict[str, Any] = {}
     if distributed.rank() == 0:
         if landmarks:

@@ -272,6 +272,12 @@ class RobotTraining(WorldModelTraining):
         action_low, action_high: raw action bounds, one per number; empty: what was recorded.
         goal_weights: weight of each proprioception channel in goal costs, >= 0; empty: all 1.
             Give velocities 0.
+        action_basis: how the model describes the commands inside a model step: ``raw``, every
+            one; ``held``, one for all; ``blocks`` or ``spline`` of ``action_knots`` numbers per
+            action dimension.
+        action_knots: numbers per action dimension of ``blocks`` and ``spline``; else 0.
+        rest_at_zero: a command of zeros leaves the robot where it is, as with velocities and
+            differences; off for absolute positions.
         joint: losses of projector and predictor together; by default none with
             ``latents_from``, whose projector stays as it is.
         task: name of the robot; empty: the store's.
@@ -283,6 +289,9 @@ class RobotTraining(WorldModelTraining):
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
     goal_weights: tuple[float, ...] = ()
+    action_basis: str = "held"
+    action_knots: int = 0
+    rest_at_zero: bool = True
 
     def __post_init__(self) -> None:
         if self.frameskip < 1:

@@ -125,9 +125,13 @@ def preset_of(config: WorldModelTraining, store: Store) -> TaskPreset:
     """What training must know of the task: the built-in ones by name, a robot by its store."""
     if not isinstance(config, RobotTraining):
         return PRESETS[config.task]
-    return robot_preset(
+    preset = robot_preset(
         store, config.frameskip, config.action_low, config.action_high, config.goal_weights
     )
+    return dataclasses.replace(
+        preset, action_basis=config.action_basis, action_knots=config.action_knots,
+        rest_at_zero=config.rest_at_zero,
+    )  # fmt: skip
 
 
 def latents_source(

@@ -32,6 +32,8 @@ def model_config(task: str, preset: TaskPreset, **layout: Any) -> WorldModelConf
         action_low=preset.action_low,
         action_high=preset.action_high,
         goal_weights=preset.goal_weights,
+        action_basis=preset.action_basis,
+        action_knots=preset.action_knots,
         **layout,
     )
 
@@ -90,10 +92,18 @@ def fit_object_frame(model: WorldModel, preset: TaskPreset, latents: Tensor, see
     )  # fmt: skip
 
 
-def set_normalisation(model: WorldModel, frames: Frames, own: np.ndarray) -> None:
-    """Set the action and proprioception statistics from the data."""
-    model.action_mean.copy_(torch.from_numpy(frames.actions.mean(0, dtype=np.float64)))
-    model.action_std.copy_(torch.from_numpy(frames.actions.std(0, dtype=np.float64).clip(1e-6)))
+def set_normalisation(
+    model: WorldModel, frames: Frames, own: np.ndarray, rest_at_zero: bool = False
+) -> None:
+    """Set the action and proprioception statistics from the data.
+
+    With ``rest_at_zero`` the normalised action of a robot at rest is zero: what scales actions is
+    their size, not their spread.
+    """
+    centre = frames.actions.mean(0, dtype=np.float64) * (not rest_at_zero)
+    size = np.square(frames.actions - centre).mean(0, dtype=np.float64) ** 0.5
+    model.action_mean.copy_(torch.from_numpy(centre))
+    model.action_std.copy_(torch.from_numpy(size.clip(1e-6)))
     model.proprio_mean.copy_(torch.from_numpy(own.mean(0, dtype=np.float64)))
     model.proprio_std.copy_(torch.from_numpy(own.std(0, dtype=np.float64).clip(1e-6)))
 

@@ -29,6 +29,9 @@ from wm_mpc.training.projector.losses import (
 )
 
 
+LOSSES = ("prediction", "straighten", "inverse", "variance", "covariance", "posture")
+
+
 @dataclass(frozen=True)
 class JointConfig:
     """Weights of the losses, 0 switching one off, and the schedule.
@@ -44,6 +47,9 @@ class JointConfig:
         inverse: weight of guessing the action from two successive latents.
         variance: weight of the guard on each channel's standard deviation.
         covariance: weight of the guard on correlated channels.
+        posture: weight of the error of the first visual channels as a reading of the robot's own
+            positions, those of its reports that count in a goal. It ties distances in the picture
+            to distances of the robot.
         huber: errors above this many standard deviations count linearly; 0: plain squares.
         held_out: share of the episodes kept for validation, in (0, 0.5].
         max_seconds: stop after this much training time [s]; 0: no limit.
@@ -60,6 +66,7 @@ class JointConfig:
     inverse: float = 0.1
     variance: float = 1.0
     covariance: float = 0.04
+    posture: float = 0.0
     huber: float = 0.0
     held_out: float = 0.02
     max_seconds: float = 0.0
@@ -70,7 +77,7 @@ class JointConfig:
         for name, low in (("steps", 0), ("batch", 2), ("rollout", 2), ("save_every", 1)):
             if getattr(self, name) < low:
                 raise UserError(f"{name}: {getattr(self, name)}; at least {low} expected")
-        for name in ("prediction", "straighten", "inverse", "variance", "covariance"):
+        for name in LOSSES:
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}: {getattr(self, name)}; at least 0 expected")
 
@@ -83,6 +90,7 @@ class JointLosses(nn.Module):
         self.model, self.config = model, config
         width = int(torch.Size(model.latent_shape).numel())
         self.inverse = InverseDynamics(width, model.action_width)
+        self.positions = posture_channels(model) if config.posture else []
 
     def forward(self, tokens: Tensor, proprio: Tensor, actions: Tensor) -> dict[str, Tensor]:
         """Tokens ``(B, T + 1, N, C)``, proprioception ``(B, T + 1, P)``, actions ``(B, T, A)``."""
@@ -99,12 +107,33 @@ class JointLosses(nn.Module):
             flat = latents.flatten(2)
             guess = self.inverse(flat[:, :-1], flat[:, 1:])
             terms["inverse"] = config.inverse * F.mse_loss(guess, actions)
+        if config.posture:
+            own = latents[..., model.visual_dim :][..., self.positions]
+            read = visual[..., : len(self.positions)]
+            terms["posture"] = config.posture * F.mse_loss(read, own)
         samples = visual.flatten(0, -2)
         if config.variance:
             terms["variance"] = config.variance * variance_loss(samples)
         if config.covariance:
             terms["covariance"] = config.covariance * covariance_loss(samples)
         return terms
+
+
+def posture_channels(model: WorldModel) -> list[int]:
+    """Channels of the normalised proprioception that the first visual channels read.
+
+    Raises:
+        UserError: there are none, or more than visual channels.
+    """
+    config = model.config
+    weights = config.goal_weights or (1.0,) * config.proprio_dim
+    found = [i for i, weight in enumerate(weights) if weight > 0]
+    if config.proprio_embed or not 0 < len(found) <= model.visual_dim:
+        raise UserError(
+            f"joint.posture: {len(found)} positions without an embedding; 1 to "
+            f"{model.visual_dim} (visual_dim) expected"
+        )
+    return found
 
 
 def train_joint(
@@ -135,8 +164,7 @@ def train_joint(
         raise UserError(
             f"rollout: {config.rollout} steps; the windows have {data.actions.shape[1]}"
         )
-    weights = ("prediction", "straighten", "inverse", "variance", "covariance")
-    if not any(getattr(config, name) for name in weights):
+    if not any(getattr(config, name) for name in LOSSES):
         raise UserError(f"prediction: {config.prediction}; at least one weight above 0 expected")
     torch.manual_seed(config.seed)
     losses = JointLosses(model, config).to(data.device)
