@@ -1,4 +1,4 @@
-"""Simulated arms, reached only through what a real arm offers: controllers, joint states, a camera.
+"""Simulated arms, reached only by what a real arm offers: controllers, joint states, a camera.
 
 Calls: wm_mpc.core. Called by: launch files, tests, examples.
 Words: *arm* (physics and camera), *controller* (what turns commands into joint motion, as the

@@ -81,8 +81,10 @@ def test_recordings_alone_make_a_model_that_plans(
     latent = model.encode(picture, torch.zeros(1, proprio_dim))
     objective = make_objective(model, ObjectiveConfig(), 3)
     planner = make_planner("adam", model, objective, planner_config("adam", iterations=2))
-    plan = planner.plan(PlanRequest(latent[0], latent[0] + 1, warm_start=torch.zeros(3, 6)))
-    raw = plan.actions.reshape(-1, 3)
+    assert model.action_width == 3  # one command per model step, held
+    plan = planner.plan(PlanRequest(latent[0], latent[0] + 1, warm_start=torch.zeros(3, 3)))
+    raw = model.denormalize_actions(plan.actions)
+    assert raw.shape == (6, 3)
     assert torch.isfinite(raw).all() and (model.proprio_reader is not None) == (proprio_dim > 0)
 
 

@@ -28,7 +28,6 @@ from wm_mpc.training.projector.losses import (
     variance_loss,
 )
 
-
 LOSSES = ("prediction", "straighten", "inverse", "variance", "covariance", "posture")
 
 
