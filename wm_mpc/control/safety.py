@@ -3,7 +3,7 @@
 Whatever the planner says, a command that passes here is finite, inside its bounds, changes no
 faster than allowed, and stems from a fresh image and a fresh plan. Everything else ends in a ramp
 down to rest, then explicit rest commands: a silent controller may leave a robot moving, so silence
-is never the answer.
+is never the answer. Needs numpy alone: the command gate uses it too.
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ from wm_mpc.core.clock import Clock, monotonic
 from wm_mpc.core.fields import Checked, IsFinite, PositiveFloat
 
 HOUR = 3600.0
+SHORTEST_S = 1e-6
+"""Time that a step takes at least [s]; also one whose clock stood still or went back."""
 
 
 @dataclass(frozen=True)
-class SafetyLimits(Checked):
+class CommandLimits(Checked):
     """What may leave for the robot, in units of the command; one entry per dimension or for all.
+
+    Stopping outranks ``rate_limit`` and ``acceleration_limit``: a ramp takes ``ramp_s``.
 
     Attributes:
         action_low, action_high: bounds of a command; empty: the model's own (in simulation only).
@@ -34,8 +38,6 @@ class SafetyLimits(Checked):
         hold_at_rest: true for absolute commands (joint positions, in the order of the
             proprioception): to rest is to repeat the last one; rest is ignored.
         ramp_s: [s] time in which a running command is brought down to rest.
-        max_image_age_s: [s] an older image stops the robot; node clock.
-        max_plan_age_s: [s] a plan that was last improved longer ago stops the robot; node clock.
         hardware: true on a real robot: refuse to activate unless action_low, action_high and
             rate_limit are set.
         dry_run: true: compute and report commands, publish none.
@@ -48,8 +50,6 @@ class SafetyLimits(Checked):
     rest: tuple[Annotated[float, IsFinite], ...] = ()
     hold_at_rest: bool = False
     ramp_s: Annotated[float, Ge(0.0), Le(10.0)] = 0.2
-    max_image_age_s: Annotated[float, Ge(0.001), Le(HOUR)] = 0.3
-    max_plan_age_s: Annotated[float, Ge(0.001), Le(HOUR)] = 0.5
     hardware: bool = False
     dry_run: bool = False
 
@@ -69,6 +69,19 @@ class SafetyLimits(Checked):
         for name in ("action_low", "action_high", "rate_limit"):
             if not getattr(self, name):
                 raise ValueError(f"{name}: not set; a real robot (hardware: true) needs it")
+
+
+@dataclass(frozen=True)
+class SafetyLimits(CommandLimits):
+    """What may leave, and how old what it stems from may be.
+
+    Attributes:
+        max_image_age_s: [s] an older image stops the robot; node clock.
+        max_plan_age_s: [s] a plan that was last improved longer ago stops the robot; node clock.
+    """
+
+    max_image_age_s: Annotated[float, Ge(0.001), Le(HOUR)] = 0.3
+    max_plan_age_s: Annotated[float, Ge(0.001), Le(HOUR)] = 0.5
 
     def stale(self, image_age: float, plan_age: float) -> str:
         """Watchdog: say in one line what is too old, or nothing.
@@ -119,7 +132,7 @@ class CommandFilter:
     """Stateful filter between planner and robot. Not thread safe: one thread steps it.
 
     Args:
-        limits: what may leave.
+        limits: what may leave; ``SafetyLimits`` where ``step`` is used.
         low: lower bounds used where ``limits`` has none (the model's own).
         high: upper bounds used where ``limits`` has none.
         period: nominal time between two steps [s]; a late step earns no jump larger than twice it.
@@ -131,7 +144,7 @@ class CommandFilter:
 
     def __init__(
         self,
-        limits: SafetyLimits,
+        limits: CommandLimits,
         low: tuple[float, ...],
         high: tuple[float, ...],
         period: float,
@@ -157,10 +170,10 @@ class CommandFilter:
         self.needs_position = limits.hold_at_rest
         self._e_stop_held = False
         self._last = self.rest.copy()
-        self._velocity = np.zeros(dim)
+        self._slope = np.zeros(dim)
         self._stepped: float | None = None
         self._ramp_from: np.ndarray | None = None
-        self._ramp_began = 0.0
+        self._ramp_left = 0.0
 
     # ---- emergency stop ----------------------------------------------------------------------
 
@@ -181,7 +194,7 @@ class CommandFilter:
         Args:
             position: ``(action_dim,)``, finite, units of the command.
         """
-        self._last = np.clip(np.asarray(position, np.float64), self.low, self.high)
+        self._stand(np.clip(np.asarray(position, np.float64), self.low, self.high))
         self.needs_position = False
 
     # ---- commands ----------------------------------------------------------------------------
@@ -200,24 +213,45 @@ class CommandFilter:
         Returns:
             A command that may leave, whatever went in.
         """
+        if command is not None:
+            reason = self.limits.stale(image_age, plan_age)
+        return self.follow(None if reason else command, reason)
+
+    def follow(self, command: np.ndarray | None, reason: str = "") -> SafeCommand:
+        """Filter one command whose age somebody else judges.
+
+        Args:
+            command: ``(action_dim,)`` raw units, or None to come to rest.
+            reason: why ``command`` is None, passed through.
+
+        Returns:
+            A command that may leave, whatever went in.
+        """
         now = self.clock()
-        elapsed = self.period if self._stepped is None else now - self._stepped
-        dt = min(max(elapsed, 1e-6), 2 * self.period)
+        elapsed = self.period if self._stepped is None else max(now - self._stepped, SHORTEST_S)
+        dt = min(elapsed, 2 * self.period)
         self._stepped = now
         if self.e_stopped:
             self._ramp_from = None
-            self._move(self._target_at_rest(), dt)
+            self._stand(self._target_at_rest())
             return self._answer(Motion.E_STOP, True, "e_stop: latched; send false, then a goal")
         if command is not None:
-            reason = self.limits.stale(image_age, plan_age) or self._refuse(command)
+            reason = self._refuse(command)
         if command is None or reason:
-            return self._to_rest(now, dt, reason)
+            return self._to_rest(elapsed, dt, reason)
         self._ramp_from = None
         wanted = np.asarray(command, dtype=np.float64)
         allowed = self._limit(np.clip(wanted, self.low, self.high), dt)
-        self._move(allowed, dt)
+        self._slope = (allowed - self._last) / elapsed
+        self._last = allowed
         limited = not np.allclose(allowed, wanted, rtol=0, atol=1e-12)
         return self._answer(Motion.FOLLOW, limited, "")
+
+    def stand(self, reason: str) -> SafeCommand:
+        """Go to rest at once, without a ramp: for when time itself cannot be trusted."""
+        self._stepped, self._ramp_from = self.clock(), None
+        self._stand(self._target_at_rest())
+        return self._answer(Motion.E_STOP if self.e_stopped else Motion.REST, True, reason)
 
     @property
     def at_rest(self) -> bool:
@@ -236,47 +270,53 @@ class CommandFilter:
     def _limit(self, target: np.ndarray, dt: float) -> np.ndarray:
         """Approach ``target`` within rate and acceleration, always able to stop before a bound.
 
-        From speed ``v`` one brakes in ``m = ceil(v / (a dt))`` steps, over a distance
-        ``d = m v dt - a dt^2 m (m - 1) / 2``. Never being faster than that allows for the distance
-        to a bound is what makes bound and acceleration limit compatible at every step.
+        Who moves at ``v`` and brakes with ``a`` comes ``v^2 / 2a`` further. A step of ``dt`` at
+        ``v`` therefore needs ``v dt + v^2 / 2a`` of the distance ``d`` that is left, so that
+        ``v <= 2d / (dt + sqrt(dt^2 + 2d / a))``. Who keeps that can go on keeping it whatever the
+        lengths of the next steps are: late and early steps break no limit.
         """
         last = self._last
-        velocity = np.clip((target - last) / dt, -self.rate, self.rate)
+        slope = np.clip((target - last) / dt, -self.rate, self.rate)
         finite = np.isfinite(self.acceleration)
         if finite.any():
             a = np.where(finite, self.acceleration, 1.0)
 
-            def brake(distance: np.ndarray) -> np.ndarray:
-                distance = np.maximum(distance, 0.0)
-                steps = np.ceil((np.sqrt(1 + 8 * distance / (a * dt * dt)) - 1) / 2 - 1e-9)
-                steps = np.maximum(steps, 1.0)
-                return distance / (steps * dt) + a * dt * (steps - 1) / 2
+            def fastest(distance: np.ndarray) -> np.ndarray:
+                distance = np.clip(distance, 0.0, 1e300)
+                return 2 * distance / (dt + np.sqrt(dt * dt + 2 * distance / a))
 
-            toward = np.sign(velocity) * np.minimum(np.abs(velocity), brake(np.abs(target - last)))
-            toward = np.clip(toward, self._velocity - a * dt, self._velocity + a * dt)
-            toward = np.clip(toward, -brake(last - self.low), brake(self.high - last))
-            velocity = np.where(finite, np.clip(toward, -self.rate, self.rate), velocity)
+            toward = np.sign(slope) * np.minimum(np.abs(slope), fastest(np.abs(target - last)))
+            toward = np.clip(toward, self._slope - a * dt, self._slope + a * dt)
+            toward = np.clip(toward, -fastest(last - self.low), fastest(self.high - last))
+            slope = np.where(finite, np.clip(toward, -self.rate, self.rate), slope)
         # the target itself, not last + (target - last), where nothing limits
-        reached = np.abs(target - last - velocity * dt) <= 1e-12
-        return np.where(reached, target, np.clip(last + velocity * dt, self.low, self.high))
+        reached = np.abs(target - last - slope * dt) <= 1e-12
+        return np.where(reached, target, np.clip(last + slope * dt, self.low, self.high))
 
-    def _to_rest(self, now: float, dt: float, reason: str) -> SafeCommand:
+    def _to_rest(self, elapsed: float, dt: float, reason: str) -> SafeCommand:
         """Go down in a straight line in ``ramp_s``: stopping outranks the other limits."""
         rest = self._target_at_rest()
         if self._ramp_from is None:
-            self._ramp_from, self._ramp_began = self._last.copy(), now - dt
-        left = 1.0 - (now - self._ramp_began) / self.limits.ramp_s if self.limits.ramp_s else 0.0
-        if left <= 1e-9 or np.array_equal(self._ramp_from, rest):
-            self._move(rest, dt)
+            self._ramp_from, self._ramp_left, elapsed = self._last.copy(), 1.0, dt
+        ramp_s = self.limits.ramp_s
+        self._ramp_left -= elapsed / ramp_s if ramp_s else 1.0
+        start = self._ramp_from
+        if self._ramp_left <= 1e-9 or np.array_equal(start, rest):
+            self._stand(rest)
             return self._answer(Motion.REST, True, reason)
-        self._move(rest + left * (self._ramp_from - rest), dt)
+        self._stand(rest + self._ramp_left * (start - rest))
         return self._answer(Motion.RAMP, True, reason)
 
     def _target_at_rest(self) -> np.ndarray:
         return self._last.copy() if self.limits.hold_at_rest else self.rest.copy()
 
-    def _move(self, values: np.ndarray, dt: float) -> None:
-        self._velocity = (values - self._last) / dt
+    def _stand(self, values: np.ndarray) -> None:
+        """Say ``values`` on the way to rest. What is followed next is followed from standstill.
+
+        The slope of a ramp is no motion that has to be braked: within the acceleration limit the
+        command would run through rest to the other side.
+        """
+        self._slope = np.zeros_like(values)
         self._last = values
 
     def _answer(self, motion: Motion, limited: bool, reason: str) -> SafeCommand:

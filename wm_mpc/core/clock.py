@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 class Clock(Protocol):
@@ -55,6 +56,8 @@ def device_clock(device: torch.device) -> Clock:
     """
     if device.type != "cuda":
         return monotonic
+    # only here: the command gate reads clocks, and has no room for torch
+    import torch
 
     def read() -> float:
         torch.cuda.synchronize(device)

@@ -223,11 +223,20 @@ def _number(value: float) -> str:
 def field_docs(cls: type) -> dict[str, str]:
     """Describe each field in the words of the class docstring's ``Attributes`` section.
 
+    A class that inherits fields inherits their words.
+
     >>> from wm_mpc.control.safety import SafetyLimits
     >>> field_docs(SafetyLimits)["dry_run"]
     'true: compute and report commands, publish none.'
     """
-    doc = inspect.getdoc(cls) or ""
+    words: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        words.update(_own_docs(base))
+    return words
+
+
+def _own_docs(cls: type) -> dict[str, str]:
+    doc = inspect.cleandoc(cls.__doc__ or "")
     section = doc.partition("Attributes:\n")[2]
     words: dict[str, str] = {}
     names: list[str] = []
