@@ -19,7 +19,7 @@ from training_data import dot_store, linear_windows
 from wm_mpc.cli import main as cli
 from wm_mpc.core.errors import UserError
 from wm_mpc.data.store.store import Store
-from wm_mpc.latents.token_windows import TokenWindows
+from wm_mpc.latents.windows import TokenWindows
 from wm_mpc.models.checkpoint import WEIGHTS_FILE
 from wm_mpc.training.dynamics.decoder import DecoderTraining, train_decoder
 from wm_mpc.training.dynamics.latent import DynamicsConfig, train_dynamics

@@ -21,7 +21,7 @@ from wm_mpc.data.store.store import Store
 from wm_mpc.evaluation.rollouts import simulator
 from wm_mpc.evaluation.train_test_gap import errors_per_step
 from wm_mpc.latents.expert import Expert, load_expert
-from wm_mpc.latents.replay import Replay, expert_windows
+from wm_mpc.latents.replay import Replay
 from wm_mpc.models.identity import perception_hash
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.training.dynamics.symmetry import task_symmetry
@@ -62,7 +62,7 @@ def weights(model: WorldModel) -> torch.Tensor:
 def test_the_predictor_learns_and_nothing_else_changes(
     method: str, model: WorldModel, expert: Expert, tmp_path: Path
 ) -> None:
-    held = expert_windows(expert.data, expert.held, 1)
+    held = expert.data.batch(expert.held, 1)
     before, seen = errors_per_step(model, held).mean(), perception_hash(model)
     attack = Attack(model, AttackConfig()) if method != "online" else None
     source = collector(model, expert, tmp_path / "c") if method != "adversarial" else None

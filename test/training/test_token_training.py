@@ -13,7 +13,8 @@ from torch import Tensor
 from training_data import equal_states
 
 from wm_mpc.core.errors import UserError
-from wm_mpc.latents.token_windows import TokenWindows, encode_window, token_open_loop
+from wm_mpc.latents.encode import encode_window
+from wm_mpc.latents.windows import TokenWindows, token_open_loop
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.training.dynamics.patch import SIZES, PatchConfig, set_token_scale, train_patch
 from wm_mpc.training.projector.joint import JointConfig, train_joint

@@ -20,7 +20,7 @@ from wm_mpc.core.errors import UserError
 from wm_mpc.core.stats import spearman
 from wm_mpc.data.store.store import Store
 from wm_mpc.evaluation.validation import draw_pairs, open_loop, rank_correlations, validate
-from wm_mpc.latents.encode import held_out_frames
+from wm_mpc.latents.frames import held_out_frames
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.tasks.quantities import QUANTITIES
 

@@ -8,8 +8,8 @@ from safetensors import SafetensorError
 from wm_mpc.core.errors import UserError
 from wm_mpc.core.files import disk_full, write_failure
 from wm_mpc.data.store.store import Store
-from wm_mpc.latents.encode import FrameView, encode_frames, held_out_frames
 from wm_mpc.latents.expert import check_store, load_expert
+from wm_mpc.latents.frames import FrameView, frame_latents, held_out_frames
 from wm_mpc.models.identity import perception_hash
 from wm_mpc.models.proposers import save_proposer
 from wm_mpc.models.world_model import WorldModel
@@ -80,7 +80,7 @@ def add_decoder(config: DecoderForModel) -> int:
     check_store(model, store)
     frames = store.frames()
     ids = held_out_frames(frames, 1.0, config.frames, config.decoder.seed)
-    latents = encode_frames(model, frames, ids)
+    latents = frame_latents(model, frames, ids, exact=True)
     decoder, facts = train_decoder(latents, frames, config.decoder, ids, config.device)
     decoder.save(config.model, model)
     print(
@@ -99,15 +99,11 @@ def add_proposals(config: ProposalsForModel) -> int:
         model, Store.open(config.data), config.horizon, config.tokens, config.episodes
     )
     augment = task_symmetry(model) if config.augment else None
-
-    def windows(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return expert.data.latents[expert.data.frames[ids]], expert.data.actions[ids]
-
     network = train_proposer(
-        config.kind, *windows(expert.train), config.steps, config.batch, width=config.width,
-        seed=config.seed, augment=augment, progress=True,
+        config.kind, *expert.data.take(expert.train, config.horizon), config.steps,
+        config.batch, width=config.width, seed=config.seed, augment=augment, progress=True,
     )  # fmt: skip
-    latents, actions = windows(expert.held[:4000])
+    latents, actions = expert.data.take(expert.held[:4000], config.horizon)
     with torch.no_grad():
         loss = network.loss(latents, actions, torch.Generator().manual_seed(config.seed))
     path = save_proposer(network, config.model, perception_hash(model))

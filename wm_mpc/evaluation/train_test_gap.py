@@ -20,7 +20,8 @@ from wm_mpc.core.stats import Z95
 from wm_mpc.evaluation.rollouts import plan_and_execute
 from wm_mpc.evaluation.settings import parse_options
 from wm_mpc.latents.expert import Expert
-from wm_mpc.latents.replay import Batch, expert_windows, trajectory_chains
+from wm_mpc.latents.replay import trajectory_chains
+from wm_mpc.latents.windows import Batch, prediction_errors
 from wm_mpc.models.identity import perception_hash
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.planners import PlanRequest
@@ -61,10 +62,7 @@ class GapConfig:
 
 def errors_per_step(model: WorldModel, batch: Batch) -> Tensor:
     """Root mean square latent error of each window after 1..U open-loop steps: ``(B, U)``."""
-    start, actions, targets = (value.to(model.action_mean.device) for value in batch)
-    with torch.no_grad():
-        wrong = (model.rollout(start, actions) - targets).square()
-    return wrong.flatten(2).mean(2).sqrt().cpu()
+    return prediction_errors(model, batch).square().flatten(2).mean(2).sqrt()
 
 
 def measure_gap(
@@ -92,7 +90,7 @@ def measure_gap(
     if len({perception_hash(model) for model in models.values()}) > 1:
         raise UserError("models: encoders or projectors differ; latents cannot be compared")
     ids = held_out_starts(expert, config)
-    batches = {"expert": expert_windows(expert.data, ids, config.distance)}
+    batches = {"expert": expert.data.batch(ids, config.distance)}
     for label, model in models.items():
         batches[label] = planner_windows(model, env, expert, ids, config)
     found = {

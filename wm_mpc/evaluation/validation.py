@@ -20,7 +20,14 @@ from wm_mpc.core.stats import spearman
 from wm_mpc.data.store.store import Store
 from wm_mpc.data.store.windows import Frames, Windows
 from wm_mpc.evaluation.rows import format_row
-from wm_mpc.latents.encode import encode_frames, held_out_frames, last_episodes
+from wm_mpc.latents.encode import sample_ids
+from wm_mpc.latents.frames import (
+    frame_latents,
+    frame_rows,
+    held_out_frames,
+    held_out_windows,
+)
+from wm_mpc.latents.windows import model_actions, prediction_errors
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.planners.objective import GoalObjective, ObjectiveConfig
 from wm_mpc.tasks.quantities import QUANTITIES, Quantity
@@ -32,8 +39,7 @@ FEWEST_PAIRS = 30
 def frame_states(frames: Frames, ids: np.ndarray) -> np.ndarray:
     """True states ``(M, S)`` of frames of a store that recorded them."""
     assert frames.state is not None
-    episode = np.searchsorted(frames.frame_start, ids, side="right") - 1
-    return frames.state[frames.row_start[episode] + frames.image_step[ids]]
+    return frames.state[frame_rows(frames)[ids]]
 
 
 def draw_pairs(
@@ -104,7 +110,7 @@ def rank_correlations(
     if quantities is None or frames.state is None:
         what = "states" if frames.state is None else "known quantities"
         raise UserError(f"task: {model.config.task!r} has no {what}; distances cannot be ranked")
-    latents, states = encode_frames(model, frames, ids), frame_states(frames, ids)
+    latents, states = frame_latents(model, frames, ids, exact=True), frame_states(frames, ids)
     episode = np.searchsorted(frames.frame_start, ids, side="right") - 1
     layout = (model.visual_dim, model.proprio_width, "cpu", model.goal_weights)
     costs = {
@@ -158,21 +164,14 @@ def open_loop(
         ``steps`` 1..K; ``visual_rmse``, ``proprio_rmse`` in latent units; and the same of
         predicting no change (``still_...``).
     """
-    rng = np.random.default_rng(seed)
-    some = np.sort(rng.choice(len(windows), min(most, len(windows)), replace=False))
-    ids, place = np.unique(windows.frames[some], return_inverse=True)
-    latents = encode_frames(model, frames, ids)[torch.from_numpy(place.reshape(len(some), -1))]
-    raw = torch.from_numpy(frames.actions[windows.actions[some]]).flatten(1, 2)
-    device = model.action_mean.device
-    with torch.inference_mode():
-        actions = model.normalize_actions(raw.to(device))
-        parts = [
-            model.rollout(start.to(device), taken).cpu()
-            for start, taken in zip(latents[:, 0].split(64), actions.split(64), strict=True)
-        ]
+    chosen = windows.subset(sample_ids(len(windows), most, seed))
+    ids, place = np.unique(chosen.frames, return_inverse=True)
+    latents = frame_latents(model, frames, ids, exact=True)
+    latents = latents[torch.from_numpy(place.reshape(len(chosen), -1))]
     true, still = latents[:, 1:], latents[:, :1]
-    errors = {"": torch.cat(parts) - true, "still_": still - true}
-    found: dict[str, Any] = {"steps": list(range(1, true.shape[1] + 1)), "windows": len(some)}
+    batch = latents[:, 0], model_actions(model, frames, chosen), true
+    errors = {"": prediction_errors(model, batch, 64), "still_": still - true}
+    found: dict[str, Any] = {"steps": list(range(1, true.shape[1] + 1)), "windows": len(chosen)}
     for name, error in errors.items():
         for kind, part in (("visual", error[..., : model.visual_dim]),
                            ("proprio", error[..., model.visual_dim :])):  # fmt: skip
@@ -222,7 +221,7 @@ def validate(
         ids = held_out_frames(every, held_out, frames, seed)
         rows = rank_correlations(model, every, ids, proprio_weight, seed=seed)
     try:
-        candidates = last_episodes(store.windows(steps, config.frameskip), every, held_out)
+        candidates = held_out_windows(store.windows(steps, config.frameskip), every, held_out)
     except ValueError as error:
         raise UserError(f"{store.path}: {error}") from error
     return {

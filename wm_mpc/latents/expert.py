@@ -12,13 +12,9 @@ from torch import Tensor
 from wm_mpc.core.errors import UserError
 from wm_mpc.data.store.store import Store
 from wm_mpc.data.store.windows import Frames, Windows
-from wm_mpc.latents.encode import (
-    encode_chosen,
-    frame_proprio,
-    project_chosen,
-)
+from wm_mpc.latents.frames import frame_latents
 from wm_mpc.latents.tokens import cache_tokens
-from wm_mpc.latents.windows import LatentWindows, latent_windows
+from wm_mpc.latents.windows import LatentWindows
 from wm_mpc.models.world_model import WorldModel, WorldModelConfig
 
 
@@ -87,18 +83,16 @@ def load_expert(
         raise UserError(str(error)) from error
     if episodes:
         chosen = np.linspace(0, len(store) - 1, min(episodes, len(store))).astype(np.int64)
-        windows = subset(windows, np.isin(windows.episode, chosen))
+        windows = windows.subset(np.isin(windows.episode, chosen))
     used, places = np.unique(windows.frames, return_inverse=True)
-    own = frame_proprio(frames)[used]
     if model.encoder is None:
         raise UserError("model: no encoder; expert frames cannot be encoded")
+    cached = None
     if tokens is not None:
         cached = cache_tokens(model.encoder, frames, tokens, progress=progress)
-        latents = project_chosen(model, cached, used, own, progress)
-    else:
-        latents = encode_chosen(model, frames, used, own, progress)
+    latents = frame_latents(model, frames, used, cached, progress=progress)
     renumbered = replace(windows, frames=places.reshape(windows.frames.shape))
-    data = latent_windows(model, latents, frames, renumbered)
+    data = LatentWindows.build(model, latents, frames, renumbered)
     # Numbered from 0 without holes, so that the held-out share counts the chosen episodes.
     _, numbers = np.unique(windows.episode, return_inverse=True)
     data = replace(data, episode=torch.from_numpy(numbers.reshape(-1)))
@@ -139,10 +133,4 @@ def check_interface(config: WorldModelConfig, store: Store, who: str) -> None:
         )
 
 
-def subset(windows: Windows, keep: np.ndarray) -> Windows:
-    """Windows for which ``keep`` is true."""
-    arrays = ("episode", "start", "frames", "actions", "rows")
-    return Windows(**{name: getattr(windows, name)[keep] for name in arrays})
-
-
-__all__ = ["Expert", "check_interface", "check_store", "load_expert", "subset"]
+__all__ = ["Expert", "check_interface", "check_store", "load_expert"]

@@ -16,11 +16,8 @@ from torch import Tensor
 from wm_mpc.core.errors import UserError
 from wm_mpc.data.trajectory import Trajectory
 from wm_mpc.latents.encode import encode_pictures
-from wm_mpc.latents.windows import Augmentation, LatentWindows
+from wm_mpc.latents.windows import Augmentation, Batch, LatentWindows
 from wm_mpc.models.world_model import WorldModel
-
-Batch = tuple[Tensor, Tensor, Tensor]
-"""Start latents ``(B, *L)``, model actions ``(B, U, A)``, target latents ``(B, U, *L)``."""
 
 
 def chains(image_steps: np.ndarray, frameskip: int) -> list[np.ndarray]:
@@ -186,7 +183,7 @@ class Replay:
         if expert:
             assert self.expert is not None and self.ids is not None
             drawn = torch.randint(len(self.ids), (expert,), generator=generator)
-            pieces.append(expert_windows(self.expert, self.ids[drawn], self.length))
+            pieces.append(self.expert.batch(self.ids[drawn], self.length))
         if corrected:
             assert self.corrected is not None
             pieces.append(self.corrected.draw(corrected, self.length, generator))
@@ -200,10 +197,4 @@ class Replay:
         return start, actions, targets
 
 
-def expert_windows(data: LatentWindows, ids: Tensor, length: int) -> Batch:
-    """The first ``length`` model steps of windows ``ids``."""
-    latents = data.latents[data.frames[ids, : length + 1]]
-    return latents[:, 0], data.actions[ids, :length], latents[:, 1:]
-
-
-__all__ = ["Batch", "LatentBuffer", "Replay", "chains", "expert_windows", "trajectory_chains"]
+__all__ = ["LatentBuffer", "Replay", "chains", "trajectory_chains"]

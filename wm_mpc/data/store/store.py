@@ -201,6 +201,7 @@ class Store:
         self.spec = spec
         self.skipped = skipped
         self._shards = shards
+        self._frames: Frames | None = None
         self._where = [(s, e) for s, shard in enumerate(shards) for e in range(len(shard.length))]
 
     @classmethod
@@ -261,9 +262,16 @@ class Store:
     def frames(self) -> Frames:
         """All episodes end to end; images stay mapped, the small arrays are copied into memory.
 
+        They are put together once, however often they are asked for.
+
         Raises:
             StoreError: the store is empty.
         """
+        if self._frames is None:
+            self._frames = self._joined()
+        return self._frames
+
+    def _joined(self) -> Frames:
         if not len(self):
             raise StoreError(f"{self.path}: no episodes")
         shards = self._shards

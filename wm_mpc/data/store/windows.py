@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -71,6 +71,10 @@ class Windows:
     def __len__(self) -> int:
         """Number of windows."""
         return len(self.start)
+
+    def subset(self, keep: np.ndarray) -> Windows:
+        """The windows for which ``keep`` ``(N,)`` is true."""
+        return Windows(*(getattr(self, item.name)[keep] for item in fields(self)))
 
 
 def find_windows(frames: Frames, length: int, frameskip: int, stride: int = 1) -> Windows:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wm_mpc.core.errors import UserError
-from wm_mpc.latents.windows import Augmentation, LatentWindows
+from wm_mpc.latents.windows import Augmentation, LatentWindows, prediction_errors
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.training.optimise.distributed import check_batch
 from wm_mpc.training.optimise.loop import Probe, Schedule, fit
@@ -72,12 +72,8 @@ def rollout_loss(
 
 def open_loop_error(model: WorldModel, data: LatentWindows, ids: Tensor) -> list[float]:
     """Root mean squared latent error after 1..K open-loop model steps."""
-    device = model.action_mean.device
-    with torch.no_grad():
-        start = data.latents[data.frames[ids, 0]].to(device)
-        predicted = model.rollout(start, data.actions[ids].to(device))
-        error = (predicted.cpu() - data.latents[data.frames[ids, 1:]]).square()
-    return [float(e) for e in error.flatten(2).mean((0, 2)).sqrt()]
+    error = prediction_errors(model, data.batch(ids, data.actions.shape[1])).square()
+    return error.flatten(2).mean((0, 2)).sqrt().tolist()
 
 
 class RolloutLoss(nn.Module):
@@ -131,8 +127,7 @@ def train_dynamics(
 
     def draw(generator: torch.Generator, part: slice) -> tuple[Tensor, ...]:
         ids = train[torch.randint(len(train), (config.batch,), generator=generator)]
-        latents = data.latents[data.frames[ids, : config.rollout + 1]]
-        actions = data.actions[ids, : config.rollout]
+        latents, actions = data.take(ids, config.rollout)
         if augment is not None:
             latents, actions = augment(latents, actions, generator)
         start = latents[:, 0]

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wm_mpc.core.errors import UserError
-from wm_mpc.latents.token_windows import TokenWindows, encode_window, token_open_loop
+from wm_mpc.latents.encode import encode_window, gather_tokens, sample_ids
+from wm_mpc.latents.windows import TokenWindows, token_open_loop
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.training.optimise.loop import Probe, Schedule, fit
 
@@ -108,8 +109,8 @@ class PatchLosses(nn.Module):
 
 def set_token_scale(model: WorldModel, tokens: np.ndarray, seed: int, sample: int = 500) -> None:
     """Centre every token channel and give all of them together unit variance."""
-    ids = np.random.default_rng(seed).choice(len(tokens), min(sample, len(tokens)), replace=False)
-    some = torch.from_numpy(np.asarray(tokens[np.sort(ids)], np.float32)).flatten(0, 1)
+    ids = sample_ids(len(tokens), sample, seed)
+    some = gather_tokens(tokens, ids, model.visual_mean.device).flatten(0, 1)
     mean = some.mean(0)
     model.visual_mean.copy_(mean)
     model.visual_std.fill_(float((some - mean).square().mean().sqrt()))

@@ -23,7 +23,8 @@ from wm_mpc.core.files import remove_leftovers
 from wm_mpc.data.store.store import Store
 from wm_mpc.evaluation.train_test_gap import errors_per_step
 from wm_mpc.latents.expert import Expert, load_expert
-from wm_mpc.latents.replay import Batch, Replay, expert_windows
+from wm_mpc.latents.replay import Replay
+from wm_mpc.latents.windows import Batch
 from wm_mpc.models.world_model import WorldModel, encoder_reference
 from wm_mpc.training.finetune.adversarial import Attack, AttackConfig
 from wm_mpc.training.finetune.finetune import FinetuneLoss
@@ -224,7 +225,7 @@ class LiveTrainer:
     def _expert_error(self) -> float:
         assert self.expert is not None
         ids = self.expert.held[:2000]
-        return mean_error(self.model, expert_windows(self.expert.data, ids, self.config.rollout))
+        return mean_error(self.model, self.expert.data.batch(ids, self.config.rollout))
 
     def _fit(self) -> None:
         config = self.config

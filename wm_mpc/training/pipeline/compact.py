@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from wm_mpc.latents.encode import project_frames
-from wm_mpc.latents.token_windows import TokenWindows
-from wm_mpc.latents.windows import latent_windows
+from wm_mpc.latents.frames import frame_latents
+from wm_mpc.latents.windows import LatentWindows, TokenWindows
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.training.dynamics.latent import train_dynamics
 from wm_mpc.training.dynamics.symmetry import symmetry
@@ -42,15 +41,17 @@ def train_compact(
     distributed.share_state(model)
     windows = material.windows
     if config.joint.steps:
-        data = TokenWindows.build(model, material.tokens, material.frames, windows)
+        data = TokenWindows.build(
+            model, material.tokens, material.own, material.frames, windows
+        )
         joint = dataclasses.replace(config.joint, seed=seed)
         facts["joint"] = train_joint(model, data, joint, material.work / "joint")
         set_visual_scale(model, material.tokens, seed)
-    latents = project_frames(model, material.tokens, material.own)
+    latents = frame_latents(model, material.frames, tokens=material.tokens)
     fit_object_frame(model, preset, latents, seed)
     facts["dynamics"] = train_dynamics(
         model,
-        latent_windows(model, latents, material.frames, windows),
+        LatentWindows.build(model, latents, material.frames, windows),
         dataclasses.replace(config.dynamics, seed=seed),
         material.work,
         # only landmarks are known to turn with the workspace

@@ -14,8 +14,8 @@ import torch
 from wm_mpc.core.errors import UserError
 from wm_mpc.data.store.store import Store
 from wm_mpc.data.store.windows import Frames, Windows
-from wm_mpc.latents.encode import frame_proprio
 from wm_mpc.latents.expert import check_interface
+from wm_mpc.latents.frames import frame_proprio
 from wm_mpc.latents.tokens import cache_tokens, read_tokens, store_digest
 from wm_mpc.latents.windows import held_out_split
 from wm_mpc.models.encoder import DinoEncoder

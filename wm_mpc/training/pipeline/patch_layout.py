@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from wm_mpc.latents.token_windows import TokenWindows
+from wm_mpc.latents.windows import TokenWindows
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.training.dynamics.patch import set_token_scale, train_patch
 from wm_mpc.training.optimise import distributed
@@ -35,7 +35,9 @@ def train_patch_layout(
     if distributed.rank() == 0 and config.reader_steps:
         facts["reader"] = material.reader(model, config.reader_steps, config.seed)
     distributed.share_state(model)
-    data = TokenWindows.build(model, material.tokens, material.frames, material.windows)
+    data = TokenWindows.build(
+        model, material.tokens, material.own, material.frames, material.windows
+    )
     probe = config.selection.probe(model, config.task)
     facts["dynamics"] = train_patch(model, data, patch, material.work, probe=probe)
     return model, facts

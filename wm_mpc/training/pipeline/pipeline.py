@@ -16,11 +16,7 @@ from wm_mpc.core.provenance import write_report
 from wm_mpc.data.store.store import Store
 from wm_mpc.data.store.windows import Frames
 from wm_mpc.evaluation.validation import lines, validate
-from wm_mpc.latents.encode import (
-    held_out_frames,
-    last_episodes,
-    project_chosen,
-)
+from wm_mpc.latents.frames import frame_latents, held_out_frames, held_out_windows
 from wm_mpc.models.world_model import WorldModel, encoder_reference
 from wm_mpc.tasks.presets import PRESETS
 from wm_mpc.training.dynamics.decoder import train_decoder
@@ -62,7 +58,7 @@ def train_world_model(config: WorldModelTraining) -> WorldModel:
         decoder = None
         if config.decoder.steps:
             ids = decoder_frames(model, material.frames, config.seed)
-            latents = project_chosen(model, material.tokens, ids, material.own[ids])
+            latents = frame_latents(model, material.frames, ids, material.tokens)
             training = dataclasses.replace(config.decoder, seed=config.seed)
             decoder, facts["decoder"] = train_decoder(
                 latents, material.frames, training, ids, device, material.work / "decoder"
@@ -135,7 +131,7 @@ def look_at(
     if not config.validation.frames:
         return None
     held_out = (config.patch if config.layout == "patch" else config.dynamics).held_out
-    if not len(last_episodes(material.windows, material.frames, held_out)):
+    if not len(held_out_windows(material.windows, material.frames, held_out)):
         print(f"not validated: the last {held_out:g} of the episodes have no window")
         return None
     found = validate(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from wm_mpc.core.errors import UserError
 from wm_mpc.data.store.windows import Frames
+from wm_mpc.latents.encode import gather_tokens, sample_ids
 from wm_mpc.models.world_model import WorldModel, WorldModelConfig
 from wm_mpc.tasks.presets import TaskPreset
 from wm_mpc.training.dynamics.symmetry import picture_units
@@ -113,13 +114,11 @@ def set_visual_scale(model: WorldModel, tokens: np.ndarray, seed: int, sample: i
 
     One scale serves all channels, so that image distances stay comparable.
     """
-    ids = np.sort(
-        np.random.default_rng(seed).choice(len(tokens), min(sample, len(tokens)), replace=False)
-    )
+    ids = sample_ids(len(tokens), sample, seed)
     device = model.visual_mean.device
     with torch.no_grad():
         parts = [
-            model.projector(torch.from_numpy(np.asarray(tokens[part], np.float32)).to(device))
+            model.projector(gather_tokens(tokens, part, device))
             for part in np.array_split(ids, max(1, len(ids) // 500))
         ]
     visual = torch.cat(parts)

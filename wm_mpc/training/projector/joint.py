@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wm_mpc.core.errors import UserError
-from wm_mpc.latents.token_windows import TokenWindows, encode_window
+from wm_mpc.latents.encode import encode_window
+from wm_mpc.latents.windows import TokenWindows
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.training.dynamics.latent import rollout_loss
 from wm_mpc.training.optimise.distributed import check_batch

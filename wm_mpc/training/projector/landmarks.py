@@ -30,7 +30,7 @@ from tyro.conf import Suppress
 from wm_mpc.core.errors import UserError
 from wm_mpc.core.precision import autocast
 from wm_mpc.data.store.windows import Frames
-from wm_mpc.latents.encode import encode_images
+from wm_mpc.latents.encode import encode_images, sample_ids
 from wm_mpc.models.encoder import DinoEncoder
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.tasks.robot_disc import RobotDisc
@@ -310,8 +310,7 @@ def teach_landmarks(
     Returns the facts of the stage.
     """
     assert model.encoder is not None
-    rng = np.random.default_rng(seed)
-    ids = np.sort(rng.choice(len(own), min(candidates, len(own)), replace=False))
+    ids = sample_ids(len(own), candidates, seed)
     images = frames.gather(ids)
     reference = find_reference(images, own[ids], config)
     tokens, targets = compose_tokens(model.encoder, reference, images, own[ids], config)

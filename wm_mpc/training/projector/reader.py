@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from wm_mpc.core.precision import autocast
+from wm_mpc.latents.encode import gather_tokens
 from wm_mpc.models.world_model import WorldModel
 
 
@@ -38,7 +39,7 @@ def teach_reader(
     for _ in tqdm(range(steps), desc="reader", mininterval=2.0):
         ids = np.sort(rng.integers(0, train, batch))
         with autocast(device):
-            found = reader(torch.from_numpy(np.asarray(tokens[ids], np.float32)).to(device))
+            found = reader(gather_tokens(tokens, ids, device))
         loss = F.smooth_l1_loss(found.float(), targets[ids], beta=0.1)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -47,6 +48,6 @@ def teach_reader(
         schedule.step()
     ids = np.arange(train, len(own))[:2000]
     with torch.no_grad():
-        found = reader(torch.from_numpy(np.asarray(tokens[ids], np.float32)).to(device))
+        found = reader(gather_tokens(tokens, ids, device))
     error = (found - targets[ids]).square().mean(0).sqrt()
     return {"steps": steps, "rmse": [round(float(e), 4) for e in error]}
