@@ -100,8 +100,8 @@ def make_loop(
     """Controller and control-step budget of one row.
 
     In closed loop a tick ends with its budget and, as on a robot, a margin before the control
-    period. Without a budget, and for an open-loop plan, which is made before the motion, the robot
-    waits.
+    period. Without a budget, out of real time, and for an open-loop plan, which is made before the
+    motion, the robot waits.
 
     Args:
         spec: settings, of a planner.
@@ -139,7 +139,7 @@ def make_loop(
         raise UserError(str(error)) from error
     if not spec.budget_fraction:
         engine.budget = Budget(1.0, math.inf)
-    elif spec.mode == "open_loop":
+    elif spec.mode == "open_loop" or not spec.real_time:
         engine.budget = Budget(spec.budget_fraction, engine.reference.seconds)
     see_every = spec.replan_every if spec.mode == "mpc" else 0
     limits = make_limits(see_every, horizon * config.frameskip, config.control_period)
@@ -149,16 +149,16 @@ def make_loop(
 def make_limits(see_every: int, plan_steps: int, period: float) -> SafetyLimits:
     """Watchdogs of an evaluation.
 
-    The node's, but where pictures come more seldom: then they may be so old. An open-loop plan
-    (``see_every`` 0) may be played to its end, whence the robot stands still.
+    The node's, but where pictures come more seldom: then they may be so old, and a plan may miss
+    one of them. An open-loop plan (``see_every`` 0) is played to its end, then the robot rests.
     """
     if not see_every:
         last = (plan_steps - 0.5) * period
         return SafetyLimits(ramp_s=0.0, max_image_age_s=last, max_plan_age_s=last)
-    oldest = (see_every - 0.5) * period
+    image_age, plan_age = (see_every - 0.5) * period, (2 * see_every - 0.5) * period
     return SafetyLimits(
-        max_image_age_s=max(SafetyLimits.max_image_age_s, oldest),
-        max_plan_age_s=max(SafetyLimits.max_plan_age_s, oldest),
+        max_image_age_s=max(SafetyLimits.max_image_age_s, image_age),
+        max_plan_age_s=max(SafetyLimits.max_plan_age_s, plan_age),
     )
 
 

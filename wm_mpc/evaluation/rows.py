@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -105,6 +106,7 @@ def summarise(
         "model_hash": digest,
         "mode": spec.mode,
         "goal": spec.goal if spec.plans else None,
+        "options": list(spec.options),
         "n": n,
         "seed": spec.seed,
         "successes": successes,
@@ -121,7 +123,7 @@ def summarise(
         "deadline_misses": sum(e.late for e in episodes),
         "over_budget": sum(e.over_budget for e in episodes),
         "ticks_not_running": sum(len(e.stopped) for e in episodes),
-        "reasons_not_running": sorted({reason for e in episodes for reason in e.stopped})[:5],
+        "reasons_not_running": distinct([reason for e in episodes for reason in e.stopped]),
         "transitions_per_tick": mean(transitions) if transitions else 0,
         "iterations_per_tick": mean([i for e in episodes for i in e.iterations] or [0]),
         "transitions_per_s": sum(transitions) / (sum(plan_ms) / 1e3) if plan_ms else 0,
@@ -152,6 +154,11 @@ def summarise(
 def spread(values: list[float]) -> dict[str, float]:
     """p50, p95, p99 and max of at least one value."""
     return {f"p{q}": percentile(values, q) for q in (50, 95, 99)} | {"max": max(values)}
+
+
+def distinct(reasons: list[str]) -> list[str]:
+    """One example of each kind of reason; kinds differ in more than numbers."""
+    return sorted({re.sub(r"[\d.]+", "", reason): reason for reason in reasons}.values())
 
 
 def format_row(row: dict[str, Any]) -> str:

@@ -63,6 +63,8 @@ class EvalSettings(Conditions):
         goal_offset: control steps between start and goal; 0: the task's own.
         horizon: model steps of a plan; 0: 5 in closed loop, the goal's distance in open loop.
         budget_fraction: planning time per tick as a share of the CEM reference's; 0: no deadline.
+        real_time: a tick also ends with the control period less a margin, as on a robot; false:
+            with its budget alone, however long that is.
         proposals: file of a learned proposer, whose guess is one more start of every search.
     """
 
@@ -72,6 +74,7 @@ class EvalSettings(Conditions):
     goal_offset: int = field(default=0, kw_only=True)
     horizon: int = field(default=0, kw_only=True)
     budget_fraction: float = field(default=0.0, kw_only=True)
+    real_time: bool = field(default=True, kw_only=True)
     proposals: Path | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:

@@ -67,14 +67,15 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     """The table for people."""
     lines = [
         "| task | goal | planner | budget | success % [95 %] | error median / p90 | "
-        "plan ms p50 / p95 / p99 | transitions | % of CEM time | 1000 transitions/s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "plan ms p50 / p95 / p99 | transitions | % of CEM time p50 / p99 | % of ticks > 5 % over | "
+        "1000 transitions/s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         low, high = row["success_ci95"]
         error, ms = row["final_error"], row["plan_ms"]
         budget = f"{100 * row['budget_fraction']:g} %" if row["budget_fraction"] else "-"
-        ratio = row["cem_ratio_wall"]
+        share, over = row["budget_share"], row["over_budget_5pct"]
         plans = ms["n"] > 0
         cells = (
             row["task"],
@@ -85,7 +86,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             f"{error['median']:.3g} / {error['p90']:.3g} {error['unit']}",
             f"{ms['p50']:.1f} / {ms['p95']:.1f} / {ms['p99']:.1f}" if plans else "-",
             f"{row['transitions_per_tick']:.0f}" if plans else "-",
-            "-" if ratio is None else f"{100 * ratio:.1f}",
+            f"{100 * share['p50']:.1f} / {100 * share['p99']:.1f}" if share else "-",
+            "-" if over is None else f"{100 * over:.1f}",
             f"{row['transitions_per_s'] / 1e3:.0f}" if plans else "-",
         )
         lines.append("| " + " | ".join(map(str, cells)) + " |")
