@@ -74,7 +74,7 @@ class PointModel:
     latent_shape = (3,)
     action_width = 4
     visual_dim, proprio_width = 1, 2
-    encoder = goal_weights = proprio_reader = None
+    encoder = goal_weights = proprio_reader = plan_basis = None
     hash = "0123456789ab"
 
     def __init__(self) -> None:

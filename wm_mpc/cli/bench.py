@@ -14,6 +14,7 @@ from typing import Any
 from wm_mpc.cli.measuring import Measuring, settings_of
 from wm_mpc.core.clock import device_clock
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import NonNegativeFloat
 from wm_mpc.core.files import write_atomically
 from wm_mpc.core.provenance import write_report
 from wm_mpc.evaluation.rows import format_row
@@ -44,7 +45,7 @@ class Config(Measuring, Conditions):
     task: str = "pusht"
     planners: str = "cem,mppi,gd,adam,grasp,latco"
     goal_offsets: str = ""
-    budget_fraction: float = 0.1
+    budget_fraction: NonNegativeFloat = 0.1
     curve: bool = False
     options: tuple[str, ...] = field(default=(), kw_only=True)
     report: Path | None = field(default=None, kw_only=True)

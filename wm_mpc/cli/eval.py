@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from wm_mpc.cli.measuring import Measuring, settings_of
+from wm_mpc.core.fields import NonNegativeFloat
 from wm_mpc.core.provenance import write_report
 from wm_mpc.evaluation.rows import format_row
 from wm_mpc.evaluation.settings import EvalSettings
@@ -23,7 +24,7 @@ class Config(Measuring, EvalSettings):
 
     task: str = "pusht"
     planner: str = "adam"
-    budget_fraction: float | None = field(default=None, kw_only=True)
+    budget_fraction: NonNegativeFloat | None = field(default=None, kw_only=True)
 
     @property
     def settings(self) -> EvalSettings:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from wm_mpc.core.clock import device_clock
+from wm_mpc.core.fields import Checked, NonNegativeInt, PositiveInt
 from wm_mpc.core.locations import ASSETS
 from wm_mpc.evaluation.rows import evaluate
 from wm_mpc.evaluation.settings import EvalSettings
@@ -18,7 +19,7 @@ from wm_mpc.planners.objective import make_objective
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measuring:
+class Measuring(Checked):
     """How rows are measured.
 
     Attributes:
@@ -32,8 +33,8 @@ class Measuring:
 
     model: Path | None = None
     label: str = "base"
-    threads: int = 0
-    workers: int = 1
+    threads: NonNegativeInt = 0
+    workers: PositiveInt = 1
     ray: bool = False
     report: Path | None = None
 

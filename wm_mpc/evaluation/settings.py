@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import (
+    Checked,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    one_of,
+)
 from wm_mpc.planners.objective import ObjectiveConfig
 from wm_mpc.planners.registry import PLANNERS
 from wm_mpc.tasks.environments import TASK_IDS
 
 BASELINES = ("none", "random", "replay")
-MODES = ("mpc", "open_loop")
-GOALS = ("posture", "picture")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conditions:
+class Conditions(Checked):
     """What all rows of a table share.
 
     Attributes:
@@ -35,21 +40,15 @@ class Conditions:
             handed over loaded stays where it is.
     """
 
-    goals: int = 50
-    seed: int = 0
-    mode: str = "mpc"
-    goal: str = "posture"
-    replan_every: int = 1
+    goals: PositiveInt = 50
+    seed: NonNegativeInt = 0
+    mode: Literal["mpc", "open_loop"] = "mpc"
+    goal: Literal["posture", "picture"] = "posture"
+    replan_every: PositiveInt = 1
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     options: tuple[str, ...] = ()
     compile: bool = True
     device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        for name, known in (("mode", MODES), ("goal", GOALS)):
-            if getattr(self, name) not in known:
-                raise UserError(f"{name}: {getattr(self, name)!r}; {' or '.join(known)} expected")
-        check_at_least(self, {"goals": 1, "seed": 0, "replan_every": 1})
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,10 @@ class EvalSettings(Conditions):
 
     task: str
     planner: str
-    steps: int = field(default=0, kw_only=True)
-    goal_offset: int = field(default=0, kw_only=True)
-    horizon: int = field(default=0, kw_only=True)
-    budget_fraction: float = field(default=0.0, kw_only=True)
+    steps: NonNegativeInt = field(default=0, kw_only=True)
+    goal_offset: NonNegativeInt = field(default=0, kw_only=True)
+    horizon: NonNegativeInt = field(default=0, kw_only=True)
+    budget_fraction: NonNegativeFloat = field(default=0.0, kw_only=True)
     real_time: bool = field(default=True, kw_only=True)
     proposals: Path | None = field(default=None, kw_only=True)
 
@@ -82,24 +81,12 @@ class EvalSettings(Conditions):
         if self.task not in TASK_IDS and "/" not in self.task:
             known = ", ".join(TASK_IDS)
             raise UserError(f"task: {self.task!r} unknown; {known} or a gymnasium id expected")
-        if self.planner not in PLANNERS and self.planner not in BASELINES:
-            known = ", ".join([*PLANNERS, *BASELINES])
-            raise UserError(f"planner: {self.planner!r} unknown; one of {known} expected")
-        check_at_least(self, dict.fromkeys(("steps", "goal_offset", "horizon"), 0))
-        if self.budget_fraction is not None:  # None: the command line's own choice
-            check_at_least(self, {"budget_fraction": 0})
+        one_of(self, "planner", [*PLANNERS, *BASELINES])
 
     @property
     def plans(self) -> bool:
         """True unless the planner is a baseline that needs no model."""
         return self.planner not in BASELINES
-
-
-def check_at_least(config: Any, bounds: dict[str, float]) -> None:
-    """Check numeric fields; ``UserError`` names field, value and bound."""
-    for name, bound in bounds.items():
-        if not getattr(config, name) >= bound:
-            raise UserError(f"{name}: {getattr(config, name)}; at least {bound} expected")
 
 
 def parse_options(planner: str, options: tuple[str, ...]) -> dict[str, Any]:
