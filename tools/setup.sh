@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Create .venv in the checkout and install everything: called by `make setup`.
-# Environment: PYTHON (interpreter), VENV (folder), EXTRAS (default sim,ros,viz,export,dev), PIP_* (pip's own).
+# Environment: PYTHON (interpreter), VENV (folder), EXTRAS (default sim,ros,viz,view,export,dev), PIP_* (pip's own).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${VENV:-.venv}
-extras=${EXTRAS:-sim,ros,viz,export,dev}
+extras=${EXTRAS:-sim,ros,viz,view,export,dev}
 begin=$SECONDS
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -54,6 +54,8 @@ needed=()
 has_library libGL.so.1 || needed+=(libgl1)
 has_library libgthread-2.0.so.0 || needed+=(libglib2.0-0)
 has_library libEGL.so.1 || needed+=(libegl1)
+# the tests look at the live page with it
+[[ ,$extras, != *,dev,* ]] || command -v chromium >/dev/null || needed+=(chromium)
 command -v g++ >/dev/null || needed+=(g++)
 "$python" -c 'import ensurepip, venv' 2>/dev/null || needed+=("python$version-venv")
 "$python" -c 'import os, sys, sysconfig

@@ -116,6 +116,7 @@ def _common(config: str) -> tuple[Argument, ...]:
         Argument("live", "", "Working folder of trainer_node; empty: the parameter file's."),
         Argument("replay", "", "Store that trainer_node mixes in; empty: the parameter file's."),
         Argument("record", "false", "Also start recorder_node.", _BOOL),
+        Argument("view", "false", "Also serve the live page, node view.", _BOOL),
         Argument("bag", "", "Folder of the recorded bag; empty: named by task and time of day."),
         Argument("log_level", "info", "Log level of all nodes.", _LOG_LEVELS),
     )
@@ -167,19 +168,21 @@ _MPC = {
 def _extras(
     parameters: Mapping[str, str], topics: Mapping[str, str], heard: tuple[str, ...] = ()
 ) -> tuple[NodeSpec, ...]:
-    """``trainer_node`` and ``recorder_node``.
+    """``trainer_node``, ``recorder_node`` and ``view``.
 
     Args:
-        parameters: of both.
-        topics: remappings of both.
+        parameters: of all.
+        topics: remappings of all.
         heard: launch arguments that say how commands read; the recorder takes them as they come.
     """
     own = ("model", "device", "replay", *heard)
     trainer = {**_SHARED, **parameters, **{name: name for name in own}, "out": "live"}
     recorder = {"use_sim_time": "use_sim_time", **parameters, "out": "bag"}
+    page = {"use_sim_time": "use_sim_time", **parameters, "model": "model"}
     return (
         NodeSpec("trainer_node", "trainer_node", trainer, topics, False, "online_finetune"),
         NodeSpec("recorder_node", "recorder_node", recorder, topics, False, "record"),
+        NodeSpec("view", "view", page, topics, False, "view"),
     )
 
 

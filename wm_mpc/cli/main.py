@@ -78,6 +78,9 @@ COMMANDS: dict[str, Command] = {
         "the planner table at a stated budget",
         "--task pusht --planners cem,adam --report out/bench.json",
     ),
+    "view": Command(
+        "wm_mpc.cli.view", "a page: what the controller sees, plans and why", "--port 8765"
+    ),
     "bag": Command("wm_mpc.cli.bag", "rosbag2 files in and out", "--help"),
     "export": Command("wm_mpc.cli.export", "encoder to ONNX", "--help"),
     "doctor": Command("wm_mpc.cli.doctor", "what this machine has, and what is missing", ""),

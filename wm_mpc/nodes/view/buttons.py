@@ -1,0 +1,146 @@
+"""What the page's buttons do: services, parameters and topics that anybody could use."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.srv import SetParameters
+from rclpy.client import Client
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import Image
+from std_msgs.msg import Bool
+
+from wm_mpc.core.errors import UserError
+from wm_mpc.nodes.common import qos
+from wm_mpc.nodes.view.board import Board, Shot
+from wm_mpc.srv import Reset, SetGoal
+
+ANSWER_S = 5.0
+SETTABLE: dict[str, type] = {"budget_fraction": float, "planner": str, "tolerance": float}
+"""Parameters of the controller that the page offers."""
+
+
+class Buttons:
+    """Called from the server's threads; the node's executor carries the answers.
+
+    Args:
+        node: spinning node.
+        board: where goals are picked from.
+        controller: name of the node that pauses and takes parameters.
+    """
+
+    def __init__(self, node: Node, board: Board, controller: str) -> None:
+        self._node, self._board, self._controller = node, board, controller
+        client = node.create_client
+        self._reset = client(Reset, "reset")
+        self._goal = client(SetGoal, "set_goal")
+        self._life = client(ChangeState, f"{controller}/change_state")
+        self._set = client(SetParameters, f"{controller}/set_parameters")
+        # Latched: a gate that starts again hears it too.
+        self._e_stop = node.create_publisher(Bool, "e_stop", qos.LATCHED)
+        self._done: dict[str, Callable[[dict[str, Any]], str]] = {
+            "reset": self.reset,
+            "goal": self.goal,
+            "pause": lambda _: self.life(Transition.TRANSITION_DEACTIVATE, "paused"),
+            "go_on": lambda _: self.life(Transition.TRANSITION_ACTIVATE, "going on"),
+            "e_stop": self.e_stop,
+            "set": self.set,
+        }
+
+    def act(self, request: dict[str, Any]) -> str:
+        """Do what ``request["do"]`` names.
+
+        Returns:
+            One line for people.
+
+        Raises:
+            UserError: unknown, not offered by any node, refused, or no answer in time.
+        """
+        name = request.get("do")
+        if name not in self._done:
+            raise UserError(f"do: {name!r}; one of {', '.join(self._done)} expected")
+        return self._done[name](request)
+
+    def reset(self, request: dict[str, Any]) -> str:
+        """Begin a new simulated episode; ``seed`` may be given."""
+        seed = request.get("seed", -1)
+        if not isinstance(seed, int) or isinstance(seed, bool) or not -(2**63) <= seed < 2**63:
+            raise UserError(f"seed: {seed!r}; a whole number expected")
+        answer = self._call(self._reset, Reset.Request(seed=seed), "a simulator")
+        if not answer.success:
+            raise UserError(answer.message)
+        return "new episode"
+
+    def goal(self, request: dict[str, Any]) -> str:
+        """Pursue a picture: the newest one, or the kept one that ``number`` names."""
+        shots = self._board.shots()
+        number = request.get("number")
+        found = [s for s in shots if s.number == number] if number is not None else shots[-1:]
+        if not found:
+            what = "no picture came yet" if number is None else f"{number}: no longer kept"
+            raise UserError(f"goal: {what}")
+        wanted = SetGoal.Request(goal_image=to_message(found[0]))
+        answer = self._call(self._goal, wanted, self._controller)
+        if not answer.success:
+            raise UserError(answer.message)
+        return "goal taken from the camera"
+
+    def e_stop(self, request: dict[str, Any]) -> str:
+        """Press or release the emergency stop."""
+        pressed = request.get("on")
+        if not isinstance(pressed, bool):
+            raise UserError(f"on: {pressed!r}; true or false expected")
+        self._e_stop.publish(Bool(data=pressed))
+        return "emergency stop pressed" if pressed else "released; a new goal starts the robot"
+
+    def life(self, transition: int, said: str) -> str:
+        """Pause or go on."""
+        request = ChangeState.Request(transition=Transition(id=transition))
+        if not self._call(self._life, request, self._controller).success:
+            raise UserError(f"{self._controller}: cannot do that in its present state")
+        return said
+
+    def set(self, request: dict[str, Any]) -> str:
+        """Change a parameter of the controller."""
+        name, value = request.get("name"), request.get("value")
+        kind = SETTABLE.get(name) if isinstance(name, str) else None
+        if kind is None:
+            raise UserError(f"name: {name!r}; one of {', '.join(SETTABLE)} expected")
+        usable = isinstance(value, str) if kind is str else isinstance(value, int | float)
+        if isinstance(value, bool) or not usable or (kind is float and not math.isfinite(value)):
+            expected = "a name" if kind is str else "a number"
+            raise UserError(f"{name}: {value!r}; {expected} expected")
+        parameter = Parameter(name, value=kind(value)).to_parameter_msg()
+        asked = SetParameters.Request(parameters=[parameter])
+        result = self._call(self._set, asked, self._controller).results[0]
+        if not result.successful:
+            raise UserError(result.reason or f"{name}: refused")
+        return f"{name}: {value}"
+
+    def _call(self, client: Client, request: Any, who: str) -> Any:
+        if not client.service_is_ready():
+            raise UserError(f"{client.srv_name}: offered by no node; {who} expected")
+        answered = threading.Event()
+        future = client.call_async(request)
+        future.add_done_callback(lambda _: answered.set())
+        if not answered.wait(ANSWER_S):
+            client.remove_pending_request(future)
+            raise UserError(f"{client.srv_name}: no answer within {ANSWER_S:g} s")
+        return future.result()
+
+
+def to_message(shot: Shot) -> Image:
+    """A kept picture as a message."""
+    height, width, _ = shot.image.shape
+    return Image(
+        height=height, width=width, encoding="rgb8", step=3 * width, data=shot.image.tobytes()
+    )
+
+
+__all__ = ["Buttons"]
