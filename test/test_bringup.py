@@ -99,7 +99,7 @@ def test_launch_files_describe_themselves_with_the_real_launch() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_parameter_file_has_a_section_for_every_node(name: str) -> None:
-    nodes = resolve(name, online_finetune="true", record="true")
+    nodes = resolve(name, online_finetune="true", record="true", view="true")
     for node in nodes.values():
         sections = bringup.node_parameters(node.params_file)
         assert set(sections) == set(nodes)

@@ -15,6 +15,7 @@ from wm_mpc.control.safety import SafetyLimits
 from wm_mpc.core.fields import field_docs, field_rules
 from wm_mpc.nodes.mpc.config import MpcNodeConfig
 from wm_mpc.nodes.trainer.config import TrainerConfig
+from wm_mpc.nodes.view.config import ViewConfig
 from wm_mpc.planners.objective import ObjectiveConfig
 from wm_mpc.training.live.config import LiveConfig
 
@@ -60,6 +61,7 @@ def page() -> str:
     parts += ["## sim_bridge\n", table(SimBridgeConfig())]
     parts += ["## trainer_node\n", "### Collecting\n", table(TrainerConfig())]
     parts += ["### Rounds of training\n", table(LiveConfig())]
+    parts += ["## view\n", table(ViewConfig())]
     return "\n".join(parts)
 
 
