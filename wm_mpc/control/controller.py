@@ -31,6 +31,11 @@ from wm_mpc.planners import PlanRequest
 
 log = logging.getLogger(__name__)
 
+MOMENT_S = 0.001
+"""[s] A planner is never given less than this."""
+LASTING = 0.15
+"""Share of the budget that is kept in reserve lastingly."""
+
 
 @dataclass(frozen=True)
 class ControllerConfig(Checked):
@@ -82,7 +87,7 @@ class Controller:
         self.ticks = 0
         self._check = InputCheck(config.image_shape, engine.model.config.proprio_dim)
         self._next_engine: Engine | None = None
-        self._reserve = 0.0
+        self._reserve, self._was_late = 0.0, False
         self._observation: Observation | None = None
         self._faults: dict[str, str] = {}
         self._goal: Goal | None = None
@@ -240,11 +245,14 @@ class Controller:
         # After a tick too short to evaluate anything the whole period is granted: a late plan is
         # counted as late, no plan at all would leave the robot standing for good.
         asked = started + self._latest() if self._starved else deadline - self._reserve
+        proposals = engine.propose(latent, self._goal_latent)
+        # However long everything before took, a planner is given time for its first iteration.
+        asked = max(asked, self.clock() + MOMENT_S)
         request = PlanRequest(
             latent=latent,
             goal=self._goal_latent,
             warm_start=warm,
-            proposals=engine.propose(latent, self._goal_latent),
+            proposals=proposals,
             warm_states=states,
             deadline=asked,
             seed=self.config.seed + self.ticks,
@@ -252,7 +260,8 @@ class Controller:
         plan = engine.planner.plan(request)
         planned = self.clock()
         stall = Stall.between(usage, self.meter(), planned - since)
-        if not self._starved:
+        if not self._starved and plan.iterations > 1:
+            # A single iteration is made however little time there is: no reserve can help that.
             self._keep_reserve(planned - asked)
         distance = engine.distance(latent, self._goal_latent)
         raw = engine.model.denormalize_actions(plan.actions)
@@ -288,12 +297,20 @@ class Controller:
         Up in steps of 5 % of the budget and down in steps of 0.05 %, so that it settles where one
         tick in a hundred is later, and a single hiccup of the machine costs little. Going up no
         further than to the lateness seen would save a little time, and put one tick in ten a
-        hair's breadth behind its deadline.
+        hair's breadth behind its deadline. One that is later than any reserve is a stall, and
+        teaches nothing unless it comes again in the next tick.
         """
         budget = self.engine.budget.seconds
+        often, self._was_late = self._was_late, late > budget / 2
+        if self._was_late and not often:
+            return  # no reserve helps against a process that stood still
+        most = LASTING * budget
+        down = self._reserve - 0.0005 * budget
+        if self._reserve > most:
+            # What a busy machine taught is forgotten within a second of its being idle.
+            down = max(most, 0.8 * self._reserve)
         up = self._reserve + 0.05 * budget
-        down = max(late, self._reserve - 0.0005 * budget, 0.0)
-        self._reserve = min(up if late > self._reserve else down, budget / 2)
+        self._reserve = min(up if late > self._reserve else max(late, down, 0.0), budget / 2)
 
     def _latest(self) -> float:
         """Time from the start of a tick to the last instant at which planning may end [s]."""

@@ -19,7 +19,6 @@ from wm_mpc.core.stats import wilson
 if TYPE_CHECKING:
     from wm_mpc.control.tick import TickResult
 
-"""Ticks after a change of the engine that count as just swapped."""
 CAUSES = ("own", "preempted", "blocked", "computing")
 KEPT = 1000
 """Misses that wait to be told; more than a loop can have between two diagnostics."""

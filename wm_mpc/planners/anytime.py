@@ -15,6 +15,7 @@ from wm_mpc.models.protocol import Dynamics
 from wm_mpc.planners.base import Plan, PlanRequest
 from wm_mpc.planners.kernels.autograd import Kernel, make_kernel
 from wm_mpc.planners.objective import GoalObjective
+from wm_mpc.planners.pace import Pace
 
 
 class Search(Protocol):
@@ -86,15 +87,18 @@ class AnytimePlanner:
         self.action_dim = getattr(getattr(model, "config", None), "action_dim", model.action_width)
         self.low, self.high = bounds_of(model, self.device)
         self.kernel: Kernel = make_kernel(model, objective, compile)
-        # Seconds per model transition as last seen; decides how much fits before a deadline.
-        self.pace = self._average = 0.0
+        self.pace = Pace()
 
     def begin(self, request: PlanRequest, generator: torch.Generator) -> Search:
         """Set up a search; may not evaluate the model."""
         raise NotImplementedError
 
     def plan(self, request: PlanRequest) -> Plan:
-        """Return the best finite plan found in time; without any time, the warm start."""
+        """Return the best finite plan found in time; without any time, the warm start.
+
+        A call that begins before its deadline evaluates at least one iteration, however long that
+        is expected to take: expectations are learned only by running.
+        """
         started = self.clock()
         request = self._sanitize(request)
         fallback = request.warm_start
@@ -138,7 +142,7 @@ class AnytimePlanner:
             self.plan(replace(request, warm_start=warm, deadline=deadline))
 
     def _iterate(self, search: Search, request: PlanRequest) -> tuple[int, str]:
-        """Advance in chunks; a chunk begins only if all will end in time at the known pace."""
+        """Advance in chunks; all but the first begin only if they will end in time."""
         done = 0
         limit, closing = self.config.iterations, search.closing + self.horizon
         while done < limit:
@@ -150,29 +154,28 @@ class AnytimePlanner:
                     return done, "transitions"
             before = self.clock()
             if request.deadline is not None:
-                left = request.deadline - before
-                if left <= 0:
-                    return done, "deadline"
-                # Before anything was measured, one iteration tells what they cost.
-                count = affordable(search, count, left / self.pace - closing) if self.pace else 1
+                count = self._fitting(search, count, request.deadline - before, closing)
+                # One iteration is always made: a pace that is too slow is unlearned by running.
+                count = count if done else max(1, count)
                 if count < 1:
                     return done, "deadline"
             spent = search.transitions
             search.advance(count)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
-            self._measured((self.clock() - before) / (search.transitions - spent))
+            self.pace.add((self.clock() - before) / (search.transitions - spent))
             done += count
         return done, "iterations"
 
-    def _measured(self, pace: float) -> None:
-        """Update the expected pace.
+    def _fitting(self, search: Search, count: int, left: float, closing: int) -> int:
+        """Number of iterations, up to ``count``, that fit into ``left`` seconds; may be 0.
 
-        A single slow chunk (another process had the core) must not end the search, and a machine
-        that became slower must be believed soon: the lower of last and averaged pace does both.
+        Before anything was measured it is one, which tells what they cost.
         """
-        self._average = pace if not self._average else 0.7 * self._average + 0.3 * pace
-        self.pace = min(pace, self._average)
+        if left <= 0:
+            return 0
+        pace = self.pace.seconds
+        return affordable(search, count, left / pace - closing) if pace else 1
 
     def _sanitize(self, request: PlanRequest) -> PlanRequest:
         """Check shapes, clamp given plans into the bounds, zero what is not finite in them."""
