@@ -20,6 +20,8 @@ from wm_mpc.core.files import write_atomically
 from wm_mpc.core.locations import checkout
 
 _VERSIONS_OF = ("torch", "numpy", "transformers", "rclpy", "gymnasium", "gym-pusht", "mujoco")
+# what earlier reports of the same commit wrote changes nothing
+_CHANGES = ("status", "--porcelain", "--", ":/", ":/!benchmarks/results")
 _STARTED = datetime.now(timezone.utc)
 
 
@@ -39,7 +41,7 @@ def commit() -> str | None:
     git = ["git", "-C", str(root)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
-        state = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
+        state = subprocess.run([*git, *_CHANGES], capture_output=True, text=True)
     except OSError:
         return None
     if head.returncode:

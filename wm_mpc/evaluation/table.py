@@ -79,7 +79,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         plans = ms["n"] > 0
         cells = (
             row["task"],
-            row["goal_offset"],
+            f"{row['goal_offset']}{', picture' if row['goal'] == 'picture' else ''}",
             row["planner"],
             budget,
             f"{100 * row['success_rate']:.0f} [{100 * low:.0f}, {100 * high:.0f}]",
