@@ -91,6 +91,7 @@ def check_packages() -> list[Finding]:
         ("gym_pusht", "gym-pusht", WARN, "Push-T", "pip install 'wm-mpc[sim]'"),
         ("mujoco", "mujoco", WARN, "PointMaze", "pip install 'wm-mpc[sim]'"),
         ("matplotlib", "matplotlib", WARN, "pictures in reports", "pip install 'wm-mpc[viz]'"),
+        ("jinja2", "Jinja2", WARN, "the demo's report", "pip install 'wm-mpc[viz]'"),
         ("onnxscript", "onnxscript", WARN, "wm-mpc export", "pip install 'wm-mpc[export]'"),
     )
     return [

@@ -90,7 +90,7 @@ COMMANDS: dict[str, Command] = {
 _EXTRAS: dict[str, str] = {
     **dict.fromkeys(("gymnasium", "gym_pusht", "pymunk", "pygame", "shapely"), "sim"),
     **dict.fromkeys(("gymnasium_robotics", "mujoco"), "sim"),
-    **dict.fromkeys(("matplotlib", "PIL"), "viz"),
+    **dict.fromkeys(("jinja2", "matplotlib", "PIL"), "viz"),
     **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "export"),
     **dict.fromkeys(("rclpy", "rcl_interfaces", "sensor_msgs", "std_msgs", "std_srvs"), "ros"),
     **dict.fromkeys(("geometry_msgs", "trajectory_msgs", "diagnostic_msgs"), "ros"),

@@ -63,11 +63,7 @@ def percentile(values: Sequence[float], q: float) -> float:
         raise ValueError(f"q: {q}; a value in [0, 100] expected")
     if not len(values):
         return math.nan
-    ordered = sorted(values)
-    place = (len(ordered) - 1) * q / 100
-    below = math.floor(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+    return float(np.percentile(values, q))
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float]:

@@ -1,11 +1,32 @@
-"""Small charts as inline SVG: they need no script and take their colours from the page."""
+"""Small charts as inline SVG, drawn by matplotlib; they take their colours from the page.
+
+Parts that a page may style or a reader may point at are ``<g class="...">``: ``main`` and
+``other`` series, ``bar``, ``mark``, ``course``.
+"""
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+_INK = {"ink": "#010101", "soft": "#020202", "line": "#030303", "main": "#040404",
+        "other": "#050505"}  # fmt: skip
+"""What is drawn in place of the page's CSS variables of these names."""
+
+_STYLE = {
+    "svg.fonttype": "none", "font.size": 9, "text.color": _INK["ink"],
+    "axes.edgecolor": _INK["line"], "xtick.color": _INK["line"], "ytick.color": _INK["line"],
+    "xtick.labelcolor": _INK["soft"], "ytick.labelcolor": _INK["soft"], "grid.color": _INK["line"],
+}  # fmt: skip
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 def intervals(rows: Sequence[tuple[str, float, float, float]], width: int = 560) -> str:
@@ -15,22 +36,19 @@ def intervals(rows: Sequence[tuple[str, float, float, float]], width: int = 560)
         rows: (label, rate, low, high), each within [0, 1].
         width: [px].
     """
-    left, right, pitch = 170, 60, 34
-    span, height = width - left - right, pitch * len(rows) + 26
-    parts = []
-    for percent in (0, 25, 50, 75, 100):
-        x = left + span * percent / 100
-        parts.append(f'<line class="grid" x1="{x:.1f}" y1="4" x2="{x:.1f}" y2="{height - 20}"/>')
-        parts.append(_text(x, height - 6, f"{percent} %", "tick", "middle"))
+    figure, axes = _axes(width, 34 * len(rows) + 26, left=190, right=60, bottom=20, top=4)
     for k, (label, rate, low, high) in enumerate(rows):
-        y = 4 + pitch * (k + 0.5)
         kind = "main" if k == 0 else "other"
-        x, x0, x1 = (left + span * value for value in (rate, low, high))
-        parts.append(_text(left - 12, y + 4, label, "label", "end"))
-        parts.append(f'<line class="{kind}" x1="{x0:.1f}" y1="{y}" x2="{x1:.1f}" y2="{y}"/>')
-        parts.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y}" r="5"/>')
-        parts.append(_text(width - right + 12, y + 4, f"{100 * rate:.0f} %", "label", "start"))
-    return _svg(width, height, parts, "Success rates with 95 % intervals")
+        axes.plot([low, high], [k, k], color=_INK[kind], lw=2.2, gid=kind, clip_on=False)
+        axes.plot(rate, k, "o", color=_INK[kind], ms=7, gid=kind, clip_on=False)
+        place = {"va": "center", "transform": axes.get_yaxis_transform()}
+        axes.text(-0.035, k, label, ha="right", **place)
+        axes.text(1.035, k, f"{100 * rate:.0f} %", **place)
+    axes.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5), xticks=[0, 0.25, 0.5, 0.75, 1], yticks=[])
+    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    axes.grid(axis="x", gid="grid", clip_on=False)
+    axes.spines[:].set_visible(False)
+    return _svg(figure, "Success rates with 95 % intervals")
 
 
 def histogram(
@@ -49,34 +67,27 @@ def histogram(
         width: [px].
         bins: bars.
     """
-    left, right, top, bottom, height = 44, 16, 38, 30, 220
-    span, tall = width - left - right, height - top - bottom
-    limit = _round_up(1.04 * max(*values, *(value for value, _ in marks)))
+    figure, axes = _axes(width, 220, left=44, right=16, bottom=30, top=38)
+    limit = 1.04 * max(*values, *(value for value, _ in marks)) or 1.0
     counts, edges = np.histogram(values, bins=bins, range=(0.0, limit))
-    highest = max(int(counts.max()), 1)
-    parts = []
-    for count, x0, x1 in zip(counts, edges[:-1], edges[1:], strict=True):
+    highest = int(counts.max())
+    for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
         if count:
             # one tick in a thousand must still be seen
-            h = max(2.0, tall * count / highest)
-            x, w = left + span * x0 / limit, span * (x1 - x0) / limit - 1
-            place = f'x="{x:.1f}" y="{height - bottom - h:.1f}" width="{w:.1f}" height="{h:.1f}"'
-            title = f"<title>{x0:.2g} to {x1:.2g} {escape(unit)}: {count}</title>"
-            parts.append(f'<rect class="bar" {place}>{title}</rect>')
-    base = height - bottom
-    parts.append(f'<line class="axis" x1="{left}" y1="{base}" x2="{left + span}" y2="{base}"/>')
-    for value in np.linspace(0, limit, 6):
-        x = left + span * value / limit
-        parts.append(_text(x, height - 10, f"{value:.3g}", "tick", "middle"))
-    parts.append(_text(left - 8, top + 8, str(highest), "tick", "end"))
-    parts.append(_text(left - 8, base, "0", "tick", "end"))
+            tall = max(count, 0.015 * highest)
+            told = f"bar|{low:.2g} to {high:.2g} {unit}: {count}"
+            span = {"width": 0.9 * (high - low), "align": "edge"}
+            axes.bar(low, tall, color=_INK["main"], gid=told, clip_on=False, **span)
     for k, (value, label) in enumerate(sorted(marks)):
-        x = left + span * value / limit
-        anchor = "end" if value > 0.6 * limit else "start"
-        parts.append(f'<line class="mark" x1="{x:.1f}" y1="{top - 6}" x2="{x:.1f}" y2="{base}"/>')
-        offset = -5 if anchor == "end" else 5
-        parts.append(_text(x + offset, 12 + 14 * (k % 2), label, "label", anchor))
-    return _svg(width, height, parts, f"Distribution in {unit}")
+        axes.plot([value] * 2, [0, 1.03 * highest], "--", color=_INK["ink"], lw=1, gid="mark",
+                  clip_on=False)  # fmt: skip
+        side = "right" if value > 0.6 * limit else "left"
+        axes.annotate(label, (value, highest), (-4 if side == "right" else 4, 8 + 11 * (k % 2)),
+                      textcoords="offset points", ha=side)  # fmt: skip
+    axes.set(xlim=(0, limit), ylim=(0, highest), yticks=[0, highest])
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.spines[["left", "right", "top"]].set_visible(False)
+    return _svg(figure, f"Distribution in {unit}")
 
 
 def sparkline(values: Sequence[float], steps: int, width: int = 112, height: int = 30) -> str:
@@ -88,38 +99,50 @@ def sparkline(values: Sequence[float], steps: int, width: int = 112, height: int
         width: [px].
         height: [px].
     """
-    highest = max(max(values), 1e-9)
-    points = [
-        (3 + (width - 6) * k / max(steps, 1), 3 + (height - 6) * (1 - value / highest))
-        for k, value in enumerate(values)
-    ]
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    x, y = points[-1]
-    parts = [
-        f'<line class="grid" x1="3" y1="{height - 3}" x2="{width - 3}" y2="{height - 3}"/>',
-        f'<polyline class="course" points="{path}"/>',
-        f'<circle class="course" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>',
-    ]
-    return _svg(width, height, parts, "Error over the episode")
+    figure, axes = _axes(width, height, left=3, right=3, bottom=3, top=3)
+    axes.plot(values, color=_INK["main"], lw=1.2, gid="course", clip_on=False)
+    axes.plot(len(values) - 1, values[-1], "o", color=_INK["main"], ms=3.5, gid="course",
+              clip_on=False)  # fmt: skip
+    axes.set(xlim=(0, max(steps, 1)), ylim=(0, max(*values, 1e-9)), xticks=[], yticks=[])
+    axes.spines[["left", "right", "top"]].set_visible(False)
+    return _svg(figure, "Error over the episode")
 
 
-def _round_up(value: float) -> float:
-    """Next number of the form (1, 1.5, 2, 3, 5, 7.5) x power of ten."""
-    if value <= 0:
-        return 1.0
-    scale = 10.0 ** np.floor(np.log10(value))
-    steps = (float(step * scale) for step in (1, 1.5, 2, 3, 5, 7.5, 10))
-    return next(step for step in steps if step >= value)
+def _axes(
+    width: int, height: int, left: int, right: int, bottom: int, top: int
+) -> tuple[Figure, Any]:
+    """Figure of a size [px], axes within margins [px], in the page's colours."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((width / 96, height / 96))
+        place = (left / width, bottom / height, 1 - (left + right) / width,
+                 1 - (bottom + top) / height)  # fmt: skip
+        axes = figure.add_axes(place)
+        axes.patch.set_visible(False)
+        axes.tick_params(length=0)
+    return figure, axes
 
 
-def _text(x: float, y: float, words: str, kind: str, anchor: str) -> str:
-    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
-    return f'<text class="{kind}" {place}>{escape(words)}</text>'
+def _svg(figure: Figure, title: str) -> str:
+    """The figure without what clashes with others in one page: ids, styles, metadata."""
+    stream = io.StringIO()
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}):
+        figure.savefig(stream, format="svg", transparent=True, metadata=_NO_METADATA)
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.S)
+    text = re.sub(r"font-family: [^;]*; ", "", text)
+    text = re.sub(r'<g id="([^"]*)"(/?>)', _group, text)
+    for name, colour in _INK.items():
+        text = text.replace(colour, f"var(--{name})")
+    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)
 
 
-def _svg(width: int, height: int, parts: Sequence[str], title: str) -> str:
-    head = f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img"'
-    return f'{head} aria-label="{escape(title)}">{"".join(parts)}</svg>'
+def _group(found: re.Match[str]) -> str:
+    """Our groups get a class, and a title that a pointer shows; matplotlib's own names go."""
+    kind, _, told = found[1].partition("|")
+    if kind not in ("main", "other", "grid", "bar", "mark", "course"):
+        return f"<g{found[2]}"
+    return f'<g class="{kind}"{found[2]}' + (f"<title>{told}</title>" if told else "")
 
 
 __all__ = ["histogram", "intervals", "sparkline"]
