@@ -13,15 +13,18 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import cv2
 import numpy as np
+from annotated_types import Ge, Le
 from tqdm import tqdm
 from tyro.conf import Positional
 
 from sim_bridge.tasks import make_task, task_spec
 from sim_bridge.tasks.policies import make_policy
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import Checked, PositiveInt
 from wm_mpc.core.provenance import cores, write_report
 from wm_mpc.data.store.store import Store, StoreSpec, StoreWriter
 from wm_mpc.data.trajectory import Trajectory
@@ -30,7 +33,7 @@ _SHARD_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Record simulator trajectories into a store.
 
     Attributes:
@@ -50,30 +53,24 @@ class Config:
 
     task: Positional[str]
     out: Path
-    episodes: int = 100
-    seed: int = 0
+    episodes: Annotated[int, Ge(1), Le(10_000_000)] = 100
+    seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
     policy: str | None = None
-    episode_steps: int = 50
-    frame_stride: int = 1
-    image_size: int = 96
-    workers: int = 0
+    episode_steps: Annotated[int, Ge(1), Le(100_000)] = 50
+    frame_stride: PositiveInt = 1
+    image_size: Annotated[int, Ge(16), Le(2048)] = 96
+    workers: Annotated[int, Ge(0), Le(1024)] = 0
     resume: bool = False
     report: Path | None = None
 
     def __post_init__(self) -> None:
-        """Check the fields; raises ValueError naming field, value and bound."""
-        spec = task_spec(self.task)
-        make_policy(spec, self.policy, np.random.default_rng(0))
-        for name, low, high in (
-            ("episodes", 1, 10_000_000),
-            ("seed", 0, 2**63 - 1),
-            ("episode_steps", 1, 100_000),
-            ("frame_stride", 1, self.episode_steps),
-            ("image_size", 16, 2048),
-            ("workers", 0, 1024),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name}: {getattr(self, name)} is outside [{low}, {high}]")
+        super().__post_init__()
+        make_policy(task_spec(self.task), self.policy, np.random.default_rng(0))
+        if self.frame_stride > self.episode_steps:
+            raise ValueError(
+                f"frame_stride: {self.frame_stride}; at most episode_steps = "
+                f"{self.episode_steps} expected"
+            )
 
     def recipe(self) -> dict[str, object]:
         """What must agree between two runs that fill the same store with the same seed."""

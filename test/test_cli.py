@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
+from typing import Annotated, Literal
 
 import pytest
+from annotated_types import Ge, Gt, Le
 
 from wm_mpc import __version__
 from wm_mpc.cli import main as cli
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import Checked, PositiveInt
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,17 @@ def run(config: Config) -> int:
 
 
 @dataclass(frozen=True)
+class Part(Checked):
+    """A group of options.
+
+    Attributes:
+        share: [1] how much.
+    """
+
+    share: Annotated[float, Gt(0), Le(1)] = 0.5
+
+
+@dataclass(frozen=True)
 class Other:
     """Another sub-command."""
 
@@ -59,12 +74,30 @@ class Other:
     """Somewhere."""
 
 
+@dataclass(frozen=True)
+class Ranged(Checked):
+    """A sub-command with declared bounds.
+
+    Attributes:
+        parts: how many.
+        sizes: [px] of each.
+        kind: which.
+        part: a group.
+    """
+
+    parts: PositiveInt = 1
+    sizes: tuple[Annotated[int, Ge(16), Le(64)], ...] = (32,)
+    kind: Literal["round", "square"] = "round"
+    part: Part = field(default_factory=Part)
+
+
 @pytest.fixture(autouse=True)
 def commands(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two commands of our own: ``work`` with one Config, ``many`` with sub-commands."""
     work, many = ModuleType("work_module", "Works.\n\nAt length."), ModuleType("many_module")
     vars(work).update(Config=Config, run=run)
-    vars(many).update(configs={"one": Config, "other": Other}, run=lambda c: len(vars(c)))
+    configs = {"one": Config, "other": Other, "ranged": Ranged}
+    vars(many).update(configs=configs, run=lambda c: len(vars(c)))
     for module in (work, many):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     table = {
@@ -111,6 +144,9 @@ def test_the_exit_code_is_the_commands() -> None:
         (["work", "--nope", "1"], "--nope"),
         (["many", "other"], "path"),
         (["many", "third"], "third"),
+        (["many", "ranged", "--parts", "0"], "parts: 0; at least 1 expected"),
+        (["many", "ranged", "--sizes", "32", "8"], "(32, 8); 16 to 64 expected"),
+        (["many", "ranged", "--part.share", "nan"], "share: nan; in (0, 1] expect"),
         (["work", "--fail", "user"], "episodes: 0; at least 1 expected"),
         (["work", "--fail", "extra"], "module gymnasium is missing: pip install 'wm-mpc[sim]'"),
         (["work", "--fail", "interfaces"], "interfaces are not built; pip install . or colcon"),
@@ -143,6 +179,16 @@ def test_command_help_tells_fields_and_units(capsys: pytest.CaptureFixture[str])
     out = capsys.readouterr().out
     assert end.value.code == 0
     assert "Works." in out and "--amount" in out and "[pieces] in [1, 9]." in out
+
+
+def test_command_help_tells_the_declared_bounds(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["many", "ranged", "--help"])
+    words = " ".join(re.sub(r"[^\x20-\x7e]", " ", capsys.readouterr().out).split())
+    assert "how many. Range: at least 1. (default: 1)" in words
+    assert "[px] of each. Range: 16 to 64. (default: 32)" in words
+    assert "{round,square}" in words and "which. (default: round)" in words
+    assert "[1] how much. Range: in (0, 1]. (default: 0.5)" in words
 
 
 def test_a_reader_that_leaves_ends_it_quietly() -> None:

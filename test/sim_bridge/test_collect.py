@@ -114,7 +114,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture, task: str) 
     assert main(words) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("wm-mpc: error: out: ")
     assert main(["collect", task, "--episodes", "0", "--out", str(tmp_path / "s")]) == 2
-    assert "episodes: 0 is outside" in capsys.readouterr().err
+    assert "episodes: 0; 1 to 10000000 expected" in capsys.readouterr().err
 
 
 def processes_below(pid: int) -> list[int]:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from wm_mpc import __version__
 from wm_mpc.control.observation import MIN_SIDE
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import Checked, NonNegativeInt, PositiveFloat
 from wm_mpc.core.files import write_together
 from wm_mpc.core.provenance import write_report
 from wm_mpc.models.encoder import DinoEncoder
@@ -39,7 +40,7 @@ _PROTOBUF_LIMIT = 2_000_000_000
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Write the encoder, or picture + proprioception -> latent, as ONNX.
 
     Attributes:
@@ -60,12 +61,13 @@ class Config:
     out: Path = Path("encoder.onnx")
     output: Literal["tokens", "latent"] | None = None
     image_shape: tuple[int, int] | None = None
-    batch: int = 1
-    tolerance: float = 1e-3
-    seed: int = 0
+    batch: NonNegativeInt = 1
+    tolerance: PositiveFloat = 1e-3
+    seed: NonNegativeInt = 0
     report: Path | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.model is None) == (self.encoder is None):
             given = "none" if self.model is None else "both"
             raise UserError(f"model: {given} of --model, --encoder given; one expected")
@@ -80,10 +82,6 @@ class Config:
             raise UserError(
                 f"image_shape: {height} x {width} px; at least {MIN_SIDE} x {MIN_SIDE} expected"
             )
-        if self.batch < 0:
-            raise UserError(f"batch: {self.batch}; at least 0 expected")
-        if not self.tolerance > 0:
-            raise UserError(f"tolerance: {self.tolerance}; more than 0 expected")
 
 
 class Perception(nn.Module):

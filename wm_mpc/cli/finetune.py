@@ -10,12 +10,14 @@ from __future__ import annotations
 import copy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Gt, Le
 from tyro.conf import Positional
 
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import Checked, NonNegativeInt
 from wm_mpc.core.locations import ASSETS
 from wm_mpc.core.provenance import write_report
 from wm_mpc.data.store.store import Store
@@ -33,7 +35,7 @@ from wm_mpc.viz.plots import draw_finetuning
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Fine-tune the predictor of a world model.
 
     Attributes:
@@ -65,9 +67,9 @@ class Config:
     method: Literal["adversarial", "online", "both"] = "adversarial"
     model: Path | None = None
     tokens: Path | None = None
-    episodes: int = 0
-    held_out: float = 0.05
-    seed: int = 0
+    episodes: NonNegativeInt = 0
+    held_out: Annotated[float, Gt(0), Le(0.5)] = 0.05
+    seed: NonNegativeInt = 0
     augment: bool = False
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)
@@ -79,12 +81,9 @@ class Config:
     report: Path | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.out.resolve() == self.start.resolve():
             raise UserError(f"out: {self.out} holds the start model, which is never overwritten")
-        if self.episodes < 0:
-            raise UserError(f"episodes: {self.episodes}; at least 0 expected")
-        if not 0 < self.held_out <= 0.5:
-            raise UserError(f"held_out: {self.held_out}; in (0, 0.5] expected")
 
     @property
     def start(self) -> Path:

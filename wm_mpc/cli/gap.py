@@ -9,6 +9,7 @@ import torch
 from tyro.conf import Positional
 
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import Checked, NonNegativeInt
 from wm_mpc.core.locations import ASSETS
 from wm_mpc.core.provenance import write_report
 from wm_mpc.data.store.store import Store
@@ -20,7 +21,7 @@ from wm_mpc.viz.plots import draw_gap, draw_landscape
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Measure the train-test gap of one or more models of a task.
 
     Attributes:
@@ -42,10 +43,10 @@ class Config:
     data: Path
     models: tuple[str, ...] = ()
     tokens: Path | None = None
-    episodes: int = 0
+    episodes: NonNegativeInt = 0
     held_out: float = 0.05
     gap: GapConfig = field(default_factory=GapConfig)
-    threads: int = 0
+    threads: NonNegativeInt = 0
     plot: Path | None = None
     landscape: Path | None = None
     report: Path | None = None

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
+from annotated_types import Gt, Le
 
 from wm_mpc.bringup import ros_env
 from wm_mpc.bringup.description import Bringup, find, parse_arguments
 from wm_mpc.bringup.start import processes, supervise
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import Checked
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Start the nodes of a bringup: pusht_sim, point_maze_sim, wall_sim or robot."""
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
@@ -28,14 +30,12 @@ class Config:
     show_args: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """List the launch arguments and end."""
 
-    grace_s: float = 5.0
+    grace_s: Annotated[float, Gt(0), Le(60)] = 5.0
     """[s] a node is given to end after each signal before a stronger one follows."""
 
     def __post_init__(self) -> None:
-        """Check values that tyro cannot."""
+        super().__post_init__()
         find(self.name)
-        if not 0 < self.grace_s <= 60:
-            raise ValueError(f"grace_s: {self.grace_s}; a value in (0, 60] expected")
 
 
 def show_arguments(bringup: Bringup) -> str:

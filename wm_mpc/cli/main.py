@@ -174,15 +174,20 @@ def _parse(name: str, module: ModuleType, words: list[str]) -> Any:
     """Read a command's arguments; what a Config's own checks refuse is the user's mistake."""
     import tyro
 
-    prog = f"wm-mpc {name}"
+    from wm_mpc.cli import bounds
+
+    told: dict[str, Any] = {
+        "prog": f"wm-mpc {name}",
+        "description": module.__doc__,
+        "args": words,
+        "registry": bounds.registry(),
+    }
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
             if hasattr(module, "configs"):
-                return tyro.extras.subcommand_cli_from_dict(
-                    module.configs, prog=prog, description=module.__doc__, args=words
-                )
-            return tyro.cli(module.Config, prog=prog, description=module.__doc__, args=words)
+                return tyro.extras.subcommand_cli_from_dict(module.configs, **told)
+            return tyro.cli(module.Config, **told)
     except SystemExit as end:
         if not end.code:
             raise

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt, Le
 from tyro.conf import Positional
 
-from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import Checked, NonNegativeFloat, NonNegativeInt, PositiveInt
 from wm_mpc.core.provenance import write_report
 from wm_mpc.data.store.store import Store
 from wm_mpc.evaluation.rows import evaluate
@@ -18,7 +20,7 @@ from wm_mpc.viz.plots import draw_validation
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Measure what a training loss does not tell.
 
     Attributes:
@@ -41,26 +43,19 @@ class Config:
 
     model: Positional[Path]
     data: Path
-    held_out: float = 0.02
-    frames: int = 2000
-    windows: int = 400
-    steps: int = 5
-    proprio_weight: float = 0.3
-    goals: int = 0
+    held_out: Annotated[float, Gt(0), Le(1)] = 0.02
+    frames: Annotated[int, Ge(2)] = 2000
+    windows: PositiveInt = 400
+    steps: PositiveInt = 5
+    proprio_weight: NonNegativeFloat = 0.3
+    goals: NonNegativeInt = 0
     planner: str = "adam"
     options: tuple[str, ...] = ()
-    budget_fraction: float = 0.0
-    seed: int = 0
-    threads: int = 0
+    budget_fraction: NonNegativeFloat = 0.0
+    seed: NonNegativeInt = 0
+    threads: NonNegativeInt = 0
     device: str = "cpu"
     report: Path | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.held_out <= 1:
-            raise UserError(f"held_out: {self.held_out}; in (0, 1] expected")
-        for name, low in (("frames", 2), ("windows", 1), ("steps", 1), ("goals", 0)):
-            if getattr(self, name) < low:
-                raise UserError(f"{name}: {getattr(self, name)}; at least {low} expected")
 
 
 def run(config: Config) -> int:

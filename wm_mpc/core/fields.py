@@ -25,7 +25,7 @@ import types
 import typing
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, Predicate
+from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, Predicate, Unit
 
 from wm_mpc.core.errors import UserError
 
@@ -103,11 +103,13 @@ class Rule:
         bounds: interval of a number; None: not declared.
         choices: words of a ``Literal``; empty: not declared.
         many: the field is a tuple; the rule is one of its entries.
+        unit: what the number counts, shown behind the value in errors; empty: not declared.
     """
 
     bounds: Bounds | None = None
     choices: tuple[Any, ...] = ()
     many: bool = False
+    unit: str = ""
 
     def __str__(self) -> str:
         if self.bounds is not None:
@@ -174,7 +176,8 @@ def _rule(hint: Any) -> Rule | None:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         bounds = _bounds(args[1:])
-        return Rule(bounds=bounds) if bounds else _rule(args[0])
+        unit = next((mark.unit for mark in args[1:] if isinstance(mark, Unit)), "")
+        return Rule(bounds=bounds, unit=unit) if bounds else _rule(args[0])
     if origin is Literal:
         return Rule(choices=args)
     if origin in (typing.Union, types.UnionType):
@@ -205,12 +208,10 @@ def _bounds(metadata: typing.Iterable[Any]) -> Bounds | None:
 
 
 def _refusal(value: Any, rule: Rule) -> str:
-    shown = repr(value) if isinstance(value, str) else value
+    shown = repr(value) if isinstance(value, str) else f"{value} {rule.unit}".rstrip()
     words = str(rule)
     if words == "finite":
         words = "a finite number"
-    elif words.startswith("in "):
-        words = f"a value {words}"
     elif isinstance(value, float) and math.isinf(value) and math.isinf(rule.bounds.high):
         words += ", finite,"
     return f"{shown}; {words} expected"

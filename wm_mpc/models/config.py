@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Gt, Unit
+
+from wm_mpc.core.fields import Checked, NonNegativeInt, PositiveInt, one_of
 from wm_mpc.models.action_basis import knots_of
 from wm_mpc.models.predictors import PREDICTORS
 from wm_mpc.models.projectors import PROJECTORS
 
 
 @dataclass(frozen=True)
-class WorldModelConfig:
+class WorldModelConfig(Checked):
     """Architecture and the task's interface.
 
     Attributes:
@@ -38,33 +41,26 @@ class WorldModelConfig:
     """
 
     task: str
-    action_dim: int
-    proprio_dim: int
-    frameskip: int
-    control_period: float
+    action_dim: PositiveInt
+    proprio_dim: NonNegativeInt
+    frameskip: PositiveInt
+    control_period: Annotated[float, Gt(0), Unit("s")]
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
     projector: str = "keypoint_pool"
-    visual_dim: int = 32
-    proprio_embed: int = 0
+    visual_dim: PositiveInt = 32
+    proprio_embed: NonNegativeInt = 0
     predictor: str = "mlp"
     goal_weights: tuple[float, ...] = ()
     proprio_reader: bool = False
     action_basis: str = "raw"
-    action_knots: int = 0
+    action_knots: NonNegativeInt = 0
     projector_args: dict[str, Any] = field(default_factory=dict)
     predictor_args: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("action_dim", "frameskip", "visual_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)}; at least 1 expected")
-        for name in ("proprio_dim", "proprio_embed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)}; at least 0 expected")
+        super().__post_init__()
         knots_of(self.action_basis, self.frameskip, self.action_knots)
-        if not self.control_period > 0:
-            raise ValueError(f"control_period: {self.control_period} s; more than 0 expected")
         for name in ("action_low", "action_high"):
             object.__setattr__(self, name, tuple(float(v) for v in getattr(self, name)))
             if len(getattr(self, name)) != self.action_dim:
@@ -84,8 +80,5 @@ class WorldModelConfig:
             raise ValueError(
                 f"action_low: {self.action_low} is not below action_high {self.action_high}"
             )
-        for name, known in (("projector", PROJECTORS), ("predictor", PREDICTORS)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name}: {getattr(self, name)!r} unknown; one of {', '.join(known)} expected"
-                )
+        one_of(self, "projector", PROJECTORS)
+        one_of(self, "predictor", PREDICTORS)

@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from wm_mpc.core.errors import CheckpointError
+from wm_mpc.core.fields import Checked, PositiveInt
 from wm_mpc.core.files import write_atomically
 from wm_mpc.models.identity import latent_fingerprint, tensor_digest
 from wm_mpc.models.world_model import WorldModel
@@ -29,7 +30,7 @@ FORMAT, VERSION = "wm_mpc.decoder", 1
 
 
 @dataclass(frozen=True)
-class DecoderConfig:
+class DecoderConfig(Checked):
     """Sizes of a decoder.
 
     Attributes:
@@ -41,21 +42,19 @@ class DecoderConfig:
     """
 
     latent_shape: tuple[int, ...]
-    image_size: int
-    width: int = 128
-    depth: int = 3
-    frequencies: int = 5
+    image_size: PositiveInt
+    width: PositiveInt = 128
+    depth: PositiveInt = 3
+    frequencies: PositiveInt = 5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "latent_shape", tuple(int(v) for v in self.latent_shape))
         if (
             len(self.latent_shape) == 2
             and math.isqrt(self.latent_shape[0]) ** 2 != (self.latent_shape[0])
         ):
             raise ValueError(f"latent_shape: {self.latent_shape[0]} tokens are no square grid")
-        for name in ("image_size", "width", "depth", "frequencies"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)}; at least 1 expected")
 
 
 class Decoder(nn.Module):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import cv2
 import numpy as np
+from annotated_types import Gt, Lt
 
-from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import Checked
 
 
 @dataclass(frozen=True)
-class RobotDisc:
+class RobotDisc(Checked):
     """Where a round robot appears in the picture.
 
     The centre is offset + scale * proprioception, in fractions of the image side.
@@ -29,11 +31,7 @@ class RobotDisc:
     x_offset: float
     y_scale: float
     y_offset: float
-    radius: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.radius < 1:
-            raise UserError(f"radius: {self.radius}; in (0, 1) expected")
+    radius: Annotated[float, Gt(0), Lt(1)]
 
     def centre(self, proprio: np.ndarray, size: int) -> np.ndarray:
         """Centre [px] in a picture of side ``size``, ``(2,)``."""

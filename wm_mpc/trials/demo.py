@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+from annotated_types import Ge, Le
 from tqdm import tqdm
 
 from wm_mpc.bringup import ros_env
 from wm_mpc.bringup.start import processes, signals_stop
 from wm_mpc.bringup.supervisor import Supervisor
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import Checked, NonNegativeFloat, Seed, one_of
 from wm_mpc.core.provenance import write_report
 from wm_mpc.evaluation.jobs import episode_seed
 from wm_mpc.planners.registry import PLANNERS
@@ -62,13 +64,13 @@ def _default(name: str, kind: Callable[[str], Any], value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Run simulated episodes over ROS 2 and report on them."""
 
-    episodes: int = _default("EPISODES", int, 10)
+    episodes: Annotated[int, Ge(1), Le(1000)] = _default("EPISODES", int, 10)
     """Episodes, 1 to 1000."""
 
-    seed: int = _default("SEED", int, 2024)
+    seed: Seed = _default("SEED", int, 2024)
     """Starts and goals derive from it; training and tuning use others."""
 
     task: str = _default("TASK", str, "pusht")
@@ -83,10 +85,10 @@ class Config:
     out: Path = _default("OUT", Path, Path("out/demo"))
     """Folder of report.json, report.html, film.webp and nodes.log."""
 
-    timeout: float = _default("TIMEOUT", float, 0.0)
+    timeout: NonNegativeFloat = _default("TIMEOUT", float, 0.0)
     """[s] all episodes together may take; 0: 300 s and three times what they last."""
 
-    baselines: int = 100
+    baselines: Annotated[int, Ge(1), Le(10_000)] = 100
     """Goals that random actions and no action try, the episodes' own first; 1 to 10000."""
 
     view: Annotated[bool, tyro.conf.FlagCreatePairsOff] = _default(
@@ -98,20 +100,10 @@ class Config:
     """No window, whatever the environment says."""
 
     def __post_init__(self) -> None:
-        """Check values that tyro cannot."""
-        if not 1 <= self.episodes <= 1000:
-            raise ValueError(f"episodes: {self.episodes}; 1 to 1000 expected")
-        if not 1 <= self.baselines <= 10_000:
-            raise ValueError(f"baselines: {self.baselines}; 1 to 10000 expected")
-        if not 0 <= self.seed < 2**31:
-            raise ValueError(f"seed: {self.seed}; 0 to {2**31 - 1} expected")
-        if self.task not in TASK_IDS:
-            raise ValueError(f"task: {self.task!r}; one of {', '.join(TASK_IDS)} expected")
-        if self.planner and self.planner not in PLANNERS:
-            known = ", ".join(PLANNERS)
-            raise ValueError(f"planner: {self.planner!r}; one of {known} expected")
-        if not 0 <= self.timeout < float("inf"):
-            raise ValueError(f"timeout: {self.timeout} s; at least 0 expected")
+        super().__post_init__()
+        one_of(self, "task", TASK_IDS)
+        if self.planner:
+            one_of(self, "planner", PLANNERS)
 
 
 def prepare_environment() -> None:

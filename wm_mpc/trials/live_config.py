@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from annotated_types import Ge, Le
 from tyro.conf import Positional
 
-from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import Checked, Seed, one_of
 from wm_mpc.tasks.environments import TASK_IDS
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Run a simulated task with live fine-tuning and report on it.
 
     Attributes:
@@ -36,26 +38,20 @@ class Config:
 
     task: Positional[str]
     out: Path
-    minutes: float = 10.0
+    minutes: Annotated[float, Ge(0.1), Le(1e4)] = 10.0
     model: Path | None = None
-    action_scale: float = 1.0
+    action_scale: Annotated[float, Ge(1e-3), Le(1e3)] = 1.0
     replay: Path | None = None
-    episode_steps: int = 60
-    seed: int = 0
-    window: int = 20
+    episode_steps: Annotated[int, Ge(5), Le(10_000)] = 60
+    seed: Seed = 0
+    window: Annotated[int, Ge(1), Le(10_000)] = 20
     trainer: tuple[str, ...] = ()
     kill: bool = True
     poison: bool = True
     learn: bool = True
-    core: int = -1
+    core: Annotated[int, Ge(-1), Le(4095)] = -1
     report: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.task not in TASK_IDS:
-            raise UserError(f"task: {self.task!r}; one of {', '.join(TASK_IDS)} expected")
-        for name, low, high in (
-            ("minutes", 0.1, 1e4), ("action_scale", 1e-3, 1e3), ("episode_steps", 5, 10_000),
-            ("window", 1, 10_000), ("seed", 0, 2**31 - 1), ("core", -1, 4095),
-        ):  # fmt: skip
-            if not low <= getattr(self, name) <= high:
-                raise UserError(f"{name}: {getattr(self, name)}; {low:g} to {high:g} expected")
+        super().__post_init__()
+        one_of(self, "task", TASK_IDS)

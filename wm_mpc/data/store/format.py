@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from wm_mpc.core.errors import DataError
+from wm_mpc.core.fields import Checked, NonNegativeInt, PositiveFloat, PositiveInt
 from wm_mpc.core.files import write_atomically
 from wm_mpc.data.trajectory import Trajectory
 
@@ -20,7 +21,7 @@ class StoreError(DataError):
 
 
 @dataclass(frozen=True)
-class StoreSpec:
+class StoreSpec(Checked):
     """What every trajectory of a store shares.
 
     Attributes:
@@ -33,20 +34,15 @@ class StoreSpec:
     """
 
     task: str
-    action_dim: int
-    proprio_dim: int
-    state_dim: int
-    control_period: float
+    action_dim: PositiveInt
+    proprio_dim: NonNegativeInt
+    state_dim: NonNegativeInt
+    control_period: PositiveFloat
     image_size: tuple[int, int]
 
     def __post_init__(self) -> None:
-        """Check the fields; raises ValueError naming field, value and bound."""
         object.__setattr__(self, "image_size", tuple(int(v) for v in self.image_size))
-        for name, low in (("action_dim", 1), ("proprio_dim", 0), ("state_dim", 0)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name}: {getattr(self, name)} is below {low}")
-        if not self.control_period > 0:
-            raise ValueError(f"control_period: {self.control_period} s is not above 0")
+        super().__post_init__()
         if len(self.image_size) != 2 or min(self.image_size) < 1:
             raise ValueError(f"image_size: {self.image_size} is not (height, width) above 0")
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from wm_mpc.core.device import usable_device
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import Checked, NonNegativeInt, PositiveFloat, PositiveInt
 from wm_mpc.data.store.windows import Frames
 from wm_mpc.models.decoder import Decoder, DecoderConfig
 from wm_mpc.training.optimise.distributed import check_batch
@@ -20,7 +22,7 @@ from wm_mpc.training.optimise.loop import Schedule, fit
 
 
 @dataclass(frozen=True)
-class DecoderTraining:
+class DecoderTraining(Checked):
     """Size and schedule of the decoder.
 
     Attributes:
@@ -34,20 +36,14 @@ class DecoderTraining:
         seed: seed of weights and batches.
     """
 
-    steps: int = 0
-    batch: int = 48
-    pixels: int = 256
-    width: int = 128
-    depth: int = 3
-    lr: float = 3e-3
-    save_every: int = 500
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        lowest = {"steps": 0, "batch": 1, "pixels": 2, "width": 1, "depth": 1, "save_every": 1}
-        for name, low in lowest.items():
-            if getattr(self, name) < low:
-                raise UserError(f"{name}: {getattr(self, name)}; at least {low} expected")
+    steps: NonNegativeInt = 0
+    batch: PositiveInt = 48
+    pixels: Annotated[int, Ge(2)] = 256
+    width: PositiveInt = 128
+    depth: PositiveInt = 3
+    lr: PositiveFloat = 3e-3
+    save_every: PositiveInt = 500
+    seed: NonNegativeInt = 0
 
 
 class ColourLoss(nn.Module):

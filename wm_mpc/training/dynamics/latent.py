@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Gt, Le
 from torch import Tensor, nn
 
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import (
+    Checked,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 from wm_mpc.latents.windows import Augmentation, LatentWindows, prediction_errors
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.training.optimise.distributed import check_batch
@@ -18,7 +26,7 @@ from wm_mpc.training.optimise.loop import Probe, Schedule, fit
 
 
 @dataclass(frozen=True)
-class DynamicsConfig:
+class DynamicsConfig(Checked):
     """Losses and schedule of the predictor.
 
     Attributes:
@@ -39,25 +47,18 @@ class DynamicsConfig:
         save_every: optimiser steps between checkpoints.
     """
 
-    rollout: int = 3
-    steps: int = 20000
-    batch: int = 256
-    lr: float = 2e-3
-    weight_decay: float = 1e-4
-    huber: float = 0.0
-    noise: float = 0.0
-    held_out: float = 0.02
-    seed: int = 0
-    threads: int = 0
-    max_seconds: float = 0.0
-    save_every: int = 1000
-
-    def __post_init__(self) -> None:
-        for name in ("rollout", "steps", "batch", "save_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: {getattr(self, name)}; at least 1 expected")
-        if not 0 < self.held_out <= 0.5:
-            raise UserError(f"held_out: {self.held_out}; in (0, 0.5] expected")
+    rollout: PositiveInt = 3
+    steps: PositiveInt = 20000
+    batch: PositiveInt = 256
+    lr: PositiveFloat = 2e-3
+    weight_decay: NonNegativeFloat = 1e-4
+    huber: NonNegativeFloat = 0.0
+    noise: NonNegativeFloat = 0.0
+    held_out: Annotated[float, Gt(0), Le(0.5)] = 0.02
+    seed: NonNegativeInt = 0
+    threads: NonNegativeInt = 0
+    max_seconds: NonNegativeFloat = 0.0
+    save_every: PositiveInt = 1000
 
 
 def rollout_loss(

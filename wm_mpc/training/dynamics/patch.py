@@ -17,6 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import (
+    Checked,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Share,
+)
 from wm_mpc.latents.encode import encode_window, gather_tokens, sample_ids
 from wm_mpc.latents.windows import TokenWindows, token_open_loop
 from wm_mpc.models.world_model import WorldModel
@@ -29,7 +37,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class PatchConfig:
+class PatchConfig(Checked):
     """Sizes, losses and schedule of the patch layout.
 
     Attributes:
@@ -50,28 +58,24 @@ class PatchConfig:
     """
 
     size: str = "small"
-    history: int = 3
-    proprio_embed: int = 10
-    action_embed: int = 10
-    steps: int = 5000
-    batch: int = 32
-    lr: float = 5e-4
-    rollout: int = 3
-    rollout_weight: float = 0.5
+    history: PositiveInt = 3
+    proprio_embed: PositiveInt = 10
+    action_embed: PositiveInt = 10
+    steps: PositiveInt = 5000
+    batch: PositiveInt = 32
+    lr: PositiveFloat = 5e-4
+    rollout: NonNegativeInt = 3
+    rollout_weight: NonNegativeFloat = 0.5
     bf16: bool | None = None
-    held_out: float = 0.02
-    max_seconds: float = 0.0
-    save_every: int = 500
-    seed: int = 0
+    held_out: Share = 0.02
+    max_seconds: NonNegativeFloat = 0.0
+    save_every: PositiveInt = 500
+    seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.size not in SIZES:
             raise UserError(f"size: {self.size!r}; one of {', '.join(SIZES)} expected")
-        lowest = {"history": 1, "proprio_embed": 1, "action_embed": 1, "steps": 1, "batch": 1}
-        lowest |= {"rollout": 0, "rollout_weight": 0, "save_every": 1}
-        for name, low in lowest.items():
-            if not getattr(self, name) >= low:
-                raise UserError(f"{name}: {getattr(self, name)}; at least {low} expected")
 
     @property
     def window(self) -> int:

@@ -16,15 +16,25 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from wm_mpc.core.device import usable_device
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import (
+    Checked,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Share,
+)
 from wm_mpc.core.files import write_atomically
 from wm_mpc.core.precision import autocast
 from wm_mpc.models.encoder import IMAGENET_MEAN, IMAGENET_STD
@@ -43,7 +53,7 @@ MIN_SHARE = 1e-5
 
 
 @dataclass(frozen=True)
-class DinoConfig:
+class DinoConfig(Checked):
     """Size of the encoder and its training.
 
     Attributes:
@@ -69,39 +79,36 @@ class DinoConfig:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
     """
 
-    image_size: int = 96
-    patch_size: int = 12
-    dim: int = 128
-    layers: int = 4
-    heads: int = 4
-    mlp_ratio: int = 2
-    local_size: int = 48
-    local_crops: int = 2
-    prototypes: int = 256
-    batch: int = 48
-    steps: int = 1500
-    lr: float = 1e-3
-    momentum: float = 0.99
-    mask_ratio: float = 0.5
-    student_temperature: float = 0.1
-    teacher_temperature: float = 0.05
-    koleo: float = 0.05
-    seed: int = 0
-    threads: int = 0
-    max_seconds: float = 0.0
+    image_size: PositiveInt = 96
+    patch_size: PositiveInt = 12
+    dim: PositiveInt = 128
+    layers: PositiveInt = 4
+    heads: PositiveInt = 4
+    mlp_ratio: PositiveInt = 2
+    local_size: PositiveInt = 48
+    local_crops: NonNegativeInt = 2
+    prototypes: PositiveInt = 256
+    batch: Annotated[int, Ge(2)] = 48
+    steps: PositiveInt = 1500
+    lr: PositiveFloat = 1e-3
+    momentum: Share = 0.99
+    mask_ratio: Annotated[float, Ge(0), Lt(1)] = 0.5
+    student_temperature: PositiveFloat = 0.1
+    teacher_temperature: PositiveFloat = 0.05
+    koleo: NonNegativeFloat = 0.05
+    seed: NonNegativeInt = 0
+    threads: NonNegativeInt = 0
+    max_seconds: NonNegativeFloat = 0.0
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("image_size", "local_size"):
             if getattr(self, name) % self.patch_size:
                 raise UserError(
                     f"{name}: {getattr(self, name)} px is no multiple of "
                     f"patch_size {self.patch_size} px"
                 )
-        if self.batch < 2:
-            raise UserError(f"batch: {self.batch}; at least 2 expected")
-        if not 0 <= self.mask_ratio < 1:
-            raise UserError(f"mask_ratio: {self.mask_ratio}; in [0, 1) expected")
 
 
 class DinoHead(nn.Module):

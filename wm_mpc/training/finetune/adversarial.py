@@ -22,11 +22,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor
 
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import Checked, NonNegativeFloat, PositiveInt
 from wm_mpc.models.predictors import VitPredictor
 from wm_mpc.models.world_model import WorldModel
 
@@ -38,7 +41,7 @@ PGD_TRAVEL = 2.5
 
 
 @dataclass(frozen=True)
-class AttackConfig:
+class AttackConfig(Checked):
     """Size and kind of the perturbations.
 
     Attributes:
@@ -54,29 +57,14 @@ class AttackConfig:
         clean_share: share of each batch left unperturbed, [0, 1); the published method has 0.
     """
 
-    visual: float = 0.05
-    proprio: float = 0.02
-    action: float = 0.02
-    radii: str = "adaptive"
-    action_space: str = "auto"
-    iterations: int = 1
-    step_size: float = 0.0
-    clean_share: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("visual", "proprio", "action", "step_size"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UserError(f"{name}: {getattr(self, name)}; at least 0 expected")
-        if self.iterations < 1:
-            raise UserError(f"iterations: {self.iterations}; at least 1 expected")
-        if not 0 <= self.clean_share < 1:
-            raise UserError(f"clean_share: {self.clean_share}; in [0, 1) expected")
-        for name, known in (
-            ("radii", ("adaptive", "fixed")),
-            ("action_space", ("auto", "embedding", "normalised")),
-        ):
-            if getattr(self, name) not in known:
-                raise UserError(f"{name}: {getattr(self, name)!r}; {', '.join(known)} expected")
+    visual: NonNegativeFloat = 0.05
+    proprio: NonNegativeFloat = 0.02
+    action: NonNegativeFloat = 0.02
+    radii: Literal["adaptive", "fixed"] = "adaptive"
+    action_space: Literal["auto", "embedding", "normalised"] = "auto"
+    iterations: PositiveInt = 1
+    step_size: NonNegativeFloat = 0.0
+    clean_share: Annotated[float, Ge(0), Lt(1)] = 0.0
 
     @property
     def step(self) -> float:

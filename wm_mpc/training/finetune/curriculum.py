@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Gt, Le
 
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import Checked
 
 
 @dataclass(frozen=True)
-class CurriculumConfig:
+class CurriculumConfig(Checked):
     """What grows while training goes on; equal ends switch a curriculum off.
 
     Attributes:
@@ -21,15 +25,14 @@ class CurriculumConfig:
 
     rollout: tuple[int, int] = (1, 1)
     goal_distance: tuple[int, int] = (5, 5)
-    share: float = 0.5
+    share: Annotated[float, Gt(0), Le(1)] = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("rollout", "goal_distance"):
             first, last = getattr(self, name)
             if not 1 <= first <= last:
                 raise UserError(f"{name}: {first} {last}; 1 <= first <= last expected")
-        if not 0 < self.share <= 1:
-            raise UserError(f"share: {self.share}; in (0, 1] expected")
 
     def rollout_at(self, progress: float) -> int:
         """Model steps predicted open loop after this part of the training, in [0, 1]."""

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Gt, Lt
 from torch import Tensor, nn
 
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import Checked, NonNegativeFloat, NonNegativeInt, PositiveInt
 from wm_mpc.data.store.format import StoreSpec
 from wm_mpc.data.store.store import Store
 from wm_mpc.evaluation.rollouts import plan_and_execute
@@ -31,7 +33,7 @@ from wm_mpc.training.optimise.resume import Progress
 
 
 @dataclass(frozen=True)
-class FinetuneConfig:
+class FinetuneConfig(Checked):
     """Schedule and loss.
 
     Attributes:
@@ -46,24 +48,14 @@ class FinetuneConfig:
         threads: CPU threads; 0 leaves torch's choice.
     """
 
-    steps: int = 2000
-    batch: int = 256
-    lr: float = 2e-4
-    weight_decay: float = 1e-4
-    huber: float = 0.0
-    max_seconds: float = 0.0
-    save_every: int = 500
-    threads: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch", "save_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: {getattr(self, name)}; at least 1 expected")
-        for name in ("weight_decay", "huber", "max_seconds", "threads"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"{name}: {getattr(self, name)}; at least 0 expected")
-        if not 0 < self.lr < 1:
-            raise UserError(f"lr: {self.lr}; in (0, 1) expected")
+    steps: PositiveInt = 2000
+    batch: PositiveInt = 256
+    lr: Annotated[float, Gt(0), Lt(1)] = 2e-4
+    weight_decay: NonNegativeFloat = 1e-4
+    huber: NonNegativeFloat = 0.0
+    max_seconds: NonNegativeFloat = 0.0
+    save_every: PositiveInt = 500
+    threads: NonNegativeInt = 0
 
 
 class FinetuneLoss(nn.Module):

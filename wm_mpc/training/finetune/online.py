@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import Checked, NonNegativeInt, PositiveInt, Share, one_of
 from wm_mpc.planners.objective import ObjectiveConfig
 from wm_mpc.planners.registry import PLANNERS
 
 
 @dataclass(frozen=True)
-class OnlineConfig:
+class OnlineConfig(Checked):
     """Plans to execute and how they are mixed with expert data.
 
     Attributes:
@@ -40,30 +41,22 @@ class OnlineConfig:
         objective: goal cost of the plans; best the one that the robot will plan with.
     """
 
-    rollouts: int = 60
-    every: int = 250
+    rollouts: PositiveInt = 60
+    every: PositiveInt = 250
     planner: str = "adam"
     options: tuple[str, ...] = ()
-    ratio: tuple[int, int] = (7, 3)
-    limit: int = 0
-    far: float = 0.0
-    chain: int = 1
+    ratio: tuple[NonNegativeInt, NonNegativeInt] = (7, 3)
+    limit: NonNegativeInt = 0
+    far: Share = 0.0
+    chain: PositiveInt = 1
     corrected: tuple[Path, ...] = ()
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
     def __post_init__(self) -> None:
-        for name in ("rollouts", "every", "chain"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: {getattr(self, name)}; at least 1 expected")
-        if self.planner not in PLANNERS:
-            known = ", ".join(PLANNERS)
-            raise UserError(f"planner: {self.planner!r} unknown; one of {known} expected")
-        if min(self.ratio) < 0 or sum(self.ratio) < 1:
+        super().__post_init__()
+        one_of(self, "planner", PLANNERS)
+        if sum(self.ratio) < 1:
             raise UserError(f"ratio: {self.ratio}; two numbers >= 0, not both 0, expected")
-        if self.limit < 0:
-            raise UserError(f"limit: {self.limit}; at least 0 expected")
-        if not 0 <= self.far <= 1:
-            raise UserError(f"far: {self.far}; in [0, 1] expected")
 
 
 __all__ = ["OnlineConfig"]

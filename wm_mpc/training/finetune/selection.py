@@ -10,14 +10,14 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import Checked, NonNegativeInt, PositiveInt
 from wm_mpc.evaluation.rows import evaluate
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.training.optimise.loop import Probe
 
 
 @dataclass(frozen=True)
-class SelectionConfig:
+class SelectionConfig(Checked):
     """Closed-loop evaluation that picks the weights.
 
     Attributes:
@@ -30,18 +30,13 @@ class SelectionConfig:
         patience: stop after this many measurements without a new best; 0: never.
     """
 
-    goals: int = 30
-    every: int = 500
-    seed: int = 7919
+    goals: NonNegativeInt = 30
+    every: PositiveInt = 500
+    seed: NonNegativeInt = 7919
     planner: str = "adam"
     options: tuple[str, ...] = ()
-    replan_every: int = 1
-    patience: int = 0
-
-    def __post_init__(self) -> None:
-        for name, low in (("goals", 0), ("every", 1), ("replan_every", 1), ("patience", 0)):
-            if getattr(self, name) < low:
-                raise UserError(f"{name}: {getattr(self, name)}; at least {low} expected")
+    replan_every: PositiveInt = 1
+    patience: NonNegativeInt = 0
 
     def measure(self, model: WorldModel, task: str, label: str = "base") -> dict[str, Any]:
         """Row of ``evaluation.evaluate`` for the model as it is."""

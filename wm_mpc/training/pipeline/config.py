@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import Checked, NonNegativeFloat, NonNegativeInt, PositiveInt
 from wm_mpc.training.dynamics.decoder import DecoderTraining
 from wm_mpc.training.dynamics.latent import DynamicsConfig
 from wm_mpc.training.dynamics.patch import PatchConfig
@@ -53,7 +54,7 @@ class DecoderForModel:
 
 
 @dataclass(frozen=True)
-class ProposalsForModel:
+class ProposalsForModel(Checked):
     """Train a network that guesses plans from start and goal; planners refine its guesses.
 
     ``proposals.safetensors`` is written into the model's folder. It fits every model with the
@@ -79,26 +80,19 @@ class ProposalsForModel:
     model: Path
     data: Path
     kind: Literal["inverse", "init"] = "inverse"
-    horizon: int = 5
-    steps: int = 16000
-    batch: int = 256
-    width: int = 384
+    horizon: PositiveInt = 5
+    steps: PositiveInt = 16000
+    batch: PositiveInt = 256
+    width: PositiveInt = 384
     augment: bool = False
     tokens: Path | None = None
-    episodes: int = 0
-    threads: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("horizon", "steps", "batch", "width"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: {getattr(self, name)}; at least 1 expected")
-        if self.episodes < 0:
-            raise UserError(f"episodes: {self.episodes}; at least 0 expected")
+    episodes: NonNegativeInt = 0
+    threads: NonNegativeInt = 0
+    seed: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)
-class ValidationConfig:
+class ValidationConfig(Checked):
     """A look at the trained model, as ``wm-mpc validate`` takes it, on the held-out episodes.
 
     Attributes:
@@ -106,19 +100,14 @@ class ValidationConfig:
         windows: most windows predicted open loop.
     """
 
-    frames: int = 400
-    windows: int = 60
+    section = "validation."
 
-    def __post_init__(self) -> None:
-        for name, low in (("frames", 0), ("windows", 1)):
-            if getattr(self, name) < low:
-                raise UserError(
-                    f"validation.{name}: {getattr(self, name)}; at least {low} expected"
-                )
+    frames: NonNegativeInt = 400
+    windows: PositiveInt = 60
 
 
 @dataclass(frozen=True)
-class WorldModelTraining:
+class WorldModelTraining(Checked):
     """Train a task's world model on cached tokens of a frozen encoder.
 
     The compact layout learns landmarks (or, with ``--projector joint``, whatever can be
@@ -165,20 +154,20 @@ class WorldModelTraining:
     data: Path
     encoder: str
     out: Path
-    image_size: int = 0
+    image_size: NonNegativeInt = 0
     tokens: Path | None = None
-    layout: str = "compact"
-    projector: str = "landmarks"
-    visual_dim: int = 32
+    layout: Literal["compact", "patch"] = "compact"
+    projector: Literal["landmarks", "joint"] = "landmarks"
+    visual_dim: PositiveInt = 32
     latents_from: Path | None = None
     predictor: Literal["mlp", "gru", "vit"] = "mlp"
-    width: int = 0
-    depth: int = 0
-    frame: str = ""
-    window: int = 5
-    seed: int = 0
+    width: NonNegativeInt = 0
+    depth: NonNegativeInt = 0
+    frame: Literal["", "camera", "object"] = ""
+    window: PositiveInt = 5
+    seed: NonNegativeInt = 0
     device: str = "cpu"
-    reader_steps: int = 1500
+    reader_steps: NonNegativeInt = 1500
     landmarks: LandmarkConfig = field(default_factory=LandmarkConfig)
     joint: JointConfig = field(default_factory=JointConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
@@ -190,25 +179,7 @@ class WorldModelTraining:
     task: str = ""
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("layout", ("compact", "patch")),
-            ("projector", ("landmarks", "joint")),
-            ("predictor", ("mlp", "gru", "vit")),
-            ("frame", ("", "camera", "object")),
-        ):
-            if getattr(self, name) not in known:
-                expected = " or ".join(name for name in known if name)
-                raise UserError(f"{name}: {getattr(self, name)!r}; {expected} expected")
-        for name, low in (
-            ("visual_dim", 1),
-            ("window", 1),
-            ("image_size", 0),
-            ("reader_steps", 0),
-            ("width", 0),
-            ("depth", 0),
-        ):
-            if getattr(self, name) < low:
-                raise UserError(f"{name}: {getattr(self, name)}; at least {low} expected")
+        super().__post_init__()
         taught = self.layout == "compact" and self.latents_from is None
         if taught and self.projector == "joint" and not self.joint.steps:
             raise UserError("joint.steps: 0; at least 1 expected for a projector trained jointly")
@@ -283,19 +254,17 @@ class RobotTraining(WorldModelTraining):
         task: name of the robot; empty: the store's.
     """
 
-    projector: str = "joint"
+    projector: Literal["landmarks", "joint"] = "joint"
     joint: JointConfig = field(default_factory=lambda: ROBOT_JOINT)
-    frameskip: int = 5
+    frameskip: PositiveInt = 5
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
-    goal_weights: tuple[float, ...] = ()
+    goal_weights: tuple[NonNegativeFloat, ...] = ()
     action_basis: str = "held"
-    action_knots: int = 0
+    action_knots: NonNegativeInt = 0
     rest_at_zero: bool = True
 
     def __post_init__(self) -> None:
-        if self.frameskip < 1:
-            raise UserError(f"frameskip: {self.frameskip}; at least 1 expected")
         if self.projector == "landmarks" and self.layout == "compact" and not self.latents_from:
             raise UserError(
                 "projector: 'landmarks'; joint expected: landmarks need a description of the task"

@@ -9,13 +9,22 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import (
+    Checked,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Share,
+)
 from wm_mpc.latents.encode import encode_window
 from wm_mpc.latents.windows import TokenWindows
 from wm_mpc.models.world_model import WorldModel
@@ -33,7 +42,7 @@ LOSSES = ("prediction", "straighten", "inverse", "variance", "covariance", "post
 
 
 @dataclass(frozen=True)
-class JointConfig:
+class JointConfig(Checked):
     """Weights of the losses, 0 switching one off, and the schedule.
 
     Attributes:
@@ -57,29 +66,21 @@ class JointConfig:
         seed: seed of batches.
     """
 
-    steps: int = 0
-    batch: int = 64
-    lr: float = 1e-3
-    rollout: int = 3
-    prediction: float = 1.0
-    straighten: float = 0.1
-    inverse: float = 0.1
-    variance: float = 1.0
-    covariance: float = 0.04
-    posture: float = 0.0
-    huber: float = 0.0
-    held_out: float = 0.02
-    max_seconds: float = 0.0
-    save_every: int = 500
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, low in (("steps", 0), ("batch", 2), ("rollout", 2), ("save_every", 1)):
-            if getattr(self, name) < low:
-                raise UserError(f"{name}: {getattr(self, name)}; at least {low} expected")
-        for name in LOSSES:
-            if not getattr(self, name) >= 0:
-                raise UserError(f"{name}: {getattr(self, name)}; at least 0 expected")
+    steps: NonNegativeInt = 0
+    batch: Annotated[int, Ge(2)] = 64
+    lr: PositiveFloat = 1e-3
+    rollout: Annotated[int, Ge(2)] = 3
+    prediction: NonNegativeFloat = 1.0
+    straighten: NonNegativeFloat = 0.1
+    inverse: NonNegativeFloat = 0.1
+    variance: NonNegativeFloat = 1.0
+    covariance: NonNegativeFloat = 0.04
+    posture: NonNegativeFloat = 0.0
+    huber: NonNegativeFloat = 0.0
+    held_out: Share = 0.02
+    max_seconds: NonNegativeFloat = 0.0
+    save_every: PositiveInt = 500
+    seed: NonNegativeInt = 0
 
 
 class JointLosses(nn.Module):

@@ -28,6 +28,13 @@ from tqdm import tqdm
 from tyro.conf import Suppress
 
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import (
+    Checked,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 from wm_mpc.core.precision import autocast
 from wm_mpc.data.store.windows import Frames
 from wm_mpc.latents.encode import encode_images, sample_ids
@@ -37,7 +44,7 @@ from wm_mpc.tasks.robot_disc import RobotDisc
 
 
 @dataclass(frozen=True)
-class LandmarkConfig:
+class LandmarkConfig(Checked):
     """How the projector is taught.
 
     Attributes:
@@ -53,20 +60,15 @@ class LandmarkConfig:
         seed: seed of everything.
     """
 
-    landmarks: int = 6
+    landmarks: PositiveInt = 6
     rotate: bool = True
-    compositions: int = 24000
-    steps: int = 4000
-    batch: int = 192
-    lr: float = 3e-3
-    contrast: int = 60
+    compositions: PositiveInt = 24000
+    steps: PositiveInt = 4000
+    batch: PositiveInt = 192
+    lr: PositiveFloat = 3e-3
+    contrast: NonNegativeFloat = 60
     robot: Suppress[RobotDisc | None] = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("landmarks", "compositions", "steps", "batch"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: {getattr(self, name)}; at least 1 expected")
+    seed: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)
