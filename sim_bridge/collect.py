@@ -212,7 +212,7 @@ def run(config: Config) -> int:
     )
     if config.report is not None:
         row = {"task": config.task, **asdict(done), "frames_per_s": rate}
-        write_report(config.report, None, config.seed, [row], config=asdict(config))
+        write_report(config.report, config.seed, [row], config=asdict(config))
     return 0
 
 

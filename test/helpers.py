@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wm_mpc.models.encoder import DinoEncoder
 from wm_mpc.models.world_model import WorldModel, WorldModelConfig
@@ -67,3 +67,27 @@ def tiny_checkpoint(folder: Path, seed: int = 0, **changes: Any) -> Path:
     encoder = tiny_encoder(folder / "encoder")
     tiny_model(encoder, seed, **changes).save(folder, encoder="encoder")
     return folder
+
+
+def rollout_history(
+    model: WorldModel, latents: Tensor, past: Tensor, actions: Tensor, history: int = 3
+) -> Tensor:
+    """Open-loop rollout on up to ``history`` frames (DINO-WM's "regular" rollout).
+
+    Args:
+        model: world model, whose predictor takes several frames.
+        latents: known frames, ``(B, H, *L)``, the last one being now.
+        past: model actions between them, ``(B, H - 1, A)``.
+        actions: model actions to come, ``(B, T, A)``.
+        history: longest window handed to the predictor.
+
+    Returns:
+        ``(B, T, *L)``.
+    """
+    frames, taken = list(latents.unbind(1)), list(past.unbind(1))
+    for t in range(actions.shape[1]):
+        taken.append(actions[:, t])
+        window = torch.stack(frames[-history:], 1)
+        known = torch.stack(taken[-window.shape[1] :], 1)
+        frames.append(model.predictor(window, known)[:, -1])
+    return torch.stack(frames[latents.shape[1] :], 1)

@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
+from fake_clock import FakeClock
 from torch import Tensor
 
-from wm_mpc.core.clock import FakeClock
 from wm_mpc.planners.budget import Budget, CemReference
 from wm_mpc.planners.objective import GoalObjective, ObjectiveConfig
 

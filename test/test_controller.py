@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fake_clock import FakeClock
 from helpers import tiny_encoder, tiny_model
 
 from wm_mpc.control.controller import Controller, ControllerConfig
@@ -15,7 +16,6 @@ from wm_mpc.control.engine import Engine, EngineConfig
 from wm_mpc.control.safety import SafetyLimits
 from wm_mpc.control.thread_usage import Usage
 from wm_mpc.control.tick import State
-from wm_mpc.core.clock import FakeClock
 from wm_mpc.core.errors import UserError
 from wm_mpc.models.identity import perception_hash
 from wm_mpc.models.proposers import InitNetwork, save_proposer

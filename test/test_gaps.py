@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from fake_clock import FakeClock
 from helpers import tiny_encoder, tiny_model
 
 from wm_mpc.control.engine import Engine, EngineConfig
-from wm_mpc.core.clock import FakeClock
 from wm_mpc.core.pauses import Gaps
 from wm_mpc.planners.budget import CemReference
 

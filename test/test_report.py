@@ -16,11 +16,12 @@ from wm_mpc.core import provenance as report
 
 
 def written(path: Path, **changes: object) -> dict:
-    arguments = {"command": "wm-mpc eval", "seed": 3, "results": [{"n": 1}]} | changes
+    arguments = {"seed": 3, "results": [{"n": 1}]} | changes
     return json.loads(report.write_report(path, **arguments).read_text())
 
 
-def test_a_report_has_every_key(tmp_path: Path) -> None:
+def test_a_report_has_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/somewhere/bin/wm-mpc", "eval"])
     read = written(tmp_path / "new" / "r.json", note="x")
     keys = ["command", "seed", "commit", "machine", "versions", "started", "results", "note"]
     assert list(read) == keys

@@ -3,9 +3,9 @@ import math
 
 import numpy as np
 import pytest
+from fake_clock import FakeClock
 
 from wm_mpc.control.safety import CommandFilter, Motion, SafetyLimits
-from wm_mpc.core.clock import FakeClock
 
 PERIOD = 0.1
 FRESH = (0.0, 0.0)

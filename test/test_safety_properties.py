@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from fake_clock import FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wm_mpc.control.safety import CommandFilter, CommandLimits, Motion
-from wm_mpc.core.clock import FakeClock
 
 PERIOD = 0.1
 CLOSE = 1e-6

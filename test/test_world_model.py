@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import TINY_IMAGE, tiny_config, tiny_encoder, tiny_model
+from helpers import TINY_IMAGE, rollout_history, tiny_config, tiny_encoder, tiny_model
 from safetensors.torch import load_file, save_file
 
 from wm_mpc.core.errors import CheckpointError
@@ -45,8 +45,8 @@ def test_shapes(changes: dict[str, Any], shape: tuple[int, ...], tmp_path: Path)
     assert latent.shape == (2, *shape)
     assert model.step(latent, torch.rand(2, 10)).shape == (2, *shape)
     assert model.rollout(latent, torch.rand(2, 3, 10)).shape == (2, 3, *shape)
-    history = model.rollout_history(
-        latent[:, None].repeat_interleave(3, 1), torch.rand(2, 2, 10), torch.rand(2, 4, 10)
+    history = rollout_history(
+        model, latent[:, None].repeat_interleave(3, 1), torch.rand(2, 2, 10), torch.rand(2, 4, 10)
     )
     assert history.shape == (2, 4, *shape)
 
@@ -67,7 +67,7 @@ def test_a_rollout_with_history_of_one_frame_is_a_rollout(
 ) -> None:
     model = tiny_model(None, **changes)
     latents, actions = torch.randn(2, 3, *shape), torch.randn(2, 3, 10)
-    alone = model.rollout_history(latents, torch.randn(2, 2, 10), actions, history=1)
+    alone = rollout_history(model, latents, torch.randn(2, 2, 10), actions, history=1)
     assert torch.allclose(alone, model.rollout(latents[:, -1], actions), atol=1e-5, rtol=1e-4)
 
 
@@ -78,10 +78,10 @@ def test_history_reaches_the_predictor() -> None:
         torch.randn(2, 2, 10),
         torch.randn(2, 2, 10),
     )
-    before = model.rollout_history(latents, past, actions)
+    before = rollout_history(model, latents, past, actions)
     # the first predicted frame sees frames 0..2, the second one 1..3
     latents[:, 0] += 1
-    after = model.rollout_history(latents, past, actions)
+    after = rollout_history(model, latents, past, actions)
     assert (after - before)[:, 0].abs().max() > 1e-5
     teacher = model.predictor(latents, torch.cat([past, actions[:, :1]], 1))[:, -1]
     assert torch.allclose(after[:, 0], teacher, atol=1e-6)

@@ -132,7 +132,7 @@ def main(config: Config) -> int:
         f"exit code {row['exit_code']}"
     )
     if config.report:
-        write_report(config.report, None, 0, [row])
+        write_report(config.report, 0, [row])
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fake_clock import FakeClock
 from helpers import tiny_encoder, tiny_model
 
 from wm_mpc.control.controller import Controller, ControllerConfig
@@ -15,7 +16,6 @@ from wm_mpc.control.engine import Engine, EngineConfig
 from wm_mpc.control.safety import CommandFilter, SafetyLimits
 from wm_mpc.control.thread_usage import Surroundings, Usage
 from wm_mpc.control.tick import State
-from wm_mpc.core.clock import FakeClock
 from wm_mpc.core.pauses import Gaps
 from wm_mpc.nodes.mpc.loop import ControlLoop
 from wm_mpc.nodes.mpc.mailbox import Mailbox

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
+from fake_clock import FakeClock
 from helpers import tiny_checkpoint
 
 from wm_mpc.control.tick import State
-from wm_mpc.core.clock import FakeClock
 from wm_mpc.core.errors import UserError
 from wm_mpc.core.files import claim_folder
 from wm_mpc.data.store.store import Store

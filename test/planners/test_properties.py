@@ -17,9 +17,9 @@ from dynamics import (
     TokenDynamics,
     make_objective,
 )
+from fake_clock import FakeClock
 from torch import Tensor
 
-from wm_mpc.core.clock import FakeClock
 from wm_mpc.planners import PlanRequest
 from wm_mpc.planners.kernels.native import MlpKernel
 from wm_mpc.planners.registry import PLANNERS, make_planner, planner_config

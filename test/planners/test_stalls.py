@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_clock import FakeClock
 
 from wm_mpc.control.controller import Controller, ControllerConfig
 from wm_mpc.control.engine import Engine, EngineConfig
 from wm_mpc.control.safety import SafetyLimits
 from wm_mpc.control.tick import State, TickResult
-from wm_mpc.core.clock import FakeClock
 from wm_mpc.core.locations import ASSETS
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.planners.budget import CemReference

@@ -158,7 +158,7 @@ def run_play(config: Play) -> int:
     result = play(config.bag, settings, answers=config.answers)
     print(result.line())
     if config.report:
-        write_report(config.report, None, None, [vars(result)])
+        write_report(config.report, None, [vars(result)])
     return COMPLETE if result.equal(config.tolerance) else FAILED
 
 
@@ -189,7 +189,6 @@ def run_import(config: Import) -> int:
         write_report(
             config.report,
             None,
-            None,
             [report.row() for report in reports],
             settings=dataclasses.asdict(settings),
             statistics=statistics,
@@ -211,7 +210,7 @@ def run_info(config: Info) -> int:
     for info in infos:
         print("\n".join(info.lines()))
     if config.report:
-        write_report(config.report, None, None, [info.row() for info in infos])
+        write_report(config.report, None, [info.row() for info in infos])
     return PARTIAL if any(info.problems for info in infos) else COMPLETE
 
 

@@ -76,7 +76,6 @@ def run(config: Config) -> int:
     if config.report is not None:
         write_report(
             config.report,
-            None,
             config.seed,
             rows,
             curve=curve,

@@ -261,7 +261,7 @@ def run(config: Config) -> int:
     if config.report is not None:
         rows = [asdict(finding) for finding in findings]
         try:
-            write_report(config.report, None, None, rows, wall_s=time.perf_counter() - begin)
+            write_report(config.report, None, rows, wall_s=time.perf_counter() - begin)
         except OSError as error:
             raise UserError(f"report: {config.report}: {error.strerror}") from error
     return 1 if any(finding.status == FAIL for finding in findings) else 0

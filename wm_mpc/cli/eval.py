@@ -46,5 +46,5 @@ def run(config: Config) -> int:
     print(format_row(row))
     if config.report is not None:
         facts = None if reference is None else reference.as_dict()
-        write_report(config.report, None, config.seed, [row], cem_reference=facts)
+        write_report(config.report, config.seed, [row], cem_reference=facts)
     return 0

@@ -262,7 +262,7 @@ def run(config: Config) -> int:
             "opset": OPSET,
             "max_deviation": error,
         }
-        write_report(config.report, None, config.seed, [row])
+        write_report(config.report, config.seed, [row])
     return 0
 
 

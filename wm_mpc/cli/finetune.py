@@ -151,7 +151,7 @@ def run(config: Config) -> int:
         extra["gap"] = measure_gap(models, env, expert, config.gap)
         print_gap(extra["gap"])
     write_report(
-        config.report or config.out / "finetune.json", None, config.seed, [facts], **extra
+        config.report or config.out / "finetune.json", config.seed, [facts], **extra
     )
     measured = base is not None and best is not None
     shown = f", success {base['success_rate']:.2f} -> {best:.2f}" if measured else ""

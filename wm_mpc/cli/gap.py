@@ -90,7 +90,6 @@ def run(config: Config) -> int:
         rest = {name: found[name] for name in ("starts", "unit", "errors", "promises")}
         write_report(
             config.report,
-            None,
             config.gap.seed,
             rows,
             models=hashes,

@@ -34,6 +34,6 @@ def run(config: Config) -> int:
         return 1
     print(format_row(row))
     report = config.report or config.out / "live.json"
-    write_report(report, None, config.seed, [row], config=asdict(config))
+    write_report(report, config.seed, [row], config=asdict(config))
     draw_live(report.with_suffix(".png"), row)
     return 0

@@ -81,7 +81,7 @@ def run(config: Config) -> int:
     for line in lines(facts):
         print(line)
     if config.report is not None:
-        write_report(config.report, None, config.seed, [facts])
+        write_report(config.report, config.seed, [facts])
         draw_validation(config.report.with_suffix(".png"), facts)
     return 0
 

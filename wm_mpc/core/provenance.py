@@ -87,15 +87,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def provenance(seed: int | None, command: str | None = None) -> dict[str, Any]:
+def provenance(seed: int | None) -> dict[str, Any]:
     """The keys every report begins with.
 
     Args:
         seed: the seed every random draw of the run derives from; None: there was none.
-        command: default: this process's command line.
     """
     return {
-        "command": command_line() if command is None else command,
+        "command": command_line(),
         "seed": seed,
         "commit": commit(),
         "machine": {"cpu": cpu_model(), "cores": cores(), "gpu": gpu_name()},
@@ -106,7 +105,6 @@ def provenance(seed: int | None, command: str | None = None) -> dict[str, Any]:
 
 def write_report(
     path: Path | str,
-    command: str | None,
     seed: int | None,
     results: Sequence[dict[str, Any]],
     **extra: Any,
@@ -115,7 +113,6 @@ def write_report(
 
     Args:
         path: file to write; missing folders are made.
-        command: the command that was run; None: this process's command line.
         seed: see :func:`provenance`.
         results: one dict per measured row; numbers that are not finite become null.
         extra: more top-level keys.
@@ -126,7 +123,7 @@ def write_report(
     Raises:
         ValueError: an extra key that every report already has.
     """
-    report = provenance(seed, command)
+    report = provenance(seed)
     taken = sorted(set(extra) & {*report, "results"})
     if taken:
         raise ValueError(f"extra: {taken[0]!r} is a key that every report has")

@@ -210,28 +210,6 @@ class WorldModel(nn.Module):
             steps.append(latent)
         return torch.stack(steps, 1)
 
-    def rollout_history(
-        self, latents: Tensor, past: Tensor, actions: Tensor, history: int = 3
-    ) -> Tensor:
-        """Open-loop rollout on up to ``history`` frames (DINO-WM's "regular" rollout).
-
-        Args:
-            latents: known frames, ``(B, H, *L)``, the last one being now.
-            past: model actions between them, ``(B, H - 1, A)``.
-            actions: model actions to come, ``(B, T, A)``.
-            history: longest window handed to the predictor.
-
-        Returns:
-            ``(B, T, *L)``.
-        """
-        frames = list(latents.unbind(1))
-        taken = list(past.unbind(1))
-        for t in range(actions.shape[1]):
-            taken.append(actions[:, t])
-            window = torch.stack(frames[-history:], 1)
-            frames.append(self.predictor(window, torch.stack(taken[-window.shape[1] :], 1))[:, -1])
-        return torch.stack(frames[latents.shape[1] :], 1)
-
     # ---- files ----------------------------------------------------------------------------------
 
     def save(

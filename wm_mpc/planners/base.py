@@ -10,7 +10,7 @@ Shapes used throughout the planners:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
@@ -76,7 +76,6 @@ class Plan:
     stopped: str
     planner: str
     virtual_states: Tensor | None = None
-    aux: dict = field(default_factory=dict)
 
 
 class Planner(Protocol):

@@ -223,7 +223,6 @@ def write(out: Path, measured: Measured) -> Path:
     recordings = list(measured.recordings)
     return write_report(
         out / "report.json",
-        None,
         measured.seed,
         measured.rows,
         task=measured.task,

@@ -116,7 +116,7 @@ def finish(config: WorldModelTraining, model: WorldModel, facts: dict[str, Any])
 
 def report(config: WorldModelTraining, facts: dict[str, Any]) -> None:
     """Write the JSON file of the run."""
-    write_report(config.report or config.out / "training.json", None, config.seed, [facts])
+    write_report(config.report or config.out / "training.json", config.seed, [facts])
 
 
 def look_at(
