@@ -151,18 +151,52 @@ def test_arguments_override_the_file_with_typed_values() -> None:
 
 
 def test_absent_arguments_leave_the_file_alone() -> None:
-    for node in resolve("pusht_sim").values():
+    for node in resolve("pusht_sim", gate="false").values():
         assert node.overrides == {"use_sim_time": False}
         assert node.remappings == ()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_commands_go_through_the_gate_unless_told_otherwise(name: str) -> None:
+    nodes = resolve(name, record="true", online_finetune="true")
+    order = list(nodes)
+    assert order.index("command_gate") < order.index("mpc_node"), "it is there first"
+    assert nodes["command_gate"].required
+    for node in nodes.values():
+        expected = (("command", "command_request"),) if node.name == "mpc_node" else ()
+        assert node.remappings == expected, "who hears commands hears those that left"
+    straight = resolve(name, gate="false")
+    assert "command_gate" not in straight and straight["mpc_node"].remappings == ()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gate_and_controller_agree(name: str) -> None:
+    sections = bringup.node_parameters(resolve(name)["mpc_node"].params_file)
+    mpc, gate = sections["mpc_node"], sections["command_gate"]
+    for shared in ("control_rate_hz", "command_type", "dry_run"):
+        assert gate[shared] == mpc[shared]
+    limits = ("action_low", "action_high", "rate_limit", "rest", "hold_at_rest", "hardware")
+    for limit in limits:
+        assert gate.get(limit) == mpc.get(limit)
+
+
+def test_a_dry_run_and_the_command_type_hold_for_the_gate_too() -> None:
+    given = {"dry_run": "true", "command_type": "twist_stamped", "control_rate_hz": "20"}
+    nodes = resolve("robot", **given)
+    for name in ("command_gate", "mpc_node"):
+        overrides = nodes[name].overrides
+        assert overrides["dry_run"] is True and overrides["control_rate_hz"] == 20.0
+        assert overrides["command_type"] == "twist_stamped"
 
 
 def test_robot_topics_are_remapped_for_every_node_that_uses_them() -> None:
     given = {"image_topic": "/cam/color", "command_topic": "/arm/command", "record": "true"}
     for node in resolve("robot", **given).values():
+        command = "command_request" if node.name == "mpc_node" else "/arm/command"
         assert node.remappings == (
             ("image", "/cam/color"),
             ("image/compressed", "/cam/color/compressed"),
-            ("command", "/arm/command"),
+            ("command", command),
         )
 
 

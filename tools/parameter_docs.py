@@ -10,9 +10,11 @@ from typing import Any
 from sim_bridge.config import SimBridgeConfig
 from wm_mpc.control.controller import ControllerConfig
 from wm_mpc.control.engine import EngineConfig
+from wm_mpc.control.gate import GateConfig
 from wm_mpc.control.guard import GuardConfig
-from wm_mpc.control.safety import SafetyLimits
+from wm_mpc.control.safety import CommandLimits, SafetyLimits
 from wm_mpc.core.fields import field_docs, field_rules
+from wm_mpc.nodes.gate.config import GateNodeConfig
 from wm_mpc.nodes.mpc.config import MpcNodeConfig
 from wm_mpc.nodes.trainer.config import TrainerConfig
 from wm_mpc.nodes.view.config import ViewConfig
@@ -58,6 +60,13 @@ def page() -> str:
         ("Goal cost", ObjectiveConfig(), "objective."),
     ):
         parts += [f"### {title}\n", table(defaults, prefix)]
+    parts += ["## command_gate\n"]
+    for title, defaults in (
+        ("Interface", GateNodeConfig()),
+        ("Watchdogs", GateConfig()),
+        ("Limits", CommandLimits()),
+    ):
+        parts += [f"### {title}\n", table(defaults)]
     parts += ["## sim_bridge\n", table(SimBridgeConfig())]
     parts += ["## trainer_node\n", "### Collecting\n", table(TrainerConfig())]
     parts += ["### Rounds of training\n", table(LiveConfig())]

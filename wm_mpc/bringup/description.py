@@ -46,6 +46,7 @@ class NodeSpec:
         remappings: topic name -> launch argument that holds the new name when it is not empty.
         required: when it ends, everything ends.
         condition: launch argument that must be true for the node to start; empty: always.
+        gated: its commands are requests to ``command_gate``, where that is started.
     """
 
     executable: str
@@ -54,6 +55,7 @@ class NodeSpec:
     remappings: Mapping[str, str]
     required: bool = True
     condition: str = ""
+    gated: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def _common(config: str) -> tuple[Argument, ...]:
         Argument("device", "", "cpu, cuda or cuda:N; empty: the parameter file's."),
         Argument("seed", "", "Seed of every random draw (integer); empty: the parameter file's."),
         Argument("dry_run", "", "true: plan and report, publish no command.", ("", *_BOOL)),
+        Argument("gate", "true", "Commands go through command_gate; false: straight.", _BOOL),
         Argument("use_sim_time", "false", "Take time from /clock.", _BOOL),
         Argument("online_finetune", "false", "Also start trainer_node.", _BOOL),
         Argument("live", "", "Working folder of trainer_node; empty: the parameter file's."),
@@ -165,6 +168,22 @@ _MPC = {
 }
 
 
+# the gate plans nothing and draws no random number
+_GATE = {"use_sim_time": "use_sim_time", "dry_run": "dry_run"}
+REQUEST = "command_request"
+"""Topic of what the controller asks for where ``command_gate`` has the last word."""
+
+
+def _controlled(mpc: Mapping[str, str], gate: Mapping[str, str], topics: Mapping[str, str]) -> (
+    tuple[NodeSpec, ...]
+):
+    """``command_gate``, first, and ``mpc_node`` with its commands led through it."""
+    return (
+        NodeSpec("command_gate", "command_gate", gate, topics, condition="gate"),
+        NodeSpec("mpc_node", "mpc_node", mpc, topics, gated=True),
+    )
+
+
 def _extras(
     parameters: Mapping[str, str], topics: Mapping[str, str], heard: tuple[str, ...] = ()
 ) -> tuple[NodeSpec, ...]:
@@ -190,7 +209,7 @@ def _simulated(task: str, title: str) -> Bringup:
     bridge = {**_SHARED, "real_time_factor": "real_time_factor"}
     nodes = (
         NodeSpec("sim_bridge", "sim_bridge", bridge, {}),
-        NodeSpec("mpc_node", "mpc_node", _MPC, {}),
+        *_controlled(_MPC, _GATE, {}),
         *_extras({}, {}),
     )
     description = f"{title} in simulation, driven by the controller."
@@ -201,8 +220,9 @@ def _simulated(task: str, title: str) -> Bringup:
 def _robot() -> Bringup:
     own = ("task", "command_type", "control_rate_hz")
     parameters = {**_MPC, **{name: name for name in own}}
+    gate = {**_GATE, "command_type": "command_type", "control_rate_hz": "control_rate_hz"}
     nodes = (
-        NodeSpec("mpc_node", "mpc_node", parameters, _TOPICS),
+        *_controlled(parameters, gate, _TOPICS),
         *_extras({"task": "task"}, _TOPICS, ("command_type",)),
     )
     description = "The controller alone, on a robot's own topics."
@@ -284,9 +304,8 @@ def resolve(bringup: Bringup, given: Mapping[str, str]) -> list[ResolvedNode]:
             },
             remappings=tuple(
                 pair
-                for topic, argument in node.remappings.items()
-                if values[argument]
-                for pair in _remap(topic, values[argument])
+                for topic, target in _targets(node, values).items()
+                for pair in _remap(topic, target)
             ),
             log_level=values["log_level"],
             required=node.required,
@@ -294,6 +313,13 @@ def resolve(bringup: Bringup, given: Mapping[str, str]) -> list[ResolvedNode]:
         for node in bringup.nodes
         if not node.condition or values[node.condition] == "true"
     ]
+
+
+def _targets(node: NodeSpec, values: Mapping[str, str]) -> dict[str, str]:
+    """Topic -> its new name."""
+    given = {topic: values[name] for topic, name in node.remappings.items() if values[name]}
+    through = node.gated and values["gate"] == "true"
+    return given | ({"command": REQUEST} if through else {})
 
 
 def _remap(topic: str, target: str) -> list[tuple[str, str]]:

@@ -8,13 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from builtin_interfaces.msg import Duration, Time
-from geometry_msgs.msg import TwistStamped
+from builtin_interfaces.msg import Time
 from sensor_msgs.msg import Image, JointState
-from std_msgs.msg import Float64MultiArray, MultiArrayDimension
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from wm_mpc.core.errors import UserError
 from wm_mpc.data.decoding import (
     ENCODINGS,
     MessageError,
@@ -25,6 +21,12 @@ from wm_mpc.data.decoding import (
     stamp_seconds,
 )
 from wm_mpc.data.trajectory import Trajectory
+from wm_mpc.nodes.common.commands import (
+    COMMAND_KINDS,
+    TWIST_FIELDS,
+    CommandFormat,
+    command_type,
+)
 
 __all__ = [
     "COMMAND_TYPES",
@@ -42,9 +44,6 @@ __all__ = [
     "to_stamp",
     "trajectory_to_message",
 ]
-
-TWIST_FIELDS = ("linear.x", "linear.y", "linear.z", "angular.x", "angular.y", "angular.z")
-
 
 # ---- time --------------------------------------------------------------------------------------
 
@@ -81,88 +80,8 @@ def array_to_joint_state(values: np.ndarray, names: tuple[str, ...], stamp: Time
 # ---- commands ----------------------------------------------------------------------------------
 
 
-COMMAND_TYPES: dict[str, type] = {
-    "float64_multi_array": Float64MultiArray,
-    "twist_stamped": TwistStamped,
-    "joint_trajectory": JointTrajectory,
-}
-
-
-class CommandFormat:
-    """Commands as messages of one type, and back.
-
-    - ``float64_multi_array``: numbers in the order of the action, as forward_command_controller
-      takes them.
-    - ``twist_stamped``: velocities [m/s, rad/s]; ``names`` says which of :data:`TWIST_FIELDS` each
-      number is.
-    - ``joint_trajectory``: one point, positions of the joints ``names``, to be reached one control
-      period from now.
-
-    Args:
-        kind: key of :data:`COMMAND_TYPES`.
-        names: one per action dimension; may be empty for ``float64_multi_array``.
-        dim: action width.
-        period: control period [s].
-
-    Raises:
-        UserError: unknown type, or names that do not fit.
-    """
-
-    def __init__(self, kind: str, names: tuple[str, ...], dim: int, period: float) -> None:
-        if kind not in COMMAND_TYPES:
-            known = ", ".join(COMMAND_TYPES)
-            raise UserError(f"command_type: {kind!r} unknown; one of {known} expected")
-        needed = names or kind != "float64_multi_array"
-        if needed and len(names) != dim:
-            raise UserError(f"command_names: {len(names)} names; {dim} expected for {kind}")
-        if kind == "twist_stamped" and not set(names) <= set(TWIST_FIELDS):
-            known = ", ".join(TWIST_FIELDS)
-            raise UserError(f"command_names: {list(names)}; of {known} expected")
-        self.kind, self.names, self.dim, self.period = kind, names, dim, period
-        self.type = COMMAND_TYPES[kind]
-
-    def build(self, values: np.ndarray, stamp: Time) -> Any:
-        """Message of ``values`` ``(dim,)``."""
-        numbers = np.asarray(values, np.float64).tolist()
-        message = self.type()
-        if self.kind == "float64_multi_array":
-            label = ",".join(self.names) or "action"
-            layout = MultiArrayDimension(label=label, size=self.dim, stride=self.dim)
-            message.data, message.layout.dim = numbers, [layout]
-            return message
-        message.header.stamp = stamp
-        if self.kind == "twist_stamped":
-            for name, value in zip(self.names, numbers, strict=True):
-                group, _, axis = name.partition(".")
-                setattr(getattr(message.twist, group), axis, value)
-            return message
-        point = JointTrajectoryPoint(positions=numbers)
-        nanoseconds = round(self.period * 1e9)
-        point.time_from_start = Duration(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
-        message.joint_names, message.points = list(self.names), [point]
-        return message
-
-    def read(self, message: Any) -> np.ndarray:
-        """Values of a message, float64 ``(dim,)``, finite.
-
-        Raises:
-            MessageError: wrong width or a number that is not finite.
-        """
-        if self.kind == "twist_stamped":
-            parts = (name.partition(".") for name in self.names)
-            values = [getattr(getattr(message.twist, group), axis) for group, _, axis in parts]
-        elif self.kind == "joint_trajectory":
-            if not message.points:
-                raise MessageError("command.points: none; 1 expected")
-            values = message.points[0].positions
-        else:
-            values = message.data
-        if len(values) != self.dim:
-            raise MessageError(f"command: {len(values)} values; {self.dim} expected")
-        array = np.asarray(values, dtype=np.float64)
-        if not np.isfinite(array).all():
-            raise MessageError(f"command: {array.tolist()} is not finite")
-        return array
+COMMAND_TYPES = {kind: command_type(kind) for kind in COMMAND_KINDS}
+"""Message type of each kind of command."""
 
 
 # ---- trajectories ------------------------------------------------------------------------------

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from std_msgs.msg import Bool
 
 IMAGE = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Newest picture only; hears reliable and best-effort publishers."""
@@ -19,4 +24,56 @@ LATCHED = QoSProfile(
 EVENT = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 """Rare messages of which none may be lost."""
 
-__all__ = ["COMMAND", "EVENT", "IMAGE", "LATCHED", "PROPRIO"]
+EVERY = (
+    LATCHED,
+    EVENT,
+    QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT),
+)
+"""Together these hear every publisher: latched ones that spoke before, reliable ones for sure,
+and best-effort ones at all. One message may come up to three times."""
+
+
+def hear_every(
+    node: Node, topic: str, hear: Callable[[bool, bytes, int], None]
+) -> list[Any]:
+    """Subscribe to a ``std_msgs/Bool`` whatever its publishers' quality of service.
+
+    Args:
+        node: who hears.
+        topic: for example ``e_stop``.
+        hear: called with the word, the publisher's id and the time it was sent [ns, its clock].
+            What comes twice is the same in all three; order them by the time.
+
+    Returns:
+        The subscriptions.
+    """
+
+    def on_message(message: Bool, info: dict) -> None:
+        hear(message.data, sender_of(info), info["source_timestamp"])
+
+    return [node.create_subscription(Bool, topic, on_message, profile) for profile in EVERY]
+
+
+def sender_of(info: dict) -> bytes:
+    """Id of a message's publisher; empty where the middleware does not tell."""
+    gid = info.get("publisher_gid")
+    return bytes(gid["data"])[:16] if gid else b""
+
+
+def publishers_of(node: Node, topic: str) -> set[bytes]:
+    """Ids of the publishers of a topic that exist now; see ``sender_of``."""
+    found = node.get_publishers_info_by_topic(node.resolve_topic_name(topic))
+    return {bytes(info.endpoint_gid)[:16] for info in found}
+
+
+__all__ = [
+    "COMMAND",
+    "EVENT",
+    "EVERY",
+    "IMAGE",
+    "LATCHED",
+    "PROPRIO",
+    "hear_every",
+    "publishers_of",
+    "sender_of",
+]
