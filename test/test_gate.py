@@ -9,12 +9,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from fake_clock import FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wm_mpc.control.gate import CommandGate, GateConfig, GateState
 from wm_mpc.control.safety import CommandLimits, SafeCommand
-from wm_mpc.core.clock import FakeClock
 
 PERIOD = 0.1
 WISH = np.array([0.4, -0.4])
