@@ -15,7 +15,12 @@ from wm_mpc.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = list(bringup.BRINGUPS)
-SIMS = [name for name in NAMES if name.endswith("_sim")]
+SIMS = ["pusht_sim", "point_maze_sim", "wall_sim"]
+ARMS = ["planar_arm_sim", "ur5e_sim"]
+
+
+def test_every_simulation_is_a_task_or_an_arm() -> None:
+    assert {name for name in NAMES if name.endswith("_sim")} == {*SIMS, *ARMS}
 
 
 def resolve(name: str, **given: str) -> dict[str, bringup.ResolvedNode]:
@@ -100,9 +105,34 @@ def test_launch_files_describe_themselves_with_the_real_launch() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_parameter_file_has_a_section_for_every_node(name: str) -> None:
     nodes = resolve(name, online_finetune="true", record="true", view="true")
+    if name == "explore":
+        nodes |= resolve("robot", online_finetune="true", record="true", view="true")
+    if name not in SIMS:  # a robot's file also says where it may be moved for data
+        nodes |= resolve("explore", params_file=str(nodes["mpc_node"].params_file))
     for node in nodes.values():
         sections = bringup.node_parameters(node.params_file)
         assert set(sections) == set(nodes)
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_an_arm_and_who_commands_it_agree(name: str) -> None:
+    sections = bringup.node_parameters(resolve(name)["mpc_node"].params_file)
+    mpc, explore, arm = (sections[part] for part in ("mpc_node", "explore_node", "sim_arm"))
+    assert name == f"{mpc['task']}_sim" == f"{arm['arm']}_sim"
+    assert arm["camera_rate_hz"] == mpc["control_rate_hz"] == explore["control_rate_hz"]
+    assert mpc["image_shape"] == [arm["image_size"]] * 2
+    for shared in ("command_type", "command_names", "joint_names"):
+        assert mpc[shared] == explore[shared] == sections["trainer_node"][shared]
+    kinds = {"forward_command": "float64_multi_array", "twist": "twist_stamped"}
+    assert kinds[arm["controller"]] == mpc["command_type"]
+    width = {len(explore[part]) for part in ("low", "high", "speed", "command_names")}
+    assert width == {len(mpc[part]) for part in ("action_low", "action_high", "rate_limit")}
+    assert explore["speed"] == mpc["action_high"]
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_an_arm_can_be_started_alone(name: str) -> None:
+    assert list(resolve(name, control="false")) == ["sim_arm"]
 
 
 @pytest.mark.parametrize("name", SIMS)
@@ -253,7 +283,8 @@ def test_bad_values_are_named(given: dict[str, str], said: str) -> None:
 
 
 def test_unknown_bringup_names_the_known_ones() -> None:
-    with pytest.raises(UserError, match="pusht_sim, point_maze_sim, wall_sim, robot"):
+    known = "pusht_sim, point_maze_sim, wall_sim, planar_arm_sim, ur5e_sim, explore, robot"
+    with pytest.raises(UserError, match=known):
         bringup.find("pusht")
 
 

@@ -29,13 +29,18 @@ class NodeProcess:
     Args:
         module: run with ``python -m``.
         log: file for its output.
+        remap: topic -> its new name.
         parameters: ROS parameters.
     """
 
-    def __init__(self, module: str, log: Path, **parameters: Any) -> None:
+    def __init__(
+        self, module: str, log: Path, remap: dict[str, str] | None = None, **parameters: Any
+    ) -> None:
         self.log = log
         words = [f"{name}:={_text(value)}" for name, value in parameters.items()]
         arguments = [part for word in words for part in ("-p", word)]
+        for topic, name in (remap or {}).items():
+            arguments += ["-r", f"{topic}:={name}"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         with log.open("ab") as out:

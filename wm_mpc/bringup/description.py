@@ -217,6 +217,43 @@ def _simulated(task: str, title: str) -> Bringup:
     return Bringup(f"{task}_sim", description, arguments, nodes)
 
 
+_CONTROL = Argument(
+    "control", "true", "false: the arm alone, for explore_node or whoever commands it.", _BOOL
+)
+
+
+def _simulated_arm(arm: str, title: str) -> Bringup:
+    """An arm that is reached as a real one is: camera, joint states and a controller."""
+    topics = {"proprio": "proprio_topic"}
+    joints = Argument("proprio_topic", "joint_states", "Joint state topic of the arm.")
+    nodes = (
+        NodeSpec("sim_arm", "sim_arm", _SHARED, {}),
+        NodeSpec("mpc_node", "mpc_node", _MPC, topics, condition="control"),
+        *_extras({}, topics),
+    )
+    description = f"{title} in simulation, driven by the controller."
+    return Bringup(
+        f"{arm}_sim", description, (*_common(f"{arm}.yaml"), joints, _CONTROL), nodes
+    )
+
+
+def _explore() -> Bringup:
+    parameters = {**_SHARED, "minutes": "minutes"}
+    topics = {"proprio": "proprio_topic", "command_request": "command_topic"}
+    arguments = (
+        Argument("params_file", "robot.yaml", "Parameter file with a section explore_node."),
+        Argument("namespace", "", "ROS namespace of all nodes; empty: the root."),
+        Argument("minutes", "", "Length of the motion [min]; empty: the parameter file's."),
+        Argument("seed", "", "Seed of the motion (integer); empty: the parameter file's."),
+        Argument("use_sim_time", "false", "Take time from /clock.", _BOOL),
+        Argument("proprio_topic", "", "Joint state topic; empty: proprio."),
+        Argument("command_topic", "", "Topic the robot listens to; empty: command."),
+        Argument("log_level", "info", "Log level of all nodes.", _LOG_LEVELS),
+    )
+    nodes = (NodeSpec("explore_node", "explore_node", parameters, topics),)
+    return Bringup("explore", "Moves a robot for data, inside a box.", arguments, nodes)
+
+
 def _robot() -> Bringup:
     own = ("task", "command_type", "control_rate_hz")
     parameters = {**_MPC, **{name: name for name in own}}
@@ -235,6 +272,9 @@ BRINGUPS: dict[str, Bringup] = {
         _simulated("pusht", "Push-T"),
         _simulated("point_maze", "PointMaze"),
         _simulated("wall", "Wall"),
+        _simulated_arm("planar_arm", "A planar arm of two joints"),
+        _simulated_arm("ur5e", "A UR5e with a gripper"),
+        _explore(),
         _robot(),
     )
 }
@@ -332,7 +372,7 @@ def _remap(topic: str, target: str) -> list[tuple[str, str]]:
 def _typed(argument: str, text: str) -> Any:
     """Parameters are typed where launch arguments are text: read the text as the node will."""
     try:
-        if argument in ("control_rate_hz", "real_time_factor"):
+        if argument in ("control_rate_hz", "real_time_factor", "minutes"):
             return float(text)
         if argument == "seed":
             return int(text)

@@ -78,8 +78,14 @@ def signals_stop(supervisor: Supervisor) -> Iterator[list[signal.Signals]]:
             signal.signal(number, handler)
 
 
-def supervise(children: list[Process], grace_s: float = 5.0) -> int:
-    """Run processes until one that is required ends or a signal arrives; see :func:`run`."""
+def supervise(children: list[Process], grace_s: float = 5.0, finishes: str = "") -> int:
+    """Run processes until one that is required ends or a signal arrives; see :func:`run`.
+
+    Args:
+        children: what to run.
+        grace_s: [s] a process is given to end after each signal.
+        finishes: name of a required process that is meant to end by itself, with code 0.
+    """
     printer = Printer()
     supervisor = Supervisor(children, printer, grace_s)
     with signals_stop(supervisor) as received:
@@ -87,6 +93,8 @@ def supervise(children: list[Process], grace_s: float = 5.0) -> int:
             for child in children:
                 printer("launch", f"{child.name}: process {supervisor.pid(child.name)}")
             status = supervisor.wait()
+            if finishes and supervisor.poll()[finishes] == 0:
+                status = 0
             if not received and status:
                 printer("launch", "a required node ended: ending the others")
             killed = supervisor.stop(received[0] if received else signal.SIGINT)

@@ -17,10 +17,10 @@ from wm_mpc.core.fields import Checked
 
 @dataclass(frozen=True)
 class Config(Checked):
-    """Start the nodes of a bringup: pusht_sim, point_maze_sim, wall_sim or robot."""
+    """Start the nodes of a bringup, e.g. pusht_sim, planar_arm_sim or robot."""
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """pusht_sim, point_maze_sim, wall_sim or robot."""
+    """pusht_sim, point_maze_sim, wall_sim, planar_arm_sim, ur5e_sim, explore or robot."""
 
     arguments: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="KEY:=VALUE ...")

@@ -42,6 +42,11 @@ COMMANDS: dict[str, Command] = {
     "launch": Command(
         "wm_mpc.cli.launch", "start the nodes, as `ros2 launch` would", "pusht_sim seed:=7"
     ),
+    "explore": Command(
+        "wm_mpc.cli.explore",
+        "move a robot for data, inside a box, through the command gate",
+        "--params-file planar_arm.yaml --minutes 15",
+    ),
     "collect": Command(
         "sim_bridge.collect",
         "record simulator trajectories into a store",
@@ -91,6 +96,7 @@ _EXTRAS: dict[str, str] = {
     **dict.fromkeys(("gymnasium", "gym_pusht", "pymunk", "pygame", "shapely"), "sim"),
     **dict.fromkeys(("gymnasium_robotics", "mujoco"), "sim"),
     **dict.fromkeys(("jinja2", "matplotlib", "PIL"), "viz"),
+    "ogbench": "arm",
     **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "export"),
     **dict.fromkeys(("rclpy", "rcl_interfaces", "sensor_msgs", "std_msgs", "std_srvs"), "ros"),
     **dict.fromkeys(("geometry_msgs", "trajectory_msgs", "diagnostic_msgs"), "ros"),

@@ -28,7 +28,8 @@ JOIN_S = 1.0
 class ServedNode(Protocol):
     """What a node must offer beside being a ``Node``.
 
-    It may have an attribute ``failed``: once true, the process ends with code 1.
+    It may have an attribute ``failed``: once true, the process ends with code 1; and one
+    ``finished``: once true, it ends with code 0.
     """
 
     def start(self) -> None:
@@ -68,7 +69,7 @@ def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
     thread = threading.Thread(target=_spin, args=(executor, node, done), name="io", daemon=True)
     executor.create_task(node.start)
     thread.start()
-    while not done.wait(0.2) and not getattr(node, "failed", False):
+    while not done.wait(0.2) and not _ended(node):
         pass
     done.set()
     executor.shutdown(JOIN_S)
@@ -80,6 +81,10 @@ def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
     node.destroy_node()
     rclpy.try_shutdown()
     return int(getattr(node, "failed", False))
+
+
+def _ended(node: Node) -> bool:
+    return getattr(node, "failed", False) or getattr(node, "finished", False)
 
 
 def _refuse(error: Exception) -> int:

@@ -85,6 +85,11 @@ class Motion:
         return 60.0 * self.config.minutes
 
     @property
+    def elapsed(self) -> float:
+        """Time since the start [s]."""
+        return self._time
+
+    @property
     def done(self) -> bool:
         """Whether the time is over."""
         return self._time >= self.ends_at

@@ -1,0 +1,10 @@
+"""``ros2 launch wm_mpc explore.launch.py [key:=value ...]``; arguments: ``--show-args``."""
+
+from launch import LaunchDescription
+
+from wm_mpc.bringup.launch_adapter import launch_description
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Describe the bringup ``explore`` of :mod:`wm_mpc.bringup.description`."""
+    return launch_description("explore")
