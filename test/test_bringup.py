@@ -121,6 +121,9 @@ def test_an_arm_and_who_commands_it_agree(name: str) -> None:
     assert name == f"{mpc['task']}_sim" == f"{arm['arm']}_sim"
     assert arm["camera_rate_hz"] == mpc["control_rate_hz"] == explore["control_rate_hz"]
     assert mpc["image_shape"] == [arm["image_size"]] * 2
+    gate = sections["command_gate"]
+    for shared in ("action_low", "action_high", "rate_limit", "command_type", "command_names"):
+        assert mpc[shared] == gate[shared]
     for shared in ("command_type", "command_names", "joint_names"):
         assert mpc[shared] == explore[shared] == sections["trainer_node"][shared]
     kinds = {"forward_command": "float64_multi_array", "twist": "twist_stamped"}
@@ -189,17 +192,19 @@ def test_absent_arguments_leave_the_file_alone() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_commands_go_through_the_gate_unless_told_otherwise(name: str) -> None:
     nodes = resolve(name, record="true", online_finetune="true")
-    order = list(nodes)
-    assert order.index("command_gate") < order.index("mpc_node"), "it is there first"
+    order, driver = list(nodes), "explore_node" if name == "explore" else "mpc_node"
+    assert order.index("command_gate") < order.index(driver), "it is there first"
     assert nodes["command_gate"].required
+    joints = (("proprio", "joint_states"),) if name in ARMS else ()
     for node in nodes.values():
-        expected = (("command", "command_request"),) if node.name == "mpc_node" else ()
-        assert node.remappings == expected, "who hears commands hears those that left"
+        expected = (("command", "command_request"),) if node.name == driver else ()
+        heard = () if node.name == "sim_arm" else joints
+        assert node.remappings == heard + expected, "who hears commands hears those that left"
     straight = resolve(name, gate="false")
-    assert "command_gate" not in straight and straight["mpc_node"].remappings == ()
+    assert "command_gate" not in straight and straight[driver].remappings == joints
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*SIMS, *ARMS, "robot"])
 def test_gate_and_controller_agree(name: str) -> None:
     sections = bringup.node_parameters(resolve(name)["mpc_node"].params_file)
     mpc, gate = sections["mpc_node"], sections["command_gate"]

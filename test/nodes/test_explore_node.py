@@ -52,7 +52,7 @@ def test_explore_moves_an_arm_and_brings_it_back(ros_domain: int, tmp_path: Path
 def _explore(folder: Path) -> NodeProcess:
     return NodeProcess(
         "wm_mpc.nodes.explore.node", folder / "explore.log",
-        remap={"command_request": "command", "proprio": "joint_states"}, **EXPLORE,
+        remap={"proprio": "joint_states"}, **EXPLORE,
     )  # fmt: skip
 
 

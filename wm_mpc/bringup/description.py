@@ -45,7 +45,8 @@ class NodeSpec:
         parameters: parameter name -> launch argument that sets it when it is not empty.
         remappings: topic name -> launch argument that holds the new name when it is not empty.
         required: when it ends, everything ends.
-        condition: launch argument that must be true for the node to start; empty: always.
+        condition: launch arguments, apart by spaces, that must be true for the node to start;
+            empty: always.
         gated: its commands are requests to ``command_gate``, where that is started.
     """
 
@@ -228,7 +229,8 @@ def _simulated_arm(arm: str, title: str) -> Bringup:
     joints = Argument("proprio_topic", "joint_states", "Joint state topic of the arm.")
     nodes = (
         NodeSpec("sim_arm", "sim_arm", _SHARED, {}),
-        NodeSpec("mpc_node", "mpc_node", _MPC, topics, condition="control"),
+        NodeSpec("command_gate", "command_gate", _GATE, topics, condition="gate control"),
+        NodeSpec("mpc_node", "mpc_node", _MPC, topics, condition="control", gated=True),
         *_extras({}, topics),
     )
     description = f"{title} in simulation, driven by the controller."
@@ -239,18 +241,26 @@ def _simulated_arm(arm: str, title: str) -> Bringup:
 
 def _explore() -> Bringup:
     parameters = {**_SHARED, "minutes": "minutes"}
-    topics = {"proprio": "proprio_topic", "command_request": "command_topic"}
+    topics = {
+        name: _TOPICS[name] for name in ("proprio", "command", "e_stop")
+    }
     arguments = (
         Argument("params_file", "robot.yaml", "Parameter file with a section explore_node."),
         Argument("namespace", "", "ROS namespace of all nodes; empty: the root."),
         Argument("minutes", "", "Length of the motion [min]; empty: the parameter file's."),
         Argument("seed", "", "Seed of the motion (integer); empty: the parameter file's."),
+        Argument("dry_run", "", "true: compute and report commands, publish none.", ("", *_BOOL)),
+        Argument("gate", "true", "Commands go through command_gate; false: straight.", _BOOL),
         Argument("use_sim_time", "false", "Take time from /clock.", _BOOL),
         Argument("proprio_topic", "", "Joint state topic; empty: proprio."),
         Argument("command_topic", "", "Topic the robot listens to; empty: command."),
+        Argument("e_stop_topic", "", "Emergency stop topic, std_msgs/Bool; empty: e_stop."),
         Argument("log_level", "info", "Log level of all nodes.", _LOG_LEVELS),
     )
-    nodes = (NodeSpec("explore_node", "explore_node", parameters, topics),)
+    nodes = (
+        NodeSpec("command_gate", "command_gate", _GATE, topics, condition="gate"),
+        NodeSpec("explore_node", "explore_node", parameters, topics, gated=True),
+    )
     return Bringup("explore", "Moves a robot for data, inside a box.", arguments, nodes)
 
 
@@ -351,7 +361,7 @@ def resolve(bringup: Bringup, given: Mapping[str, str]) -> list[ResolvedNode]:
             required=node.required,
         )
         for node in bringup.nodes
-        if not node.condition or values[node.condition] == "true"
+        if all(values[name] == "true" for name in node.condition.split())
     ]
 
 

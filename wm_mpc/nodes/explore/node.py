@@ -1,6 +1,7 @@
 """``explore_node``: moves a robot for data, through the command gate, and comes back.
 
-What it asks for leaves on ``command_request``; limits, watchdog and emergency stop are the gate's.
+What it asks for leaves on ``command``, which launch files lead through the gate as they do with
+the controller's: limits, watchdog and emergency stop are the gate's.
 It hears joint states, and the tip's pose where commands are twists. Without fresh ones it asks for
 rest. Where a joint gets to its limit only motion back is asked for.
 """
@@ -57,7 +58,7 @@ class ExploreNode(Node):
         self._tip_came = -np.inf
         self._coverage = Coverage(np.array(config.low), np.array(config.high))
         self._told, self._rested = monotonic(), 0
-        self._request = self.create_publisher(self._format.type, "command_request", qos.COMMAND)
+        self._request = self.create_publisher(self._format.type, "command", qos.COMMAND)
         self.create_subscription(JointState, "proprio", self._on_joints, qos.PROPRIO)
         if self._twists:
             self.create_subscription(PoseStamped, "tip_pose", self._on_pose, qos.PROPRIO)
