@@ -2,9 +2,9 @@
 
 python tools/benchmark_tables.py [RESULTS] [--plots FOLDER]
 
-Reads ``eval_TASK.GOAL.json``, ``bench_TASK.PLANNER.json`` and ``long_horizon.PLANNER.json``; a
-table without reports is left out. With ``--plots`` the curves of success over budget are drawn
-into the folder, as ``curve_pusht.png`` and ``curve_mazes.png``.
+Reads ``eval_TASK.GOAL.json``, ``bench_TASK.PLANNER.json``, ``curve_TASK.PLANNER.json`` and
+``long_horizon.PLANNER.json``; a table without reports is left out. With ``--plots`` the curves of
+success over budget are drawn into the folder, as ``curve_pusht.png`` and ``curve_mazes.png``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,12 @@ def load(results: Path, pattern: str) -> list[Report]:
     """Reports by the order of tasks and then of names."""
     reports = [json.loads(path.read_text()) for path in sorted(results.glob(pattern))]
     order = [*TASKS]
-    return sorted(reports, key=lambda report: order.index(report["results"][0]["task"]))
+    return sorted(reports, key=lambda report: order.index(first(report)["task"]))
+
+
+def first(report: Report) -> Row:
+    """First row of a report."""
+    return (report["results"] + report.get("curve", []))[0]
 
 
 def percent(row: Row) -> str:
@@ -113,16 +118,12 @@ def curves(reports: list[Report]) -> list[str]:
     asked = sorted({row["budget_fraction"] for r in reports for row in r["curve"]})
     rows = []
     for report in reports:
-        if not report["curve"]:
-            continue
-        first = report["curve"][0]
         by_budget = {row["budget_fraction"]: row for row in report["curve"]}
         cells = [cell(by_budget[fraction]) for fraction in asked]
-        full = [r for r in report["results"] if r["planner"] == "cem" and not r["budget_fraction"]]
-        cells.append(cell(full[0]).partition(" (")[0] if full else "")
-        rows.append(f"| {TASKS[first['task']]} | `{first['planner']}` | {' | '.join(cells)} |")
+        row = first(report)
+        rows.append(f"| {TASKS[row['task']]} | `{row['planner']}` | {' | '.join(cells)} |")
     head = " | ".join(f"{100 * fraction:g} %" for fraction in asked)
-    return lines(f"| task | planner | {head} | CEM in full |", rows)
+    return lines(f"| task | planner | {head} |", rows)
 
 
 def cell(row: Row) -> str:
@@ -177,16 +178,17 @@ def origin(reports: list[Report]) -> list[str]:
 def tables(results: Path) -> Iterator[tuple[str, list[str]]]:
     """Title and lines of every table."""
     evals = [report for goal in GOALS for report in load(results, f"eval_*.{goal}.json")]
-    evals.sort(key=lambda report: [*TASKS].index(report["results"][0]["task"]))
+    evals.sort(key=lambda report: [*TASKS].index(first(report)["task"]))
     benches = load(results, "bench_*.*.json")
+    shares = load(results, "curve_*.*.json")
     long = load(results, "long_horizon.*.json")
     rows = [row for report in benches for row in report["results"]]
-    yield "Machine, versions, commit", origin([*evals, *benches, *long])
+    yield "Machine, versions, commit", origin([*evals, *benches, *shares, *long])
     yield "The three tasks, closed loop", headline(evals)
     yield "Planners side by side", markdown(rows).splitlines() if rows else []
     yield "The budget", budgets(benches)
     yield "Best gradient planner minus CEM in full", comparisons(rows)
-    yield "Success over budget", curves(benches)
+    yield "Success over budget", curves(shares)
     yield "Long horizon, open loop", long_horizon(long)
     yield "Speed of the inner loop", speed(benches)
 
@@ -195,7 +197,7 @@ def plot(results: Path, folder: Path) -> None:
     """Draw the curves."""
     from wm_mpc.viz.plots import plot_curve
 
-    reports = load(results, "bench_*.*.json")
+    reports = load(results, "curve_*.*.json")
     folder.mkdir(parents=True, exist_ok=True)
     for name, tasks in PLOTS.items():
         rows = [row for report in reports for row in report["curve"] if row["task"] in tasks]

@@ -8,7 +8,7 @@
 # JOBS of them run at a time, no two on one physical core while there are others. Timings are part
 # of the tables: nothing else should run. Reports go to RESULTS; what is there already is not
 # measured again. The output of each run lies in LOGS. Exit code 1: at least one run failed.
-# PARTS (default: all) chooses among eval, bench, long and validate, which needs DATA/TASK.
+# PARTS (default: all) chooses among curve, bench, eval, long and validate, which needs DATA/TASK.
 #
 # Runs from a checkout as it is: PYTHON needs torch and what wm-mpc[sim] asks for, but no ROS.
 set -euo pipefail
@@ -21,7 +21,7 @@ LOGS=${LOGS:-out/benchmarks}
 GOALS=${GOALS:-100}
 LONG_GOALS=${LONG_GOALS:-$((GOALS < 40 ? GOALS : 40))}
 SEED=${SEED:-21}
-PARTS=${PARTS:-eval bench long validate}
+PARTS=${PARTS:-curve bench eval long validate}
 PLANNERS=${PLANNERS:-cem mppi gd adam grasp latco hybrid}
 CURVES=${CURVES:-cem adam}
 DATA=${DATA:-out/models/data}
@@ -36,14 +36,18 @@ plan() { # report, then the arguments of wm-mpc, none with a space in it
 }
 
 plan_task() { # part, task
-  local task=$2 starts=8 planner goal curve baselines=
+  local task=$2 starts=8 planner goal baselines=
   case $1 in
+  curve)
+    for planner in $CURVES; do
+      plan "curve_$task.$planner" bench --task "$task" --planners "$planner" --no-table --curve \
+        --goals "$GOALS" --seed "$SEED" --replan-every 5 --threads 1
+    done
+    ;;
   bench)
     [[ $task == point_maze ]] && baselines="none random"
     for planner in $PLANNERS $baselines; do
-      curve=
-      [[ " $CURVES " == *" $planner "* ]] && curve=--curve
-      plan "bench_$task.$planner" bench --task "$task" --planners "$planner" $curve \
+      plan "bench_$task.$planner" bench --task "$task" --planners "$planner" \
         --goals "$GOALS" --seed "$SEED" --replan-every 5 --threads 1
     done
     ;;
@@ -72,7 +76,7 @@ plan_task() { # part, task
     fi
     ;;
   *)
-    echo "PARTS: '$1'; eval, bench, long and validate expected" >&2
+    echo "PARTS: '$1'; curve, bench, eval, long and validate expected" >&2
     exit 2
     ;;
   esac
@@ -118,7 +122,7 @@ worker() { # core: takes what nobody else has taken, in order
   done
 }
 
-for part in $PARTS; do
+for part in $PARTS; do # the longest first
   for task in ${*:-pusht point_maze wall}; do plan_task "$part" "$task"; done
 done
 mkdir -p "$RESULTS" "$LOGS"

@@ -37,6 +37,7 @@ class Config(Measuring, Conditions):
         planners: planners and baselines (none, random, replay), separated by commas.
         goal_offsets: control steps between start and goal, separated by commas; empty: the task's.
         budget_fraction: planning time per tick as a share of the CEM reference's; 0: no deadline.
+        table: measure the table; false: the curve alone.
         curve: also measure success over the budgets 1, 3, 10, 30 and 100 % of CEM's time.
         options: fields of the planners' configurations, planner.name=value.
         report: JSON file; a table (.md) and, with curve, a plot (.png) are written beside it.
@@ -46,6 +47,7 @@ class Config(Measuring, Conditions):
     planners: str = "cem,mppi,gd,adam,grasp,latco"
     goal_offsets: str = ""
     budget_fraction: NonNegativeFloat = 0.1
+    table: bool = True
     curve: bool = False
     options: tuple[str, ...] = field(default=(), kw_only=True)
     report: Path | None = field(default=None, kw_only=True)
@@ -65,14 +67,15 @@ def run(config: Config) -> int:
             "cem_reference": reference.as_dict(),
             "gradient_speed": measure_speed(model, objective, clock=clock),
         }
-        for spec in table_settings(config, task):
+        for spec in table_settings(config, task) if config.table else ():
             rows.append(config.measure(spec, model, reference))
             print(format_row(rows[-1]))
         for spec in curve_settings(config, task) if config.curve else ():
             curve.append(config.measure(spec, model, reference))
             print(format_row(curve[-1]))
     comparisons = compare(rows)
-    print(markdown(rows))
+    if rows:
+        print(markdown(rows))
     if config.report is not None:
         write_report(
             config.report,
@@ -82,7 +85,8 @@ def run(config: Config) -> int:
             comparisons=comparisons,
             tasks=facts,
         )
-        write_atomically(config.report.with_suffix(".md"), markdown(rows) + "\n")
+        if rows:
+            write_atomically(config.report.with_suffix(".md"), markdown(rows) + "\n")
         if curve:
             plot_curve(curve, config.report.with_suffix(".png"))
     return 0
