@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from wm_mpc.evaluation.rows import evaluate, model_hash, summarise
 from wm_mpc.evaluation.settings import EvalSettings, parse_options
 from wm_mpc.models.identity import perception_hash
 from wm_mpc.models.proposers import InitNetwork, save_proposer
+from wm_mpc.planners import Plan, PlanRequest
 from wm_mpc.planners.budget import CemReference
 from wm_mpc.planners.gradient import GradientPlanner
 from wm_mpc.tasks.environments import make_env
@@ -127,20 +129,31 @@ def test_success_is_latched_at_any_control_step() -> None:
 def test_budget_is_kept_from_the_reference() -> None:
     tiny = CemReference(1e-6, 45_000, 3, 30, 30, "cpu", 1)
     found = row("cem", budget_fraction=0.1, reference=tiny, steps=1)
-    # No time for a single iteration, and no plan from before: the robot stays at rest.
-    assert found["iterations_per_tick"] == 0
+    unlimited = row("cem", reference=tiny, steps=1)
+    # What the controller grants a robot too: a moment for the first iteration, not for all 30.
+    assert 1 <= found["iterations_per_tick"] < unlimited["iterations_per_tick"] == 30
     assert found["success_rate"] == 0
     assert found["budget_fraction"] == 0.1
 
 
-def test_a_budget_too_short_for_anything_is_overdrawn_every_other_tick() -> None:
+def test_a_budget_too_short_for_anything_is_overdrawn_and_told() -> None:
     tiny = CemReference(1e-6, 45_000, 3, 30, 30, "cpu", 1)
     found = row("adam", budget_fraction=0.1, reference=tiny, steps=4, goal_offset=40)
-    # Empty, the whole period, empty, the whole period: what the controller grants on a robot.
-    assert found["tick_ms"]["n"] == found["over_budget"] == 16
-    assert found["ticks_not_running"] == 4
+    assert found["tick_ms"]["n"] == found["over_budget"] == found["deadline_misses"] == 16
+    assert found["over_budget_5pct"] == 1
+    assert found["ticks_not_running"] == 0 and found["reasons_not_running"] == []
+
+
+def test_ticks_without_a_command_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = GradientPlanner.plan
+
+    def blank(self: GradientPlanner, request: PlanRequest) -> Plan:
+        return replace(plan(self, request), cost=math.inf, iterations=0, stopped="deadline")
+
+    monkeypatch.setattr(GradientPlanner, "plan", blank)
+    found = row("adam", steps=1)
+    assert found["ticks_not_running"] == 4 and found["success_rate"] == 0
     assert found["reasons_not_running"] == ["planner: nothing evaluated (deadline)"]
-    assert found["iterations_per_tick"] > 0
 
 
 def test_rows_tell_the_share_of_the_budget() -> None:
