@@ -93,3 +93,18 @@ def test_every_room_says_what_it_is(room: str) -> None:
     assert head.startswith("Room: ")
     assert "\nCalls: " in head and "Words: " in head
     assert room in (ROOT / "docs" / "architecture.md").read_text()
+
+
+def test_functions_fit_a_screen() -> None:
+    """Below 80 lines each, docstring included."""
+    long = []
+    for package in ("wm_mpc", "sim_bridge"):
+        for file in sorted((ROOT / package).rglob("*.py")):
+            if file.relative_to(ROOT).parts[1] in GENERATED:
+                continue
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    lines = (node.end_lineno or 0) - node.lineno + 1
+                    if lines >= 80:
+                        long.append(f"{file.relative_to(ROOT)}: {node.name}: {lines} lines")
+    assert not long

@@ -17,17 +17,14 @@ from wm_mpc.core.errors import UserError
 from wm_mpc.core.locations import ASSETS
 from wm_mpc.models.encoder import DinoEncoder
 from wm_mpc.training.encoder import dino
-from wm_mpc.training.encoder.dino import (
+from wm_mpc.training.encoder.collapse import (
     MIN_RANK,
     PROBE,
-    DinoConfig,
     collapse_measure,
     feature_ranks,
-    koleo,
     probe_pictures,
-    sinkhorn,
-    train_dino,
 )
+from wm_mpc.training.encoder.dino import DinoConfig, koleo, sinkhorn, train_dino
 from wm_mpc.training.encoder.views import block_mask, random_views, salient_patches
 
 ENCODER = ASSETS / "encoder"

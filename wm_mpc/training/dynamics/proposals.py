@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-from torch import Tensor
-from tqdm import tqdm
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from wm_mpc.models.proposers import PROPOSERS, Augmentation, Proposer
+from wm_mpc.training.optimise.loop import Schedule, fit
+
+
+class ProposalLoss(nn.Module):
+    """``Proposer.loss`` as a module: what ``fit`` minimises; draws from the batches' generator."""
+
+    def __init__(self, network: Proposer) -> None:
+        super().__init__()
+        self.network = network
+        self.generator = torch.Generator()
+
+    def forward(self, latents: Tensor, actions: Tensor) -> dict[str, Tensor]:
+        """Latents ``(B, T + 1, *L)``, model actions ``(B, T, A)``."""
+        return {"proposal": self.network.loss(latents, actions, self.generator)}
 
 
 def train_proposer(
@@ -46,18 +62,19 @@ def train_proposer(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = PROPOSERS[kind](latents.shape[2:], actions.shape[2], actions.shape[1], width)
-    network = network.to(latents.device)
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in tqdm(range(steps), desc=f"{kind} proposals", disable=not progress, mininterval=2.0):
+    losses = ProposalLoss(network.to(latents.device))
+
+    def draw(generator: torch.Generator, part: slice) -> tuple[Tensor, ...]:
         rows = torch.randint(len(latents), (batch,), generator=generator).to(latents.device)
         states, moves = latents[rows], actions[rows]
-        if augment is not None:
-            states, moves = augment(states, moves, generator)
-        loss = network.loss(states, moves, generator)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return network.eval()
+        losses.generator = generator
+        return (states, moves) if augment is None else augment(states, moves, generator)
+
+    schedule = Schedule(
+        steps, learning_rate, clip=math.inf, seed=seed,
+        scheduler=lambda optimizer: CosineAnnealingLR(optimizer, steps),
+    )  # fmt: skip
+    name = f"{kind} proposals"
+    with torch.random.fork_rng():
+        fit(losses, {"network": network}, draw, schedule, key={}, name=name, progress=progress)
+    return network

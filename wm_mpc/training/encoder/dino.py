@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -38,18 +38,13 @@ from wm_mpc.core.fields import (
 from wm_mpc.core.files import write_atomically
 from wm_mpc.core.precision import autocast
 from wm_mpc.models.encoder import IMAGENET_MEAN, IMAGENET_STD
+from wm_mpc.training.encoder.collapse import (
+    GUARD_FROM,
+    check_ranks,
+    feature_ranks,
+    probe_pictures,
+)
 from wm_mpc.training.encoder.views import block_mask, random_views, salient_patches
-
-GUARD_FROM = 100
-"""First steps that the guard only records; it looks at the final features of every run."""
-PROBE = 64
-"""Pictures per source that the guard measures on."""
-FEWEST = 8
-"""Sources with fewer pictures are not judged: what so few tell has a low rank of its own."""
-MIN_RANK = {"rank": 2.0, "class_rank": 1.5}
-"""Effective ranks below which features count as collapsed, see ``collapse_measure``."""
-MIN_SHARE = 1e-5
-"""Share of the features' energy that must differ between pictures, see ``collapse_measure``."""
 
 
 @dataclass(frozen=True)
@@ -177,90 +172,98 @@ def koleo(features: Tensor) -> Tensor:
     return -((x - x[nearest]).norm(dim=-1) + 1e-4).log().mean()
 
 
-def collapse_measure(tokens: Tensor) -> float:
-    """Effective rank of what tokens ``(B, N, dim)`` of ``B`` pictures tell pictures apart by.
-
-    It is the exponential of the spectral entropy after the mean over the pictures was subtracted
-    at every position: a map of the position alone says nothing, however rich it is. Where less
-    than ``MIN_SHARE`` of the tokens' energy differs between pictures, the rank is that of rounding
-    and 1 is returned. A rank of 1 means collapsed.
-
-    Measured on 64 pictures each of Push-T, PointMaze and Wall: the bundled encoder has 11.4, 8.0
-    and 7.4 for patches, 6.4, 5.9 and 6.1 for the class token; the share that differs is at least
-    8e-3 for patches and 1.4e-3 for the class token. Untrained, the ranks are at least 9.0 and 6.6,
-    the shares 4e-3 and 5e-5. Training on these pictures of Push-T and Wall, one seed each, the
-    ranks fell to no less than 6.1 and 5.8 in 400 steps of 48 pictures, and to 6.5 and 2.5 in 300
-    steps of 16, which is why the class token is held to less.
-    """
-    x = tokens.float()
-    own = x - x.mean(0)
-    if own.square().sum() < MIN_SHARE * x.square().sum():
-        return 1.0
-    spectrum = torch.linalg.svdvals(own.flatten(0, 1)).square()
-    p = spectrum / spectrum.sum().clamp(min=1e-12)
-    return float((-(p * (p + 1e-12).log()).sum()).exp())
+def pick(frames: Sequence[np.ndarray], batch: int, rng: np.random.Generator) -> Tensor:
+    """Pictures of all sources in turn, uint8 ``(batch, H, W, 3)``."""
+    picked = []
+    for b in range(batch):
+        source = frames[b % len(frames)]
+        picked.append(source[int(rng.integers(len(source)))])
+    return torch.from_numpy(np.stack(picked))
 
 
-def probe_pictures(
-    frames: Sequence[np.ndarray], size: int, seed: int, device: torch.device
-) -> list[Tensor]:
-    """Pictures that the guard measures on, up to ``PROBE`` of every source, not augmented.
+def weight_groups(network: nn.Module) -> list[dict[str, Any]]:
+    """Parameters for AdamW: matrices decay, biases and gains do not."""
+    decay = [p for p in network.parameters() if p.ndim > 1]
+    rest = [p for p in network.parameters() if p.ndim <= 1]
+    return [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}]
+
+
+class Distillation:
+    """Student, teacher, and the losses of one batch of pictures.
 
     Args:
-        frames: as for ``train_dino``.
-        size: side to resize to [px].
-        seed: of the choice.
-        device: where they go.
-
-    Returns:
-        Float ``(B, 3, size, size)``, normalised, for every source of at least ``FEWEST`` frames.
-
-    Raises:
-        UserError: no source has that many.
+        config: sizes and temperatures.
+        device: where to train.
     """
-    rng = np.random.default_rng([seed, PROBE])
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    found = []
-    for source in frames:
-        if len(source) < FEWEST:
-            continue
-        ids = rng.choice(len(source), min(PROBE, len(source)), replace=False)
-        x = torch.from_numpy(np.stack([source[int(i)] for i in np.sort(ids)]))
-        x = x.permute(0, 3, 1, 2).float() / 255
-        if x.shape[-2:] != (size, size):
-            x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
-        found.append(((x - mean) / std).to(device))
-    if not found:
-        most = max(len(source) for source in frames)
-        raise UserError(f"frames: {most} in the largest source; at least {FEWEST} expected")
-    return found
 
+    def __init__(self, config: DinoConfig, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.student, self.teacher = Network(config).to(device), Network(config).to(device)
+        self.teacher.load_state_dict(self.student.state_dict())
+        self.teacher.requires_grad_(False)
+        self.mean, self.std = (
+            torch.tensor(value, device=device).view(1, 3, 1, 1)
+            for value in (IMAGENET_MEAN, IMAGENET_STD)
+        )
 
-@torch.no_grad()
-def feature_ranks(network: nn.Module, probes: Sequence[Tensor]) -> dict[str, float]:
-    """Lowest effective rank over the sources: ``rank`` of patch, ``class_rank`` of class tokens.
-
-    Every source is measured alone: that sources differ says little of the pictures in them.
-    """
-    told = [network(pixels) for pixels in probes]
-    return {
-        "rank": min(collapse_measure(tokens[:, 1:]) for tokens in told),
-        "class_rank": min(collapse_measure(tokens[:, :1]) for tokens in told),
-    }
-
-
-def check_ranks(ranks: dict[str, float], step: int) -> None:
-    """Raise when features have collapsed.
-
-    Raises:
-        UserError: an effective rank below ``MIN_RANK``.
-    """
-    for name, least in MIN_RANK.items():
-        if not ranks[name] >= least:
-            raise UserError(
-                f"{name}: features collapsed to effective rank {ranks[name]:.2f} at step {step}; "
-                f"{least:g} or more expected"
+    def losses(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Image loss, patch loss and KoLeo of uint8 pictures ``(B, H, W, 3)``."""
+        config, student = self.config, self.student
+        images = images.to(self.device)
+        views = self.views(images, config.image_size, (0.5, 1.0), 2)
+        mask, scored = self.masks(views)
+        with autocast(self.device):
+            image_target, patch_target = self.targets(views, scored)
+            seen = student(views, mask)
+            image_scores = student.image_head(seen[:, 0]).float() / config.student_temperature
+            patch_scores = (
+                student.patch_head(seen[:, 1:][scored]).float() / config.student_temperature
             )
+            spread = sum(koleo(half) for half in seen[:, 0].chunk(2))
+        crossed = torch.cat(image_target.chunk(2)[::-1])
+        image_loss = -(crossed * image_scores.log_softmax(-1)).sum(-1).mean()
+        patch_loss = -(patch_target * patch_scores.log_softmax(-1)).sum(-1).mean()
+        if config.local_crops:
+            image_loss = 0.5 * image_loss + 0.5 * self.local_loss(images, image_target)
+        return image_loss, patch_loss, spread
+
+    def views(self, images: Tensor, size: int, scale: tuple[float, float], count: int) -> Tensor:
+        """Random views, normalised, ``(count * B, 3, size, size)``."""
+        views = [random_views(images, size, scale, self.generator) for _ in range(count)]
+        return (torch.cat(views) - self.mean) / self.std
+
+    def masks(self, views: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches hidden from the student, and those of them that are scored, bool ``(B, N)``."""
+        salient = salient_patches(views, self.config.patch_size).cpu()
+        mask = block_mask(salient, self.config.mask_ratio, self.generator)
+        # Only a tenth of the plain patches is scored: equal use of the prototypes would else go
+        # to background.
+        tenth = torch.rand(mask.shape, generator=self.generator) < 0.1
+        return mask.to(self.device), (mask & (salient | tenth)).to(self.device)
+
+    @torch.no_grad()
+    def targets(self, views: Tensor, scored: Tensor) -> tuple[Tensor, Tensor]:
+        """What the teacher says of whole views and of the scored patches, over prototypes."""
+        teacher, temperature = self.teacher, self.config.teacher_temperature
+        told = teacher(views)
+        image = sinkhorn(teacher.image_head(told[:, 0]), temperature)
+        return image, sinkhorn(teacher.patch_head(told[:, 1:][scored]), temperature)
+
+    def local_loss(self, images: Tensor, image_target: Tensor) -> Tensor:
+        """Image loss of small crops against what the teacher says of both views."""
+        config, student = self.config, self.student
+        local = self.views(images, config.local_size, (0.15, 0.5), config.local_crops)
+        with autocast(self.device):
+            scores = student.image_head(student(local)[:, 0]).float() / config.student_temperature
+        target = sum(image_target.chunk(2)).repeat(config.local_crops, 1) / 2
+        return -(target * scores.log_softmax(-1)).sum(-1).mean()
+
+    @torch.no_grad()
+    def follow(self, momentum: float) -> None:
+        """Move the teacher towards the student."""
+        teacher, student = (list(n.parameters()) for n in (self.teacher, self.student))
+        torch._foreach_lerp_(teacher, student, 1 - momentum)
 
 
 def train_dino(
@@ -291,20 +294,10 @@ def train_dino(
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    generator = torch.Generator().manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     probes = probe_pictures(frames, config.image_size, config.seed, device)
-    student, teacher = Network(config).to(device), Network(config).to(device)
-    teacher.load_state_dict(student.state_dict())
-    teacher.requires_grad_(False)
-    decay = [p for p in student.parameters() if p.ndim > 1]
-    rest = [p for p in student.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}],
-        lr=config.lr,
-    )
-    mean = torch.tensor(IMAGENET_MEAN, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=device).view(1, 3, 1, 1)
+    distillation = Distillation(config, device)
+    optimizer = torch.optim.AdamW(weight_groups(distillation.student), lr=config.lr)
     history: list[dict[str, float]] = []
     started = time.perf_counter()
     bar = tqdm(range(config.steps), desc="dino", disable=not progress, mininterval=2.0)
@@ -315,89 +308,32 @@ def train_dino(
             share = max(share, (time.perf_counter() - started) / config.max_seconds)
             if share >= 1:
                 break
-        lr = config.lr * min(1.0, share / 0.1 + 0.01) * (0.5 + 0.5 * math.cos(math.pi * share))
+        fall = 0.5 + 0.5 * math.cos(math.pi * share)
         for group in optimizer.param_groups:
-            group["lr"] = lr
-        picked = []
-        for b in range(config.batch):
-            source = frames[b % len(frames)]
-            picked.append(source[int(rng.integers(len(source)))])
-        images = torch.from_numpy(np.stack(picked)).to(device)
-        views = [random_views(images, config.image_size, (0.5, 1.0), generator) for _ in range(2)]
-        globals_ = (torch.cat(views) - mean) / std
-        salient = salient_patches(globals_, config.patch_size).cpu()
-        mask = block_mask(salient, config.mask_ratio, generator)
-        # Only a tenth of the plain patches is scored: equal use of the prototypes would else go
-        # to background.
-        scored = (mask & (salient | (torch.rand(mask.shape, generator=generator) < 0.1))).to(
-            device
-        )
-        mask = mask.to(device)
-        with autocast(device):
-            with torch.no_grad():
-                told = teacher(globals_)
-                image_target = sinkhorn(teacher.image_head(told[:, 0]), config.teacher_temperature)
-                patch_target = sinkhorn(
-                    teacher.patch_head(told[:, 1:][scored]), config.teacher_temperature
-                )
-            seen = student(globals_, mask)
-            image_scores = student.image_head(seen[:, 0]).float() / config.student_temperature
-            patch_scores = (
-                student.patch_head(seen[:, 1:][scored]).float() / config.student_temperature
-            )
-            spread = sum(koleo(half) for half in seen[:, 0].chunk(2))
-        crossed = torch.cat(image_target.chunk(2)[::-1])
-        image_loss = -(crossed * image_scores.log_softmax(-1)).sum(-1).mean()
-        patch_loss = -(patch_target * patch_scores.log_softmax(-1)).sum(-1).mean()
-        if config.local_crops:
-            local = torch.cat(
-                [
-                    random_views(images, config.local_size, (0.15, 0.5), generator)
-                    for _ in range(config.local_crops)
-                ]
-            )
-            with autocast(device):
-                scores = (
-                    student.image_head(student((local - mean) / std)[:, 0]).float()
-                    / config.student_temperature
-                )
-            target = sum(image_target.chunk(2)).repeat(config.local_crops, 1) / 2
-            image_loss = 0.5 * image_loss - 0.5 * (target * scores.log_softmax(-1)).sum(-1).mean()
+            group["lr"] = config.lr * min(1.0, share / 0.1 + 0.01) * fall
+        image_loss, patch_loss, spread = distillation.losses(pick(frames, config.batch, rng))
         loss = image_loss + patch_loss + config.koleo * spread
         if not torch.isfinite(loss):
             raise UserError(f"loss: not finite at step {step}; lower lr {config.lr}")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(student.parameters(), 3.0)
+        nn.utils.clip_grad_norm_(distillation.student.parameters(), 3.0)
         optimizer.step()
-        momentum = 1 - (1 - config.momentum) * (0.5 + 0.5 * math.cos(math.pi * share))
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                list(teacher.parameters()), list(student.parameters()), 1 - momentum
-            )
+        distillation.follow(1 - (1 - config.momentum) * fall)
         if step % 25 == 0:
-            ranks = feature_ranks(teacher, probes)
-            entry = {
-                "step": step,
-                "image_loss": float(image_loss.detach()),
-                "patch_loss": float(patch_loss.detach()),
-                **ranks,
-            }
-            history.append(entry)
-            bar.set_postfix({k: f"{v:.2f}" for k, v in entry.items() if k != "step"})
+            ranks = feature_ranks(distillation.teacher, probes)
+            told = {"image_loss": image_loss.item(), "patch_loss": patch_loss.item(), **ranks}
+            history.append({"step": step, **told})
+            bar.set_postfix({k: f"{v:.2f}" for k, v in told.items()})
             if step > GUARD_FROM:
                 check_ranks(ranks, step)
-    ranks = feature_ranks(teacher, probes)
+    ranks = feature_ranks(distillation.teacher, probes)
     check_ranks(ranks, step)
-    seconds = time.perf_counter() - started
-    teacher.backbone.save_pretrained(out)
+    seconds = round(time.perf_counter() - started, 1)
+    distillation.teacher.backbone.save_pretrained(out)
     facts = {
-        "config": asdict(config),
-        "steps": step + 1,
-        "seconds": round(seconds, 1),
-        "history": history,
-        **ranks,
-        "frames": [len(f) for f in frames],
-    }
+        "config": asdict(config), "steps": step + 1, "seconds": seconds, "history": history,
+        **ranks, "frames": [len(f) for f in frames],
+    }  # fmt: skip
     write_atomically(out / "dino.json", json.dumps(facts, indent=1) + "\n")
     return facts

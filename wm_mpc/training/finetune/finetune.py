@@ -225,19 +225,7 @@ def finetune(
         UserError: windows too short, a loss that is not finite, or executed plans that the stored
             state needs are not there.
     """
-    longest = max(curriculum.rollout[1], curriculum.goal_distance[1] if collector else 1)
-    if expert.data.actions.shape[1] < longest:
-        have = expert.data.actions.shape[1]
-        raise UserError(f"rollout: {longest} model steps; the windows have {have}")
-    ratio = (1, 0) if collector is None else collector.config.ratio
-    replay = Replay(
-        expert.data,
-        expert.train,
-        None if collector is None else collector.buffer,
-        ratio,
-        config.batch,
-        augment=augment,
-    )
+    replay = _replay(expert, collector, curriculum, config.batch, augment)
     spreads: Tensor | None = None
     if attack is not None and attack.config.radii == "fixed":
         # Before this run's own plans are read, so that a resumed one measures the same.
@@ -279,6 +267,23 @@ def finetune(
         before=before,
         progress=progress,
     )  # fmt: skip
+
+
+def _replay(
+    expert: Expert,
+    collector: Collector | None,
+    curriculum: CurriculumConfig,
+    batch: int,
+    augment: Augmentation | None,
+) -> Replay:
+    """Source of batches; refuses windows that are shorter than the curriculum's longest."""
+    longest = max(curriculum.rollout[1], curriculum.goal_distance[1] if collector else 1)
+    if expert.data.actions.shape[1] < longest:
+        have = expert.data.actions.shape[1]
+        raise UserError(f"rollout: {longest} model steps; the windows have {have}")
+    corrected = None if collector is None else collector.buffer
+    ratio = (1, 0) if collector is None else collector.config.ratio
+    return Replay(expert.data, expert.train, corrected, ratio, batch, augment=augment)
 
 
 __all__ = ["Collector", "FinetuneConfig", "FinetuneLoss", "finetune"]

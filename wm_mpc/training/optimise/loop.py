@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from wm_mpc.core.errors import UserError
@@ -47,6 +48,7 @@ class Schedule:
         save_every: optimiser steps between two resumable states, >= 1.
         bf16: bfloat16 arithmetic in the forward pass.
         seed: seed of batches and dropout.
+        scheduler: makes a schedule of torch's that sets the rates instead.
     """
 
     steps: int
@@ -57,6 +59,7 @@ class Schedule:
     save_every: int = 1000
     bf16: bool = False
     seed: int = 0
+    scheduler: Callable[[torch.optim.Optimizer], LRScheduler] | None = None
 
     def rate(self, share: float) -> float:
         """Learning rate when ``share`` (0 to 1) of the run is over."""
@@ -98,6 +101,7 @@ def fit(
     probe: Probe | None = None,
     begin: Callable[[Progress], None] | None = None,
     before: Callable[[int, float], None] | None = None,
+    alone: bool = False,
     progress: bool = True,
 ) -> Progress:
     """Minimise the sum of ``losses(*draw(...))`` over the parameters of ``trained``, in place.
@@ -121,80 +125,160 @@ def fit(
             stored with it.
         before: called before every optimiser step with its number and the share of the run that
             is over: curricula, and data that come while training goes on.
+        alone: this process trains, whatever others do; the batch is not shared.
         progress: show a progress bar.
 
     Raises:
         UserError: the loss is not finite, or the processes do not find the same stored state.
     """
-    parameters = [p for module in trained.values() for p in module.parameters()]
-    device = parameters[0].device
-    frozen = _freeze_rest(losses, parameters)
-    optimizer = torch.optim.AdamW(parameters, lr=schedule.lr, weight_decay=schedule.weight_decay)
-    generator = torch.Generator().manual_seed(schedule.seed)
-    state = Progress()
+    run = _Run(losses, trained, draw, schedule, probe, alone)
     if folder is not None:
-        measured = None if probe is None else probe.key()
-        key = {**key, "initial": state_digest(trained), "probe": measured}
-        state = load_progress(folder, key, trained, optimizer, generator)
-        check_same_step(state.step, folder, device)
+        run.resume(folder, key)
+    state = run.state
     if begin is not None:
         begin(state)
-    started = time.perf_counter() - state.elapsed
-    run: nn.Module = losses
-    if world() > 1:
-        run = DistributedDataParallel(losses, broadcast_buffers=False)
-    part = slice(rank(), None, world())
-    _set_mode(trained, True)
+    run.start()
     bar = tqdm(
         total=schedule.steps, initial=state.step, desc=name, mininterval=2.0,
-        disable=not progress or rank() > 0,
+        disable=not progress or run.rank > 0,
     )  # fmt: skip
     with bar:
-        bar.set_postfix(_shown(state), refresh=False)
         while state.step < schedule.steps and not _exhausted(state, probe):
-            step = state.step
-            share = step / schedule.steps
-            if schedule.max_seconds:
-                spent = (time.perf_counter() - started) / schedule.max_seconds
-                share = max(share, agree(spent, device))
-                if share >= 1:
-                    break
-            if step % schedule.save_every == 0:
-                torch.manual_seed((schedule.seed * 1_000_003 + step) * world() + rank())
+            share = run.share()
+            if share >= 1:
+                break
+            run.seed_dropout()
             if before is not None:
-                before(step, share)
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.rate(share)
-            with torch.autocast(device.type, torch.bfloat16, enabled=schedule.bf16):
-                terms = run(*draw(generator, part))
-            loss = torch.stack(list(terms.values())).sum()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, schedule.clip)
-            optimizer.step()
-            if step % 100 == 0:
-                _record(state, loss, terms, schedule.lr)
-                bar.set_postfix(_shown(state), refresh=False)
-            state.step = step + 1
+                before(state.step, share)
+            run.step(share)
             bar.update()
             last = state.step == schedule.steps
             if probe is not None and (last or state.step % probe.every == 0):
-                _probe(state, probe, trained, device)
-                bar.set_postfix(_shown(state), refresh=False)
-            saves = last or state.step % schedule.save_every == 0
-            if folder is not None and rank() == 0 and saves:
-                state.elapsed = time.perf_counter() - started
-                save_progress(folder, key, trained, optimizer, generator, state)
-    # The clock may end a run between two measurements.
-    if probe is not None and (not state.probes or state.probes[-1][0] < state.step):
-        _probe(state, probe, trained, device)
-    state.elapsed = time.perf_counter() - started
-    if state.best:
-        load_flat_state(trained, state.best)
-    _set_mode(trained, False)
-    for parameter in frozen:
-        parameter.requires_grad_(True)
+                run.measure()
+            if last or state.step % schedule.save_every == 0:
+                run.save()
+            bar.set_postfix(_shown(state), refresh=False)
+    run.end()
     return state
+
+
+class _Run:
+    """What ``fit`` is at: modules, optimiser, generator and progress; arguments as there."""
+
+    def __init__(
+        self,
+        losses: nn.Module,
+        trained: Mapping[str, nn.Module],
+        draw: Draw,
+        schedule: Schedule,
+        probe: Probe | None,
+        alone: bool,
+    ) -> None:
+        self.trained, self.draw, self.schedule, self.probe = trained, draw, schedule, probe
+        self.parameters = [p for module in trained.values() for p in module.parameters()]
+        self.device = self.parameters[0].device
+        self.rank, self.world = (0, 1) if alone else (rank(), world())
+        self.frozen = _freeze_rest(losses, self.parameters)
+        self.losses = losses
+        if self.world > 1:
+            self.losses = DistributedDataParallel(losses, broadcast_buffers=False)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=schedule.lr, weight_decay=schedule.weight_decay
+        )
+        self.scheduler = schedule.scheduler and schedule.scheduler(self.optimizer)
+        self.generator = torch.Generator().manual_seed(schedule.seed)
+        self.state = Progress()
+        self.folder: Path | None = None
+        self.key: Mapping[str, Any] = {}
+
+    def resume(self, folder: Path, key: Mapping[str, Any]) -> None:
+        """Take up what lies in ``folder``, and keep the state there from now on."""
+        measured = None if self.probe is None else self.probe.key()
+        self.folder = folder
+        self.key = {**key, "initial": state_digest(self.trained), "probe": measured}
+        self.state = load_progress(
+            folder, self.key, self.trained, self.optimizer, self.generator
+        )
+        check_same_step(self.state.step, folder, self.device)
+
+    def start(self) -> None:
+        """Start the clock; a schedule of torch's catches up."""
+        self.started = time.perf_counter() - self.state.elapsed
+        if self.scheduler is not None:
+            for _ in range(self.state.step):
+                self.scheduler.step()
+        _set_mode(self.trained, True)
+
+    def share(self) -> float:
+        """Part of the run that is over, by steps or by the clock, the same on every rank."""
+        done, limit = self.state.step / self.schedule.steps, self.schedule.max_seconds
+        if not limit:
+            return done
+        return max(done, self.agree((time.perf_counter() - self.started) / limit))
+
+    def agree(self, value: float) -> float:
+        """The first rank's value, on every rank that trains."""
+        return agree(value, self.device) if self.world > 1 else value
+
+    def seed_dropout(self) -> None:
+        """Seed torch's own generator where a state may have been stored."""
+        step, schedule = self.state.step, self.schedule
+        if step % schedule.save_every == 0:
+            torch.manual_seed((schedule.seed * 1_000_003 + step) * self.world + self.rank)
+
+    def step(self, share: float) -> None:
+        """One optimiser step."""
+        state, schedule, optimizer = self.state, self.schedule, self.optimizer
+        if self.scheduler is None:
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate(share)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=schedule.bf16):
+            terms = self.losses(*self.draw(self.generator, slice(self.rank, None, self.world)))
+        loss = torch.stack(list(terms.values())).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, schedule.clip)
+        optimizer.step()
+        if self.scheduler is not None:
+            self.scheduler.step()
+        if state.step % 100 == 0:
+            _record(state, loss, terms, schedule.lr)
+        state.step += 1
+
+    def measure(self) -> None:
+        """Ask the probe; the best weights so far are kept."""
+        state, probe = self.state, self.probe
+        assert probe is not None
+        _set_mode(self.trained, False)
+        best = max((value for _, value in state.probes), default=-math.inf)
+        # Validation draws random numbers; training must not depend on whether it ran.
+        with torch.random.fork_rng():
+            measured = probe.measure() if self.rank == 0 else 0.0
+        value = self.agree(measured)
+        state.probes.append([state.step, value])
+        if value > best:
+            state.best = {k: v.detach().clone() for k, v in flat_state(self.trained).items()}
+        _set_mode(self.trained, True)
+
+    def save(self) -> None:
+        """Store how far the run has come."""
+        self.state.elapsed = time.perf_counter() - self.started
+        if self.folder is not None and self.rank == 0:
+            save_progress(
+                self.folder, self.key, self.trained, self.optimizer, self.generator, self.state
+            )
+
+    def end(self) -> None:
+        """Measure a run that the clock ended between two measurements; leave the best weights."""
+        state = self.state
+        if self.probe is not None and (not state.probes or state.probes[-1][0] < state.step):
+            self.measure()
+        state.elapsed = time.perf_counter() - self.started
+        if state.best:
+            load_flat_state(self.trained, state.best)
+        _set_mode(self.trained, False)
+        for parameter in self.frozen:
+            parameter.requires_grad_(True)
 
 
 def _freeze_rest(losses: nn.Module, trained: list[nn.Parameter]) -> list[nn.Parameter]:
@@ -229,21 +313,6 @@ def _shown(state: Progress) -> dict[str, str]:
     if state.probes:
         shown["success"] = f"{state.probes[-1][1]:.2f}"
     return shown
-
-
-def _probe(
-    state: Progress, probe: Probe, trained: Mapping[str, nn.Module], device: torch.device
-) -> None:
-    _set_mode(trained, False)
-    best = max((value for _, value in state.probes), default=-math.inf)
-    # Validation draws random numbers; training must not depend on whether it ran.
-    with torch.random.fork_rng():
-        measured = probe.measure() if rank() == 0 else 0.0
-    value = agree(measured, device)
-    state.probes.append([state.step, value])
-    if value > best:
-        state.best = {k: v.detach().clone() for k, v in flat_state(trained).items()}
-    _set_mode(trained, True)
 
 
 def _exhausted(state: Progress, probe: Probe | None) -> bool:

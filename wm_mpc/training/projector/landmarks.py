@@ -16,14 +16,13 @@ reference and pasted at random, so that the landmarks ignore it.
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 from tyro.conf import Suppress
 
@@ -35,12 +34,14 @@ from wm_mpc.core.fields import (
     PositiveFloat,
     PositiveInt,
 )
-from wm_mpc.core.precision import autocast
+from wm_mpc.core.precision import fast_bf16
 from wm_mpc.data.store.windows import Frames
 from wm_mpc.latents.encode import encode_images, sample_ids
 from wm_mpc.models.encoder import DinoEncoder
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.tasks.robot_disc import RobotDisc
+from wm_mpc.training.optimise.loop import Schedule, fit
+from wm_mpc.training.projector.losses import Regression
 
 
 @dataclass(frozen=True)
@@ -262,30 +263,24 @@ def train_landmarks(
     Returns:
         Facts: steps, seconds, held-out median error in fractions of the image side.
     """
-    generator = torch.Generator().manual_seed(config.seed)
-    held = max(1, len(tokens) // 20)
-    train = len(tokens) - held
-    optimizer = torch.optim.AdamW(projector.parameters(), lr=config.lr, weight_decay=1e-4)
+    train = len(tokens) - max(1, len(tokens) // 20)
     device = next(projector.parameters()).device
-    started = time.perf_counter()
-    bar = tqdm(range(config.steps), desc="landmarks", disable=not progress, mininterval=2.0)
-    for step in bar:
-        rate = (
-            config.lr
-            * min(1.0, (step + 1) / 50)
-            * (0.5 + 0.5 * math.cos(math.pi * step / config.steps))
-        )
-        optimizer.param_groups[0]["lr"] = rate
+
+    def draw(generator: torch.Generator, part: slice) -> tuple[Tensor, ...]:
         ids = torch.randint(train, (config.batch,), generator=generator)
-        with autocast(device):
-            found = projector(tokens[ids].to(device).float())
-        loss = F.smooth_l1_loss(found.float(), targets[ids].to(device).flatten(1), beta=0.1)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(projector.parameters(), 1.0)
-        optimizer.step()
-        if step % 50 == 0:
-            bar.set_postfix(loss=f"{float(loss.detach()):.5f}")
+        return tokens[ids].to(device).float(), targets[ids].to(device).flatten(1)
+
+    def rate(step: int) -> float:
+        return min(1.0, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / config.steps))
+
+    done = fit(
+        Regression(projector), {"projector": projector}, draw,
+        Schedule(
+            config.steps, config.lr, bf16=fast_bf16(device.type), seed=config.seed,
+            scheduler=lambda optimizer: LambdaLR(optimizer, rate),
+        ),
+        key={}, name="landmarks", alone=True, progress=progress,
+    )  # fmt: skip
     with torch.no_grad():
         found = torch.cat(
             [projector(part.to(device).float()).cpu() for part in tokens[train:].split(256)]
@@ -293,7 +288,7 @@ def train_landmarks(
     error = (found.unflatten(-1, (-1, 2)) - targets[train:]).norm(dim=-1) / 2
     return {
         "steps": config.steps,
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": round(done.elapsed, 1),
         "median_error": float(error.median()),
         "p90_error": float(error.quantile(0.9)),
     }

@@ -44,6 +44,19 @@ def covariance_loss(x: Tensor) -> Tensor:
     return off.square().sum() / x.shape[1]
 
 
+class Regression(nn.Module):
+    """Error of a network's numbers, above a tenth linear: what landmarks and readers minimise."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Tokens ``(B, N, C)`` and what is to be read from them, ``(B, D)``."""
+        found = self.network(tokens).float()
+        return {"regression": F.smooth_l1_loss(found, targets, beta=0.1)}
+
+
 class InverseDynamics(nn.Module):
     """Which action led from one latent to the next: ``(..., D), (..., D) -> (..., A)``.
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from tqdm import tqdm
+from torch import Tensor
+from torch.optim.lr_scheduler import OneCycleLR
 
-from wm_mpc.core.precision import autocast
+from wm_mpc.core.precision import fast_bf16
 from wm_mpc.latents.encode import gather_tokens
 from wm_mpc.models.world_model import WorldModel
+from wm_mpc.training.optimise.loop import Schedule, fit
+from wm_mpc.training.projector.losses import Regression
 
 
 def teach_reader(
@@ -34,18 +36,16 @@ def teach_reader(
     device = model.proprio_mean.device
     targets = (torch.from_numpy(own).to(device) - model.proprio_mean) / model.proprio_std
     train = len(own) - max(1, len(own) // 50)
-    optimizer = torch.optim.AdamW(reader.parameters(), lr=2e-3, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps, pct_start=0.05)
-    for _ in tqdm(range(steps), desc="reader", mininterval=2.0):
+
+    def draw(generator: torch.Generator, part: slice) -> tuple[Tensor, ...]:
         ids = np.sort(rng.integers(0, train, batch))
-        with autocast(device):
-            found = reader(gather_tokens(tokens, ids, device))
-        loss = F.smooth_l1_loss(found.float(), targets[ids], beta=0.1)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+        return gather_tokens(tokens, ids, device), targets[ids]
+
+    schedule = Schedule(
+        steps, 2e-3, bf16=fast_bf16(device.type), seed=seed,
+        scheduler=lambda optimizer: OneCycleLR(optimizer, 3e-3, steps, pct_start=0.05),
+    )  # fmt: skip
+    fit(Regression(reader), {"reader": reader}, draw, schedule, key={}, name="reader", alone=True)
     ids = np.arange(train, len(own))[:2000]
     with torch.no_grad():
         found = reader(gather_tokens(tokens, ids, device))
