@@ -35,6 +35,8 @@ MPC, SIM = "wm_mpc.nodes.mpc.node", "sim_bridge.node"
 JOINTS = ["agent_x", "agent_y"]
 # An untrained model is tiny, and so is a tenth of its reference's time.
 FAST = {"compile": False, "budget_fraction": 4.0, "joint_names": JOINTS}
+# Two periods, the default, are short for a test machine whose cores are all taken.
+FAST |= {"max_image_age_s": 0.3, "max_plan_age_s": 0.5}
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ class Bench:
         reference = CemReference(0.5, 45000, 1, 30, 30, "cpu", 1)
         config = EngineConfig(horizon=2, compile=False)
         engine = Engine(model, HalfSpeed(), objective, reference, config)
-        safety = SafetyLimits(ramp_s=0.2, max_image_age_s=0.35, **limits)
+        safety = SafetyLimits(ramp_s=0.2, max_image_age_s=0.35, max_plan_age_s=0.5, **limits)
         self.controller = Controller(engine, ControllerConfig(), safety, self.clock)
         self.filter = CommandFilter(safety, (-1.0,) * 2, (1.0,) * 2, 0.1, self.clock)
         self.mailbox = Mailbox(needs_proprio=True)

@@ -81,7 +81,7 @@ class Controller:
     ) -> None:
         self.engine = engine
         self.config = config
-        self.limits = limits
+        self.limits = limits.for_period(engine.config.period_s)
         self.clock = clock
         self.meter = meter
         self.ticks = 0

@@ -9,7 +9,7 @@ is never the answer. Needs numpy alone: the command gate uses it too.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Annotated
 
@@ -76,12 +76,28 @@ class SafetyLimits(CommandLimits):
     """What may leave, and how old what it stems from may be.
 
     Attributes:
-        max_image_age_s: [s] an older image stops the robot; node clock.
+        max_image_age_s: [s] an older image stops the robot; node clock. 0: two control periods.
         max_plan_age_s: [s] a plan that was last improved longer ago stops the robot; node clock.
+            0: 1.75 control periods, so that it stops when two plans in a row failed.
     """
 
-    max_image_age_s: Annotated[float, Ge(0.001), Le(HOUR)] = 0.3
-    max_plan_age_s: Annotated[float, Ge(0.001), Le(HOUR)] = 0.5
+    max_image_age_s: Annotated[float, Ge(0.0), Le(HOUR)] = 0.0
+    max_plan_age_s: Annotated[float, Ge(0.0), Le(HOUR)] = 0.0
+
+    def for_period(self, period: float) -> SafetyLimits:
+        """Limits with every age set.
+
+        Args:
+            period: control period [s].
+
+        >>> SafetyLimits(max_plan_age_s=0.5).for_period(0.1).max_image_age_s
+        0.2
+        """
+        return replace(
+            self,
+            max_image_age_s=self.max_image_age_s or 2.0 * period,
+            max_plan_age_s=self.max_plan_age_s or 1.75 * period,
+        )
 
     def stale(self, image_age: float, plan_age: float) -> str:
         """Watchdog: say in one line what is too old, or nothing.
@@ -151,7 +167,7 @@ class CommandFilter:
         clock: Clock = monotonic,
     ) -> None:
         dim = len(low)
-        self.limits = limits
+        self.limits = limits.for_period(period) if isinstance(limits, SafetyLimits) else limits
         self.low = _expand("action_low", limits.action_low or low, dim)
         self.high = _expand("action_high", limits.action_high or high, dim)
         self.rate = _expand("rate_limit", limits.rate_limit or (math.inf,), dim)

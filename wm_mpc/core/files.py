@@ -199,3 +199,18 @@ def reserve(file: Path) -> None:
             # a file system that cannot reserve is no reason to refuse it
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
                 raise
+
+
+def user_path(text: str) -> Path:
+    """Path of what a user typed, ``~`` expanded.
+
+    Raises:
+        UserError: it names a user who does not exist, or holds a character that no path may.
+    """
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(f"path: {text!r}: no such user") from None
+    if "\0" in text:
+        raise UserError(f"path: {text!r}: holds a zero byte")
+    return path

@@ -156,9 +156,10 @@ def make_limits(see_every: int, plan_steps: int, period: float) -> SafetyLimits:
         last = (plan_steps - 0.5) * period
         return SafetyLimits(ramp_s=0.0, max_image_age_s=last, max_plan_age_s=last)
     image_age, plan_age = (see_every - 0.5) * period, (2 * see_every - 0.5) * period
+    usual = SafetyLimits().for_period(period)
     return SafetyLimits(
-        max_image_age_s=max(SafetyLimits.max_image_age_s, image_age),
-        max_plan_age_s=max(SafetyLimits.max_plan_age_s, plan_age),
+        max_image_age_s=max(usual.max_image_age_s, image_age),
+        max_plan_age_s=max(usual.max_plan_age_s, plan_age),
     )
 
 

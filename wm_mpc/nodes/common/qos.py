@@ -13,6 +13,8 @@ IMAGE = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Newest picture only; hears reliable and best-effort publishers."""
 PROPRIO = qos_profile_sensor_data
 """A few samples, to find the one nearest to a picture."""
+NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+"""Newest sample only, from publishers of every kind."""
 COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 """Newest command only, but that one for sure."""
 LATCHED = QoSProfile(
@@ -72,6 +74,7 @@ __all__ = [
     "EVERY",
     "IMAGE",
     "LATCHED",
+    "NEWEST",
     "PROPRIO",
     "hear_every",
     "publishers_of",

@@ -1,4 +1,4 @@
-"""The life of a node's process: start, spin, and an orderly end on SIGINT and SIGTERM.
+"""The life of a node's process: start, spin, and an orderly end on SIGINT, SIGTERM and SIGHUP.
 
 The main thread only waits for signals; one thread runs the executor. rclpy's own signal handlers
 would tear the context down before a node could publish its last command, so they stay off.
@@ -20,6 +20,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from wm_mpc.core.errors import one_line
+from wm_mpc.nodes.common.intake import wake_in
 
 JOIN_S = 1.0
 """A callback that runs longer than this after the signal [s] is not waited for."""
@@ -29,7 +30,8 @@ class ServedNode(Protocol):
     """What a node must offer beside being a ``Node``.
 
     It may have an attribute ``failed``: once true, the process ends with code 1; and one
-    ``finished``: once true, it ends with code 0.
+    ``finished``: once true, it ends with code 0. It may have a method ``come_to_rest``, for any
+    thread: called when a callback hangs and ``stop`` cannot run.
     """
 
     def start(self) -> None:
@@ -53,7 +55,7 @@ def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
         from its parameters.
     """
     done = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: done.set())
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
@@ -75,8 +77,9 @@ def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
     executor.shutdown(JOIN_S)
     thread.join(JOIN_S)
     if thread.is_alive():
-        # Still loading or compiling: nothing moves yet, and waiting for it serves nobody.
-        _leave(0)
+        # Still loading or compiling, or a callback hangs: waiting for it serves nobody.
+        getattr(node, "come_to_rest", lambda: None)()
+        _leave(int(getattr(node, "failed", False)))
     node.stop()
     node.destroy_node()
     rclpy.try_shutdown()
@@ -96,7 +99,7 @@ def _spin(executor: SingleThreadedExecutor, node: Node, done: threading.Event) -
     """Spin; a callback that raises is told, and the node lives on."""
     while not done.is_set():
         try:
-            executor.spin_once(timeout_sec=0.5)
+            executor.spin_once(timeout_sec=wake_in(node))
         except ExternalShutdownException:
             done.set()
         except Exception as error:

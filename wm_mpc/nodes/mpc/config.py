@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
@@ -23,6 +23,8 @@ class MpcNodeConfig(Checked):
         threads: torch and planner threads; more help from about 8 starts on, where the cores are
             free.
         joint_names: joints of the proprioception in the model's order; empty: as they come.
+        stamp_source: header: pictures and joints are as old as their stamps say; arrival: as their
+            arrival says, for cameras that count from their own start.
         max_proprio_offset_s: [s] largest distance in time of image and proprioception.
         command_type: float64_multi_array, twist_stamped or joint_trajectory.
         command_names: what each action dimension is: linear.x ... angular.z, or joints.
@@ -34,6 +36,7 @@ class MpcNodeConfig(Checked):
     device: str = "cpu"
     threads: Annotated[int, Ge(1), Le(256)] = 1
     joint_names: tuple[str, ...] = ()
+    stamp_source: Literal["header", "arrival"] = "header"
     max_proprio_offset_s: Annotated[float, Ge(0.0), Le(10.0)] = 0.05
     command_type: str = "float64_multi_array"
     command_names: tuple[str, ...] = ()

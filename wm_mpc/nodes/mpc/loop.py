@@ -1,6 +1,8 @@
 """The control thread: wait for an image, think, filter, command. Of ROS it knows only messages.
 
-One thread runs all of it, so that nothing it calls needs a lock; the mailbox is its only door.
+One thread thinks, so that nothing it calls needs a lock; the mailbox is its only door. What leaves
+goes through one lock: a watcher beside that thread says rest in its place when it gives no sign of
+life, and whoever hears the e-stop says rest at once.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ import numpy as np
 from wm_mpc.control.controller import Controller
 from wm_mpc.control.engine import Engine
 from wm_mpc.control.guard import UpdateGuard
+from wm_mpc.control.heartbeat import Heartbeat
 from wm_mpc.control.pacing import ImagePacer
 from wm_mpc.control.safety import CommandFilter, Motion, SafeCommand
+from wm_mpc.control.stamps import ClockWatch, StampWatch
 from wm_mpc.control.thread_usage import Meter, Surroundings, thread_usage
 from wm_mpc.control.tick import State, TickResult
 from wm_mpc.core.clock import Clock, monotonic
@@ -26,8 +30,17 @@ from wm_mpc.core.errors import one_line
 from wm_mpc.core.pauses import Gaps
 from wm_mpc.data.decoding import MessageError, compressed_to_rgb, image_to_rgb
 from wm_mpc.nodes.mpc.mailbox import Mailbox
+from wm_mpc.nodes.mpc.watch import Watcher
 
 POLL_S = 0.02
+PATIENCE = 2.0
+"""Control periods without a sign of life after which the control thread counts as hung."""
+LOOKS = 8
+"""How often per control period the watcher looks."""
+MOMENT_S = 0.001
+"""[s] So long after an image became too old the next tick is due."""
+DOOR_S = 0.1
+"""[s] The watcher waits at most so long for a command that is just leaving."""
 
 Publish = Callable[[TickResult, SafeCommand, bool, float], None]
 """Called once per tick with the result, the filtered command, whether that command is to be sent,
@@ -52,6 +65,7 @@ class ControlLoop:
         guard: watches new models and takes bad ones back; None: nobody does.
         gaps: told the end of every tick; None: nobody works beside this loop.
         meter: what the calling thread was given.
+        stamps: knows why images may be older than they are; None: nobody does.
     """
 
     def __init__(
@@ -69,6 +83,7 @@ class ControlLoop:
         guard: UpdateGuard | None = None,
         gaps: Gaps | None = None,
         meter: Meter = thread_usage,
+        stamps: StampWatch | None = None,
     ) -> None:
         self.controller = controller
         self.filter = command_filter
@@ -84,6 +99,13 @@ class ControlLoop:
         self.pause = pause
         self.pacer = ImagePacer(command_filter.period)
         self.pace_clock = node_clock if paced_by_node_clock else clock
+        self.stamps = StampWatch() if stamps is None else stamps
+        self.heartbeat = Heartbeat(PATIENCE * command_filter.period, clock)
+        self._clock_watch = ClockWatch() if paced_by_node_clock else None
+        self._door = threading.Lock()
+        self._abandoned = self._rested = False
+        self._stood_in_at = -math.inf
+        self._following_until = math.inf
         self.poll_s = POLL_S if paced_by_node_clock else math.inf
         self._engine: Engine | None = None
         self._since_swap = -1
@@ -96,21 +118,45 @@ class ControlLoop:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to tick."""
+        """Begin to tick, and to be watched."""
         self._thread = threading.Thread(target=self._run, name="planner", daemon=True)
+        every_s = max(0.005, self.filter.period / LOOKS)
+        self._watcher = Watcher(self.look_after, every_s, self.on_error)
         self._thread.start()
+        self._watcher.start()
 
-    def stop(self, timeout_s: float = 5.0) -> None:
-        """Come to rest, then end the thread."""
+    def stop(self, timeout_s: float = 3.0) -> None:
+        """Come to rest, then end the thread; one that hangs is left behind, mute, after rest."""
         self._stopping.set()
         self.mailbox.urge()
         if self._thread is not None:
             self._thread.join(timeout_s)
+            self._watcher.stop()
+        with self._door:
+            self._abandoned = True
+        if not self._rested:
+            self._come_to_rest()
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the thread is still there although it was asked to end."""
+        return self._abandoned and self._thread is not None and self._thread.is_alive()
 
     def _run(self) -> None:
+        try:
+            self._tick_until_stopped()
+            if not self._abandoned:
+                self._come_to_rest()
+        except BaseException as error:  # SystemExit too: a thread that ends must not do so quietly
+            self.heartbeat.end(one_line(error) or type(error).__name__)
+            self.on_error("loop", f"planner: dead: {self.heartbeat.died}")
+
+    def _tick_until_stopped(self) -> None:
         urged = True
         while not self._stopping.is_set():
+            self.heartbeat.beat("waiting")
             wait = self.pacer.wait(self.pace_clock(), self.mailbox.complete)
+            wait = min(wait, self._following_until - self.node_clock())
             if wait > 0 and not urged:
                 urged = self.mailbox.wait(min(wait, self.poll_s))
                 continue
@@ -119,28 +165,90 @@ class ControlLoop:
                 self.step()
             except Exception as error:  # a tick that fails must not be the last one
                 self.on_error("loop", f"tick: {one_line(error)}")
-        self._come_to_rest()
 
     def step(self) -> None:
         """One tick."""
         started = self.clock()
         building, woke_late_s = self.gaps.working, self._woke_late()
+        self.heartbeat.beat("reading the image")
         self._look()
         now = self.node_clock()
+        self.heartbeat.beat("planning")
         result = self.controller.tick(now)
+        self.heartbeat.beat("sending")
         result = self._surround(result, building, woke_late_s)
-        safe = self.filter.step(
-            result.command, result.image_age_s, result.plan_age_s, result.reason
-        )
-        result = _explain(result, safe)
-        send = self._to_send(result.state, safe)
-        self.publish(result, safe, send, started)
+        sent = self._send(result, now, started)
         if self.guard is not None:
             published = self.clock()
-            self._watch(result, safe.values if send else None, now)
+            self._watch(result, sent, now)
             self._guard_s = self.clock() - published
         self._queued_s = self.meter().queued_s
         self.gaps.tick_ended()
+
+    def _send(self, result: TickResult, began: float, started: float) -> np.ndarray | None:
+        """Filter and publish; returns what left.
+
+        Ages are those of this moment: whatever held the tick up made them older.
+        """
+        with self._door:
+            if self._abandoned:
+                return None
+            spent = max(0.0, self.node_clock() - began)
+            safe = self.filter.step(
+                result.command,
+                result.image_age_s + spent,
+                result.plan_age_s + spent,
+                result.reason,
+            )
+            result = self._hint(_explain(result, safe))
+            send = self._to_send(result.state, safe)
+            self.publish(result, safe, send, started)
+        following = safe.motion is Motion.FOLLOW and math.isfinite(result.image_age_s)
+        oldest = self.filter.limits.max_image_age_s
+        expires = began - result.image_age_s + oldest + MOMENT_S
+        self._following_until = expires if following else math.inf
+        return safe.values if send else None
+
+    def _hint(self, result: TickResult) -> TickResult:
+        """Result that says why images seem to be so old."""
+        if result.state is not State.SAFE_STOP or not result.reason.startswith("image:"):
+            return result
+        hint = self.stamps.hint()
+        return replace(result, reason=f"{result.reason}; {hint}") if hint else result
+
+    def look_after(self) -> None:
+        """Say rest where the control thread does not, once per period; for the watcher."""
+        trouble = self.heartbeat.trouble()
+        if not trouble and self._clock_watch is not None:
+            trouble = self._clock_watch.trouble(self.node_clock(), self.clock())
+        now = self.clock()
+        if not trouble or now - self._stood_in_at < self.filter.period:
+            return
+        self._stood_in_at = now
+        state = State.FAULT if self.heartbeat.died else State.SAFE_STOP
+        self._stand_in(state, trouble)
+        self.on_error("planner", trouble)
+
+    def halt(self) -> None:
+        """Say at once what the e-stop demands, whatever the control thread does; any thread."""
+        self._stand_in(State.E_STOP, "e_stop: engaged")
+        self.mailbox.urge()
+
+    def _stand_in(self, state: State, reason: str) -> None:
+        """One step of the filter towards rest, in the place of the control thread."""
+        if not self._door.acquire(timeout=DOOR_S):
+            return
+        try:
+            if self._abandoned:
+                return
+            goal = self.controller.goal
+            result = TickResult(state, reason, engine=self.controller.engine, goal=goal)
+            safe = self.filter.step(None, math.inf, math.inf, reason)
+            result = _explain(result, safe)
+            self.publish(result, safe, self._to_send(state, safe), self.clock())
+            self._following_until = math.inf
+        finally:
+            self._door.release()
 
     def _woke_late(self) -> float:
         """Time since the last tick in which this thread was ready but had no core [s]."""
@@ -204,15 +312,18 @@ class ControlLoop:
 
     def _come_to_rest(self) -> None:
         """Ramp down and say rest, unless nothing was ever said."""
+        self._rested = True
         if not self._ever_sent:
             return
         reason = "stopping"
         result = TickResult(State.SAFE_STOP, reason, engine=self.controller.engine)
         while True:
-            safe = self.filter.step(None, math.inf, math.inf, reason)
-            self.publish(result, safe, safe.publish, self.clock())
+            with self._door:
+                safe = self.filter.step(None, math.inf, math.inf, reason)
+                self.publish(result, safe, safe.publish, self.clock())
             if safe.motion is not Motion.RAMP:
                 return
+            self.heartbeat.beat("coming to rest")
             self.pause(self.filter.period)
 
 

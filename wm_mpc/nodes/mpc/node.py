@@ -10,24 +10,27 @@ from __future__ import annotations
 
 import gc
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from sensor_msgs.msg import CompressedImage, Image, JointState
-from std_msgs.msg import Bool
 
 from wm_mpc.control.controller import Controller, ControllerConfig
 from wm_mpc.control.engine import Engine, EngineConfig
+from wm_mpc.control.gate import EmergencyStop
 from wm_mpc.control.guard import GuardConfig, UpdateGuard
 from wm_mpc.control.observation import Goal
 from wm_mpc.control.safety import CommandFilter, SafetyLimits
+from wm_mpc.control.stamps import StampWatch
 from wm_mpc.control.tick import State
+from wm_mpc.core.clock import monotonic
 from wm_mpc.core.errors import UserError, one_line
+from wm_mpc.core.files import user_path
 from wm_mpc.core.pauses import Gaps, no_pause
-from wm_mpc.data.decoding import image_to_rgb, joint_state_to_array, stamp_seconds
+from wm_mpc.data.decoding import image_to_rgb
 from wm_mpc.models.world_model import WorldModel, names_encoder
 from wm_mpc.nodes.common import qos
 from wm_mpc.nodes.common.background import Bell, in_background
@@ -35,6 +38,7 @@ from wm_mpc.nodes.common.messages import CommandFormat
 from wm_mpc.nodes.common.parameters import ParameterReader
 from wm_mpc.nodes.common.spin import run_node
 from wm_mpc.nodes.mpc.config import MpcNodeConfig
+from wm_mpc.nodes.mpc.inputs import Inputs
 from wm_mpc.nodes.mpc.loop import ControlLoop
 from wm_mpc.nodes.mpc.mailbox import Mailbox
 from wm_mpc.nodes.mpc.outputs import Outputs
@@ -67,21 +71,23 @@ class MpcNode(LifecycleNode):
         self._fault = ""
         self._starts_when_loaded = self._over = False
         self._complain = Complaints(self.get_logger().error)
-        self._e_stop = False
+        self._stop = EmergencyStop(0.0, monotonic)
+        self._latched = False
+        self._goals_since_ns = 0
+        self._loading = ""
         self._gaps = Gaps()
         self._prepared: Engine | None = None
         self._controller: Controller | None = None
         self._filter: CommandFilter | None = None
         self._loop: ControlLoop | None = None
-        self._goal_image: Image | None = None
-        self._goal_joints: JointState | None = None
-        self._inputs: list = []
+        self._abandoned: ControlLoop | None = None
 
         self._bell = Bell(self)
         self._outputs = Outputs(self, self._bell, self.limits.dry_run)
-        self.create_subscription(Bool, "e_stop", self._on_e_stop, qos.EVENT)
-        slow = MutuallyExclusiveCallbackGroup()
-        self.create_service(LoadModel, "load_model", self._on_load_model, callback_group=slow)
+        qos.hear_every(self, "e_stop", self._on_e_stop)
+        # One model is loaded at a time; who asks meanwhile is told so at once.
+        many = ReentrantCallbackGroup()
+        self.create_service(LoadModel, "load_model", self._on_load_model, callback_group=many)
         self.create_service(SetGoal, "set_goal", self._on_set_goal)
         self._reach_goal = ReachGoalServer(self, self, self._outputs, self._bell)
         self.create_timer(1.0, self._on_second)
@@ -104,6 +110,19 @@ class MpcNode(LifecycleNode):
             self.trigger_deactivate()
         self._reach_goal.destroy()
 
+    def come_to_rest(self) -> None:
+        """Say rest from any thread, where ``stop`` cannot run."""
+        loop = self._loop
+        if loop is not None:
+            loop.stop(0.5)
+            self._outputs.flush()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the control thread died: then the process ends, for its supervisor to see."""
+        loop = self._loop
+        return loop is not None and bool(loop.heartbeat.died)
+
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load, measure, warm up."""
         torch.set_num_threads(self.config.threads)
@@ -121,12 +140,19 @@ class MpcNode(LifecycleNode):
             self._filter = CommandFilter(
                 self.limits, interface.action_low, interface.action_high, period
             )
+            if self._latched:  # cleaning up and configuring anew let go of no e-stop
+                self._filter.e_stop(True)
+                self._filter.e_stop(self._stop.pressed)
             self._controller = Controller(engine, self.controller_config, self.limits)
             self._guard = UpdateGuard(self.guard_config, period)
         except Exception as error:  # a node that cannot work says why and waits for better
             return self._refuse("configure", error)
         self._fault, self._starts_when_loaded = "", False
-        self._mailbox = Mailbox(needs_proprio=interface.proprio_dim > 0)
+        self._mailbox, self._stamps = Mailbox(interface.proprio_dim > 0), StampWatch()
+        self._inputs = Inputs(
+            self, self.config, self._controller, self._mailbox, self._stamps, self.set_goal,
+            self._complain,
+        )  # fmt: skip
         self._outputs.open(command_format)
         self._present(engine)
         # What lives now lives long: keep the collector from walking it in the middle of a tick.
@@ -138,20 +164,16 @@ class MpcNode(LifecycleNode):
         """Open the topics and start to tick."""
         try:
             self.limits.require_for_hardware()
+            if self._abandoned is not None and self._abandoned.hangs:
+                raise UserError("planner: hung since the last activation; restart mpc_node")
         except ValueError as error:
             return self._refuse("activate", error)
         self._fault = ""
         self._outputs.begin()
-        if self._e_stop:
+        if self._stop.pressed:
             self._filter.e_stop(True)
-        listen = self.create_subscription
-        self._inputs = [
-            listen(Image, "image", self._on_image, qos.IMAGE),
-            listen(CompressedImage, "image/compressed", self._on_image, qos.IMAGE),
-            listen(JointState, "proprio", self._on_proprio, qos.PROPRIO),
-            listen(JointState, "goal_proprio", self._on_goal_proprio, qos.LATCHED),
-            listen(Image, "goal_image", self._on_goal_image, qos.LATCHED),
-        ]
+        self._inputs.goals_since_ns = self._goals_since_ns
+        self._inputs.open()
         self._loop = ControlLoop(
             self._controller,
             self._filter,
@@ -163,6 +185,7 @@ class MpcNode(LifecycleNode):
             self._complain,
             guard=self._guard,
             gaps=self._gaps,
+            stamps=self._stamps,
         )
         answer = super().on_activate(state)
         self._loop.start()
@@ -192,16 +215,14 @@ class MpcNode(LifecycleNode):
     def _rest(self) -> None:
         loop, self._loop = self._loop, None
         loop.stop()
+        self._abandoned = loop
         self._outputs.flush()
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        self._inputs = []
-        self._goal_image = self._goal_joints = None
+        self._inputs.close()
         self._controller.clear_goal()
-        self._mailbox.clear()
         self._bell.ring()
 
     def _free(self) -> None:
+        self._latched = self._filter.e_stopped
         self._controller = self._filter = None
         self._outputs.close()
         gc.unfreeze()
@@ -256,8 +277,12 @@ class MpcNode(LifecycleNode):
     async def _on_load_model(
         self, request: LoadModel.Request, response: LoadModel.Response
     ) -> LoadModel.Response:
-        path = Path(request.path).expanduser() if request.path else self.config.model_path
+        if self._loading:
+            response.message = f"load_model: busy with {self._loading}; call again later"
+            return self._active_model(response)
+        self._loading = request.path or str(self.config.model_path)
         try:
+            path = user_path(request.path) if request.path else self.config.model_path
             with self._gaps.work():
                 engine = await in_background(self._bell, lambda: self._build(path))
                 remains = self._take_over(engine)
@@ -266,8 +291,16 @@ class MpcNode(LifecycleNode):
         except Exception as error:  # the running model stays, whatever was wrong with the new one
             response.message = one_line(error)
             self.get_logger().error(f"load_model: {response.message}")
+        finally:
+            self._loading = ""
+        return self._active_model(response, engine if response.success else None)
+
+    def _active_model(
+        self, response: LoadModel.Response, new: Engine | None = None
+    ) -> LoadModel.Response:
+        """Answer that names the model in use from now on, if there is one."""
         if self._controller is not None:
-            active = engine if response.success else self._controller.engine
+            active = new or self._controller.engine
             response.model_hash, response.generation = active.model.hash, active.generation
         return response
 
@@ -300,41 +333,7 @@ class MpcNode(LifecycleNode):
         steps = "activate" if self._controller is not None else "configure and activate"
         return f": prepared; {steps} mpc_node to use it"
 
-    # ---- inputs, in the executor's thread ------------------------------------------------------
-
-    def _on_image(self, message: Image | CompressedImage) -> None:
-        self._mailbox.put_image(stamp_seconds(message.header.stamp), message)
-
-    def _on_proprio(self, message: JointState) -> None:
-        try:
-            values = self._read_joints(message, "proprio")
-            self._mailbox.put_proprio(stamp_seconds(message.header.stamp), values)
-        except UserError as error:
-            self._reject("proprio", error)
-
-    def _on_goal_image(self, message: Image) -> None:
-        self._goal_image = message
-        self._pursue()
-
-    def _on_goal_proprio(self, message: JointState) -> None:
-        self._goal_joints = message
-        if self._goal_is_whole():
-            self._pursue()
-
-    def _goal_is_whole(self) -> bool:
-        image, joints = self._goal_image, self._goal_joints
-        return bool(image and joints and image.header.stamp == joints.header.stamp)
-
-    def _pursue(self) -> None:
-        """Pursue the goal picture, with the proprioception of the same stamp if there is any."""
-        try:
-            image = image_to_rgb(self._goal_image, "goal_image")
-            proprio = None
-            if self._goal_is_whole():
-                proprio = self._read_joints(self._goal_joints, "goal_proprio")
-            self.set_goal(image, proprio, 0.0)
-        except UserError as error:
-            self._reject("goal_image", error)
+    # ---- goals and the e-stop, in the executor's thread -----------------------------------------
 
     def _on_set_goal(
         self, request: SetGoal.Request, response: SetGoal.Response
@@ -348,20 +347,21 @@ class MpcNode(LifecycleNode):
             response.message = str(error)
         return response
 
-    def _on_e_stop(self, message: Bool) -> None:
-        self._e_stop = message.data
+    def _on_e_stop(self, engaged: bool, sender: bytes, sent: int) -> None:
+        """Stop at once; letting go only allows a goal that is sent after it."""
+        before = self._stop.pressed
+        present = None if engaged else qos.publishers_of(self, "e_stop")
+        self._stop.hear(engaged, sender, sent, present)
+        pressed = self._stop.pressed
+        if pressed == before:
+            return
+        if not pressed:
+            self._goals_since_ns = time.time_ns()
         if self._filter is not None:
-            self._filter.e_stop(message.data)
-            self._mailbox.urge()
-
-    def _reject(self, source: str, error: Exception) -> None:
-        self._controller.reject(source, str(error))
-        self._complain(source, str(error))
-
-    def _read_joints(self, message: JointState, field: str) -> np.ndarray | None:
-        dim = self._controller.engine.model.config.proprio_dim
-        names = self.config.joint_names
-        return joint_state_to_array(message, names, dim, field) if dim else None
+            self._filter.e_stop(pressed)
+        if self._loop is not None:
+            self._inputs.goals_since_ns = self._goals_since_ns
+            self._loop.halt()
 
     # ---- goals: the driver of ``reach_goal`` ---------------------------------------------------
 
