@@ -21,13 +21,12 @@ from annotated_types import Ge, Le
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from sim_bridge.tasks import make_task, task_spec
-from sim_bridge.tasks.policies import make_policy
 from wm_mpc.core.errors import UserError
 from wm_mpc.core.fields import Checked, PositiveInt
 from wm_mpc.core.provenance import cores, write_report
 from wm_mpc.data.store.store import Store, StoreSpec, StoreWriter
 from wm_mpc.data.trajectory import Trajectory
+from wm_mpc.tasks.registry import find_task
 
 _SHARD_BYTES = 64 * 2**20
 
@@ -37,12 +36,11 @@ class Config(Checked):
     """Record simulator trajectories into a store.
 
     Attributes:
-        task: pusht, wall or point_maze.
+        task: a task's name, or module:TASK.
         out: directory of the store; created where needed.
         episodes: number of trajectories; episode ``i`` depends on ``seed`` and ``i`` only.
         seed: seed of the whole collection.
-        policy: behaviour policy; default: contact for pusht, mixed for wall and
-            point_maze.
+        policy: behaviour policy; default: the task's first.
         episode_steps: control steps per trajectory.
         frame_stride: control steps from one image to the next; 1 stores an image at every step.
         image_size: height and width of the images [px].
@@ -65,7 +63,7 @@ class Config(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        make_policy(task_spec(self.task), self.policy, np.random.default_rng(0))
+        find_task(self.task).simulator().policy(self.policy, np.random.default_rng(0))
         if self.frame_stride > self.episode_steps:
             raise ValueError(
                 f"frame_stride: {self.frame_stride}; at most episode_steps = "
@@ -112,7 +110,7 @@ def generate(
     """Simulate trajectories in this process.
 
     Args:
-        task: task name.
+        task: a task's name, or module:TASK.
         episodes: how many, or the indices of those wanted.
         seed: seed of the collection; trajectory ``i`` depends on ``seed`` and ``i`` only.
         steps: control steps per trajectory.
@@ -123,14 +121,14 @@ def generate(
     Yields:
         One validated Trajectory per episode, with ``state`` and ``meta`` filled.
     """
-    env = make_task(task, image_size=image_size)
-    spec = env.spec_task
+    simulator = find_task(task).simulator()
+    env, spec = simulator.make(image_size=image_size), simulator.spec
     image_steps = np.arange(0, steps + 1, frame_stride)
     stamps = np.arange(steps + 1) * spec.control_period
     for episode in range(episodes) if isinstance(episodes, int) else episodes:
         rng = np.random.default_rng([seed, episode])
         env.restore(env.draw_state(rng))
-        driver = make_policy(spec, policy, rng)
+        driver = simulator.policy(policy, rng)
         state = np.empty((steps + 1, spec.state_dim))
         actions = np.empty((steps, spec.action_dim), np.float32)
         state[0] = env.snapshot()
@@ -145,7 +143,7 @@ def generate(
             stamps=stamps,
             state=state,
             meta={
-                "task": task,
+                "task": spec.name,
                 "seed": seed,
                 "episode": episode,
                 "policy": policy,
@@ -217,7 +215,7 @@ def run(config: Config) -> int:
 
 
 def _store_spec(config: Config) -> StoreSpec:
-    spec = task_spec(config.task)
+    spec = find_task(config.task).simulator().spec
     return StoreSpec(
         task=spec.name,
         action_dim=spec.action_dim,

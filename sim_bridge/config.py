@@ -7,8 +7,8 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
-from sim_bridge.tasks import task_spec
 from wm_mpc.core.fields import Checked, Seed
+from wm_mpc.tasks.registry import find_task
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class SimBridgeConfig(Checked):
     """Parameters of ``sim_bridge``.
 
     Attributes:
-        task: pusht, point_maze or wall.
+        task: a task's name, or module:TASK.
         control_rate_hz: [Hz] control steps per second of simulated time; the task's own.
         real_time_factor: simulated over wall time; other than 1 only with use_sim_time, when this
             node is the source of /clock.
@@ -44,7 +44,7 @@ class SimBridgeConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        own = 1 / task_spec(self.task).control_period
+        own = 1 / find_task(self.task).simulator().spec.control_period
         if abs(self.control_rate_hz / own - 1) > 0.01:
             rate = f"{self.control_rate_hz:g} Hz; {own:g} Hz expected"
             raise ValueError(f"control_rate_hz: {rate} for task {self.task}")

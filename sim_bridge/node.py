@@ -21,7 +21,6 @@ from sensor_msgs.msg import Image, JointState
 
 from sim_bridge.config import SimBridgeConfig
 from sim_bridge.session import Frame, Session, rollout
-from sim_bridge.tasks import make_task, task_spec
 from wm_mpc.control.pacing import Schedule
 from wm_mpc.core.clock import monotonic
 from wm_mpc.core.errors import UserError, one_line
@@ -40,6 +39,7 @@ from wm_mpc.nodes.common.messages import (
 from wm_mpc.nodes.common.parameters import ParameterReader
 from wm_mpc.nodes.common.spin import run_node
 from wm_mpc.srv import Reset, Rollout
+from wm_mpc.tasks.registry import find_task
 
 CLOCK_S = 0.01
 
@@ -56,7 +56,8 @@ class SimBridge(Node):
         if config.real_time_factor != 1 and not self._keeps_time:
             factor = f"{config.real_time_factor:g}; 1 expected unless use_sim_time is true"
             raise UserError(f"parameter real_time_factor: {factor}")
-        self.spec = task_spec(config.task)
+        self._simulator = find_task(config.task).simulator()
+        self.spec = self._simulator.spec
         self._format = CommandFormat(
             config.command_type,
             config.command_names,
@@ -148,7 +149,7 @@ class SimBridge(Node):
         if snapshot is None:
             snapshot = self._session.env.snapshot()
         if self._rollout_env is None:
-            self._rollout_env = make_task(self.config.task, image_size=self.config.image_size)
+            self._rollout_env = self._simulator.make(image_size=self.config.image_size)
         actions = np.array(request.actions, np.float64).reshape(-1, dim)
         return rollout(self._rollout_env, snapshot, actions, request.frame_stride)
 
@@ -163,7 +164,7 @@ class SimBridge(Node):
 
     def _simulate(self) -> None:
         config = self.config
-        env = make_task(config.task, image_size=config.image_size)
+        env = self._simulator.make(image_size=config.image_size)
         self._session = Session(env, config.seed, config.episode_steps)
         schedule = Schedule(self.spec.control_period / config.real_time_factor)
         over = True

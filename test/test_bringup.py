@@ -288,7 +288,7 @@ def test_bad_values_are_named(given: dict[str, str], said: str) -> None:
 
 
 def test_unknown_bringup_names_the_known_ones() -> None:
-    known = "pusht_sim, point_maze_sim, wall_sim, planar_arm_sim, ur5e_sim, explore, robot"
+    known = "point_maze_sim, pusht_sim, wall_sim, sim, planar_arm_sim, ur5e_sim, explore, robot"
     with pytest.raises(UserError, match=known):
         bringup.find("pusht")
 

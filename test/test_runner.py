@@ -128,7 +128,7 @@ def test_show_args_lists_every_argument(name: str, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["nope"], "'nope' is unknown; one of pusht_sim"),
+        (["nope"], "'nope' is unknown; one of point_maze_sim, pusht_sim"),
         (["pusht_sim", "nope:=1"], "'nope' is unknown; one of params_file"),
         (["pusht_sim", "seed:=x"], "seed: 'x'; an integer expected"),
         (["pusht_sim", "--grace-s", "0"], "grace_s: 0.0; in (0, 60] expected"),

@@ -20,7 +20,7 @@ import numpy as np
 
 from sim_bridge.tasks.base import TaskEnv
 from sim_bridge.tasks.maze_model import CELLS, VIEW, build_model
-from sim_bridge.tasks.specs import POINT_MAZE
+from sim_bridge.tasks.simulations.point_maze import SPEC
 
 SUBSTEPS = 5
 """Physics steps of 10 ms per control step."""
@@ -35,7 +35,7 @@ _CORRIDOR, _HALF_WIDTH, _DRAWN_VELOCITY = 1.0, 0.3, 5.23
 class PointMazeEnv(TaskEnv):
     """PointMaze as a task; see the module. State and proprioception are ``(x, y, vx, vy)``."""
 
-    spec_task = POINT_MAZE
+    spec_task = SPEC
 
     def __init__(self, image_size: int = 96, render_mode: str | None = "rgb_array") -> None:
         """Create the environment; arguments as in ``TaskEnv``. Nothing is rendered yet."""

@@ -31,7 +31,7 @@ from pymunk._chipmunk_cffi import lib as chipmunk
 from sim_bridge.tasks.base import TaskEnv
 from sim_bridge.tasks.policies import make_policy
 from sim_bridge.tasks.pusht_render import render_pusht
-from sim_bridge.tasks.specs import PUSHT
+from sim_bridge.tasks.simulations.pusht import SPEC
 
 ARENA = 512.0
 """Width and height of the arena [px]."""
@@ -127,7 +127,7 @@ class PushTEnv(TaskEnv):
     so that standing still never succeeds.
     """
 
-    spec_task = PUSHT
+    spec_task = SPEC
     reset_options: ClassVar[tuple[str, ...]] = (*TaskEnv.reset_options, "min_block_motion")
 
     def __init__(self, image_size: int = 96, render_mode: str | None = "rgb_array") -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from sim_bridge.tasks.base import TaskEnv
-from sim_bridge.tasks.specs import WALL
+from sim_bridge.tasks.simulations.wall import SPEC
 
 WORLD = 65.0
 """Width and height of the world [px]."""
@@ -91,7 +91,7 @@ def is_free(position: Sequence[float] | np.ndarray) -> bool:
 class WallEnv(TaskEnv):
     """Wall as a task; see the module. State and proprioception are ``(x, y)`` [px]."""
 
-    spec_task = WALL
+    spec_task = SPEC
 
     def __init__(self, image_size: int = 96, render_mode: str | None = "rgb_array") -> None:
         """Create the environment; arguments as in ``TaskEnv``."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from wm_mpc.core.errors import UserError
 from wm_mpc.models.predictors.object_frame import ObjectFrame, mean_shape
 from wm_mpc.models.world_model import WorldModel
-from wm_mpc.tasks.presets import PRESETS
+from wm_mpc.tasks.registry import find_task
 from wm_mpc.training.dynamics.symmetry import picture_units
 from wm_mpc.training.pipeline.stages import fit_object_frame
 
@@ -51,7 +51,7 @@ def model() -> WorldModel:
     model.proprio_std.copy_(torch.tensor([110.0, 90.0, 50.0, 60.0]))
     model.action_mean.copy_(torch.tensor([0.02, -0.01]))
     model.action_std.copy_(torch.tensor([0.3, 0.25]))
-    fit_object_frame(model, PRESETS["pusht"], latents_of(model, poses(500)[1]), 0)
+    fit_object_frame(model, find_task("pusht").preset, latents_of(model, poses(500)[1]), 0)
     return model
 
 
@@ -83,7 +83,7 @@ def test_one_object_moved_gives_the_same_features_but_for_its_place(model: World
     assert (features[:, place].std(0) > 0.1).all()
     # and what is predicted there comes out as one motion, turned to where the object is
     change = frame_of(model).leave(torch.randn(16).expand(50, 16), heading)
-    scale, _, _ = picture_units(model, PRESETS["pusht"].robot)
+    scale, _, _ = picture_units(model, find_task("pusht").preset.robot)
     moved = (change * scale).unflatten(-1, (8, 2))
     back = moved @ turn.mT
     torch.testing.assert_close(back, back[:1].expand_as(back), rtol=1e-3, atol=1e-4)
@@ -119,7 +119,7 @@ def test_what_has_no_heading_is_refused(model: WorldModel) -> None:
             torch.zeros(10), torch.ones(10),
         )  # fmt: skip
     with pytest.raises(UserError, match="frame: object; pusht has no landmarks"):
-        fit_object_frame(model, PRESETS["wall"], torch.randn(9, 16), 0)
+        fit_object_frame(model, find_task("wall").preset, torch.randn(9, 16), 0)
     with pytest.raises(ValueError, match="width: 7; pairs"):
         ObjectFrame(7, 10)
     with pytest.raises(ValueError, match="action_width: 3; pairs"):

@@ -31,7 +31,8 @@ from wm_mpc.models.world_model import WorldModel
 from wm_mpc.planners import PlanRequest
 from wm_mpc.planners.objective import ObjectiveConfig, make_objective
 from wm_mpc.planners.registry import make_planner, planner_config
-from wm_mpc.tasks.presets import PRESETS
+from wm_mpc.tasks import registry
+from wm_mpc.tasks.registry import find_task
 from wm_mpc.training.dynamics.decoder import DecoderTraining
 from wm_mpc.training.dynamics.latent import DynamicsConfig
 from wm_mpc.training.dynamics.patch import PatchConfig
@@ -41,7 +42,7 @@ from wm_mpc.training.pipeline.config import (
     DecoderForModel,
     EncoderTraining,
     ValidationConfig,
-    WallTraining,
+    WorldModelTraining,
 )
 from wm_mpc.training.pipeline.pipeline import train_world_model
 from wm_mpc.training.pipeline.stages import predictor_args
@@ -61,14 +62,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def config(world: Path, out: Path, **changes: Any) -> WallTraining:
+def config(world: Path, out: Path, **changes: Any) -> WorldModelTraining:
     settings: dict[str, Any] = {
         "window": 3, "reader_steps": 2,
         "landmarks": LandmarkConfig(compositions=16, steps=2, batch=8),
         "dynamics": DynamicsConfig(steps=4, batch=8, held_out=0.2),
-        "patch": PATCH,
+        "patch": PATCH, "task": "wall",
     }  # fmt: skip
-    return WallTraining(world / "store", str(world / "encoder"), out, **(settings | changes))
+    return WorldModelTraining(world / "store", str(world / "encoder"), out, **(settings | changes))
 
 
 def test_the_compact_layout(world: Path, tmp_path: Path) -> None:
@@ -170,7 +171,7 @@ def test_what_only_some_predictors_can(world: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="predictor: gru; the patch layout has a vit"):
         config(world, tmp_path, predictor="gru", layout="patch")
     # Push-T's default frame is the object's, for the predictor that has it
-    preset = PRESETS["pusht"]
+    preset = find_task("pusht").preset
     assert predictor_args("mlp", preset, 0, 0, True)["object_frame"]
     assert predictor_args("gru", preset, 0, 0, False) == {"width": 384, "depth": 1}
     assert predictor_args("vit", preset, 0, 0, False)["depth"] == 3
@@ -298,7 +299,7 @@ def test_an_interrupted_patch_run_goes_on_exactly(world: Path, tmp_path: Path) -
 STAGES = {"landmarks": "teach_landmarks", "reader": "teach_reader"}
 
 
-def killed_in(stage: str, settings: WallTraining) -> None:
+def killed_in(stage: str, settings: WorldModelTraining) -> None:
     """Run until ``stage`` begins; in ``dynamics``, until its third step."""
     from wm_mpc.training.dynamics import latent as dynamics
     from wm_mpc.training.pipeline import material
@@ -321,7 +322,7 @@ def killed_in(stage: str, settings: WallTraining) -> None:
             train_world_model(settings)
 
 
-def stages_run(settings: WallTraining) -> tuple[list[str], WorldModel]:
+def stages_run(settings: WorldModelTraining) -> tuple[list[str], WorldModel]:
     """Train; which of the stages before the dynamics ran, and the model."""
     from wm_mpc.training.pipeline import material
 
@@ -594,13 +595,12 @@ def test_a_store_of_another_robot_is_refused_before_anything_is_computed(
 def test_the_interface_is_compared_field_by_field(
     change: dict, message: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wm_mpc.training.pipeline import pipeline
-
     no_encoding(monkeypatch)
-    known = pipeline.PRESETS["wall"]
+    task = find_task("wall")
     if "action_dim" in change:
         change = {"action_low": (-1.0,) * 3, "action_high": (1.0,) * 3}
-    monkeypatch.setitem(pipeline.PRESETS, "wall", replace(known, **change))
+    changed = replace(task, preset=replace(task.preset, **change))
+    monkeypatch.setitem(registry._LOADED, "wall", changed)
     with pytest.raises(UserError, match=message):
         train_world_model(config(world, tmp_path))
 

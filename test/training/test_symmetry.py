@@ -12,10 +12,10 @@ from torch import Tensor
 from sim_bridge.tasks import make_task
 from wm_mpc.core.locations import ASSETS
 from wm_mpc.models.world_model import WorldModel
-from wm_mpc.tasks.presets import PRESETS
+from wm_mpc.tasks.registry import find_task
 from wm_mpc.training.dynamics.symmetry import QuarterTurns, RigidMotions, symmetry
 
-PRESET = PRESETS["pusht"]
+PRESET = find_task("pusht").preset
 POINTS = np.array([(0, 0), (30, 0), (0, 30), (-30, 10), (10, 40), (20, -20)], float)
 """Body coordinates of ideal landmarks [px]; their mean is near the centre of gravity."""
 

@@ -22,7 +22,7 @@ from wm_mpc.data.store.store import Store
 from wm_mpc.evaluation.validation import draw_pairs, open_loop, rank_correlations, validate
 from wm_mpc.latents.frames import held_out_frames
 from wm_mpc.models.world_model import WorldModel
-from wm_mpc.tasks.quantities import QUANTITIES
+from wm_mpc.tasks.registry import find_task
 
 WALL = {
     "task": "wall", "proprio_dim": 2, "visual_dim": 2, "action_low": (-1.8, -1.8),
@@ -77,7 +77,8 @@ def ranked(model: WorldModel, store: Store) -> list[dict[str, Any]]:
 
 def test_a_true_latent_ranks_truly(store: Store) -> None:
     rows = ranked(true_model(), store)
-    assert [row["range"] for row in rows] == [list(r) for r in QUANTITIES["wall"][0].ranges]
+    (quantity,) = find_task("wall").quantities
+    assert [row["range"] for row in rows] == [list(r) for r in quantity.ranges]
     for row in rows:
         assert row["visual"] > 0.9 and row["with_proprio"] > 0.9, row
     assert sum(row["pairs"] for row in rows[1:]) == rows[0]["pairs"]
@@ -105,7 +106,7 @@ def test_true_dynamics_have_no_open_loop_error(store: Store) -> None:
     assert found["still_visual_rmse"] == sorted(found["still_visual_rmse"])
 
 
-@pytest.mark.parametrize("quantity", QUANTITIES["pusht"], ids=lambda q: q.name)
+@pytest.mark.parametrize("quantity", find_task("pusht").quantities, ids=lambda q: q.name)
 def test_pairs_match_where_they_must(quantity: Any) -> None:
     rng = np.random.default_rng(0)
     states = rng.uniform(0, 100, (200, 7))
@@ -120,7 +121,7 @@ def test_pairs_match_where_they_must(quantity: Any) -> None:
 
 
 def test_angles_go_the_shorter_way_round() -> None:
-    angle = QUANTITIES["pusht"][1]
+    angle = find_task("pusht").quantities[1]
     first, second = np.zeros((3, 7)), np.zeros((3, 7))
     first[:, 4] = [0.1, 6.2, math.pi]
     second[:, 4] = [6.2, 0.1, 0.0]

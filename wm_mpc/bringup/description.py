@@ -133,6 +133,10 @@ _SIMULATED = (
         "Simulated over wall time; other than 1 needs use_sim_time:=true.",
     ),
 )
+_TASK = (
+    Argument("task", "", "Task by name or as module:TASK; empty: the parameter file's."),
+    Argument("control_rate_hz", "", "The task's control rate [Hz]; empty: the parameter file's."),
+)
 _ROBOT = (
     Argument("control_rate_hz", "", "Control rate [Hz]; empty: the parameter file's."),
     Argument("task", "", "Task the model was trained for; empty: the parameter file's."),
@@ -206,14 +210,14 @@ def _extras(
     )
 
 
-def _simulated(task: str, title: str) -> Bringup:
+def _simulated(task: str) -> Bringup:
     bridge = {**_SHARED, "real_time_factor": "real_time_factor"}
     nodes = (
         NodeSpec("sim_bridge", "sim_bridge", bridge, {}),
         *_controlled(_MPC, _GATE, {}),
         *_extras({}, {}),
     )
-    description = f"{title} in simulation, driven by the controller."
+    description = f"Task {task} in simulation, driven by the controller."
     arguments = (*_common(f"{task}.yaml"), *_SIMULATED)
     return Bringup(f"{task}_sim", description, arguments, nodes)
 
@@ -264,6 +268,18 @@ def _explore() -> Bringup:
     return Bringup("explore", "Moves a robot for data, inside a box.", arguments, nodes)
 
 
+def _any_simulated() -> Bringup:
+    shared = {name: name for name in ("task", "control_rate_hz")}
+    bridge = {**_SHARED, **shared, "real_time_factor": "real_time_factor"}
+    nodes = (
+        NodeSpec("sim_bridge", "sim_bridge", bridge, {}),
+        *_controlled({**_MPC, **shared}, {**_GATE, "control_rate_hz": "control_rate_hz"}, {}),
+        *_extras({"task": "task"}, {}),
+    )
+    description = "Any task in simulation, by name or as module:TASK, driven by the controller."
+    return Bringup("sim", description, (*_common("sim.yaml"), *_TASK, *_SIMULATED), nodes)
+
+
 def _robot() -> Bringup:
     own = ("task", "command_type", "control_rate_hz")
     parameters = {**_MPC, **{name: name for name in own}}
@@ -276,12 +292,21 @@ def _robot() -> Bringup:
     return Bringup("robot", description, (*_common("robot.yaml"), *_ROBOT), nodes)
 
 
+def simulated_tasks() -> tuple[str, ...]:
+    """Tasks with a parameter file of their own, ``config/TASK.yaml``, and so a ``TASK_sim``."""
+    try:
+        files = sorted((share_dir() / "config").glob("*.yaml"))
+    except UserError:
+        return ()
+    bridged = (file for file in files if "/sim_bridge:" in file.read_text())
+    return tuple(file.stem for file in bridged if file.stem != "sim")
+
+
 BRINGUPS: dict[str, Bringup] = {
     bringup.name: bringup
     for bringup in (
-        _simulated("pusht", "Push-T"),
-        _simulated("point_maze", "PointMaze"),
-        _simulated("wall", "Wall"),
+        *map(_simulated, simulated_tasks()),
+        _any_simulated(),
         _simulated_arm("planar_arm", "A planar arm of two joints"),
         _simulated_arm("ur5e", "A UR5e with a gripper"),
         _explore(),

@@ -33,7 +33,7 @@ class Config(Measuring, Conditions):
     """Compare planners in the true simulator at one budget.
 
     Attributes:
-        task: tasks, separated by commas: pusht, point_maze, wall.
+        task: tasks, separated by commas: names, or module:TASK.
         planners: planners and baselines (none, random, replay), separated by commas.
         goal_offsets: control steps between start and goal, separated by commas; empty: the task's.
         budget_fraction: planning time per tick as a share of the CEM reference's; 0: no deadline.

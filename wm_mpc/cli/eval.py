@@ -16,7 +16,7 @@ class Config(Measuring, EvalSettings):
     """Evaluate one planner on one task in the true simulator.
 
     Attributes:
-        task: pusht, point_maze, wall, or a gymnasium id.
+        task: a task's name, module:TASK, or a gymnasium id.
         planner: cem, mppi, gd, adam, grasp, latco, hybrid, or a baseline: none, random, replay.
         budget_fraction: planning time per tick as a share of the CEM reference's; 0: no deadline.
             Unset: 0.1, and no deadline for cem, which is the reference itself.

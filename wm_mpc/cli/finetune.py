@@ -39,7 +39,7 @@ class Config(Checked):
     """Fine-tune the predictor of a world model.
 
     Attributes:
-        task: pusht, wall or point_maze.
+        task: a task's name, or module:TASK.
         data: store of expert trajectories; online fine-tuning needs its simulator states.
         out: folder of the new model; never that of the start model.
         method: adversarial, online or both.

@@ -25,7 +25,7 @@ class Config(Checked):
     """Measure the train-test gap of one or more models of a task.
 
     Attributes:
-        task: pusht, wall or point_maze.
+        task: a task's name, or module:TASK.
         data: store of expert trajectories with simulator states.
         models: label=folder, the first is the one the others are compared with; default: the
             bundled model of the task as base.

@@ -17,10 +17,11 @@ from wm_mpc.core.fields import Checked
 
 @dataclass(frozen=True)
 class Config(Checked):
-    """Start the nodes of a bringup, e.g. pusht_sim, planar_arm_sim or robot."""
+    """Start the nodes of a bringup: TASK_sim, sim, ARM_sim, explore or robot."""
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """pusht_sim, point_maze_sim, wall_sim, planar_arm_sim, ur5e_sim, explore or robot."""
+    """TASK_sim for a task of this package, sim for any other; planar_arm_sim, ur5e_sim,
+    explore, robot."""
 
     arguments: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="KEY:=VALUE ...")

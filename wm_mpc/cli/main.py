@@ -1,7 +1,8 @@
 """``wm-mpc``: a table of commands. Each lives in its own module, imported when it is called.
 
 A command's module has a ``Config`` (frozen dataclass; its docstrings are the help) or, for
-commands with sub-commands, ``configs`` (name -> such a class), and ``run(config)``, which returns
+commands with sub-commands, ``configs`` (name -> such a class; ``configs_for`` tells more of them
+where the words of the command line name one), and ``run(config)``, which returns
 the exit code.
 """
 
@@ -192,7 +193,10 @@ def _parse(name: str, module: ModuleType, words: list[str]) -> Any:
     try:
         with contextlib.redirect_stderr(complaint):
             if hasattr(module, "configs"):
-                return tyro.extras.subcommand_cli_from_dict(module.configs, **told)
+                table = module.configs
+                if hasattr(module, "configs_for"):
+                    table = module.configs_for(words)
+                return tyro.extras.subcommand_cli_from_dict(table, **told)
             return tyro.cli(module.Config, **told)
     except SystemExit as end:
         if not end.code:

@@ -23,10 +23,11 @@ from wm_mpc.training.pipeline.config import (
     ProposalsForModel,
     WorldModelTraining,
     configs,
+    configs_for,
 )
 from wm_mpc.training.pipeline.pipeline import train_world_model
 
-__all__ = ["configs", "run"]
+__all__ = ["configs", "configs_for", "run"]
 
 
 def run(

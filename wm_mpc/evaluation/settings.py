@@ -16,7 +16,7 @@ from wm_mpc.core.fields import (
 )
 from wm_mpc.planners.objective import ObjectiveConfig
 from wm_mpc.planners.registry import PLANNERS
-from wm_mpc.tasks.environments import TASK_IDS
+from wm_mpc.tasks.environments import check_environment
 
 BASELINES = ("none", "random", "replay")
 
@@ -56,7 +56,8 @@ class EvalSettings(Conditions):
     """One measured row: what is evaluated and how.
 
     Attributes:
-        task: key of ``TASK_IDS``, or any gymnasium id whose environment keeps the tasks' contract.
+        task: name of a task, ``module:TASK``, or any gymnasium id whose environment keeps the
+            tasks' contract.
         planner: key of ``PLANNERS``, or a baseline: none, random, replay.
         steps: control-step budget; 0: the task's own (closed loop), the plan's length (open loop).
         goal_offset: control steps between start and goal; 0: the task's own.
@@ -78,9 +79,7 @@ class EvalSettings(Conditions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.task not in TASK_IDS and "/" not in self.task:
-            known = ", ".join(TASK_IDS)
-            raise UserError(f"task: {self.task!r} unknown; {known} or a gymnasium id expected")
+        check_environment(self.task)
         one_of(self, "planner", [*PLANNERS, *BASELINES])
 
     @property

@@ -30,7 +30,8 @@ from wm_mpc.latents.frames import (
 from wm_mpc.latents.windows import model_actions, prediction_errors
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.planners.objective import GoalObjective, ObjectiveConfig
-from wm_mpc.tasks.quantities import QUANTITIES, Quantity
+from wm_mpc.tasks.quantities import Quantity
+from wm_mpc.tasks.registry import known_task
 
 FEWEST_PAIRS = 30
 """Below this many pairs no correlation is reported."""
@@ -106,8 +107,9 @@ def rank_correlations(
     Raises:
         UserError: the task has no known quantities, or the store no states.
     """
-    quantities = QUANTITIES.get(model.config.task)
-    if quantities is None or frames.state is None:
+    task = known_task(model.config.task)
+    quantities = task.quantities if task is not None else ()
+    if not quantities or frames.state is None:
         what = "states" if frames.state is None else "known quantities"
         raise UserError(f"task: {model.config.task!r} has no {what}; distances cannot be ranked")
     latents, states = frame_latents(model, frames, ids, exact=True), frame_states(frames, ids)
@@ -217,7 +219,8 @@ def validate(
             )
     every = store.frames()
     rows: Sequence[dict[str, Any]] = []
-    if every.state is not None and config.task in QUANTITIES:
+    task = known_task(config.task)
+    if every.state is not None and task is not None and task.quantities:
         ids = held_out_frames(every, held_out, frames, seed)
         rows = rank_correlations(model, every, ids, proprio_weight, seed=seed)
     try:

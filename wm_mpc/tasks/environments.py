@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-TASK_IDS = {
-    "pusht": "sim_bridge:wm_mpc/PushT-v0",
-    "point_maze": "sim_bridge:wm_mpc/PointMaze-v0",
-    "wall": "sim_bridge:wm_mpc/Wall-v0",
-}
+from wm_mpc.tasks.registry import find_task
+
+
+def check_environment(task: str) -> None:
+    """Check that ``make_env`` knows a name; no simulator is imported.
+
+    Raises:
+        UserError: neither a task nor a gymnasium id.
+    """
+    if "/" not in task:
+        find_task(task)
 
 
 def make_env(task: str, image_size: int | None = None) -> Any:
@@ -16,5 +22,5 @@ def make_env(task: str, image_size: int | None = None) -> Any:
     import gymnasium
 
     size = {} if image_size is None else {"image_size": image_size}
-    name = TASK_IDS.get(task, task)
+    name = task if "/" in task else find_task(task).simulator().register()
     return gymnasium.make(name, disable_env_checker=True, max_episode_steps=10**9, **size)

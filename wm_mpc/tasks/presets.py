@@ -64,34 +64,6 @@ class TaskPreset:
     rest_at_zero: bool = False
 
 
-PRESETS: dict[str, TaskPreset] = {
-    # The camera shows the 512 px arena; the agent is a disc of radius 15 px at proprio[0:2].
-    "pusht": TaskPreset(
-        4,
-        (-1.0, -1.0),
-        (1.0, 1.0),
-        5,
-        0.1,
-        (1.0, 1.0, 0.0, 0.0),
-        6,
-        True,
-        RobotDisc(0, 1, 1 / 512, 0.0, 1 / 512, 0.0, 15 / 512),
-        384,
-        (256.0, 256.0),
-        clearance=90 / 512,
-        border=6 / 512,
-        depth=3,
-        object_frame=True,
-    ),
-    "wall": TaskPreset(
-        2, (-1.8, -1.8), (1.8, 1.8), 5, 0.1, (1.0, 1.0), 1, False, None, 256, depth=3
-    ),
-    "point_maze": TaskPreset(
-        4, (-1.0, -1.0), (1.0, 1.0), 5, 0.05, (1.0, 1.0, 0.0, 0.0), 1, False, None, 256, depth=3
-    ),
-}
-
-
 def robot_preset(
     store: Store,
     frameskip: int,

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-INF = math.inf
-
 
 @dataclass(frozen=True)
 class Quantity:
@@ -40,18 +38,3 @@ class Quantity:
             turned = np.abs(difference[:, 0]) % (2 * math.pi)
             return np.minimum(turned, 2 * math.pi - turned)
         return np.linalg.norm(difference, axis=1)
-
-
-QUANTITIES: dict[str, tuple[Quantity, ...]] = {
-    "pusht": (
-        Quantity(
-            "block position", "px", (2, 3), ((0, INF), (0, 10), (10, INF), (10, 50), (50, INF))
-        ),
-        Quantity(
-            "block angle", "rad", (4,), ((0, INF), (0.35, INF)), True, match=(2, 3), within=15.0
-        ),
-        Quantity("agent position", "px", (0, 1), ((0, INF), (10, INF))),
-    ),
-    "wall": (Quantity("position", "px", (0, 1), ((0, INF), (0, 5), (5, 10), (10, INF))),),
-    "point_maze": (Quantity("position", "m", (0, 1), ((0, INF), (0, 0.25), (0.25, 1), (1, INF))),),
-}

@@ -23,6 +23,7 @@ from annotated_types import Ge, Le
 from tqdm import tqdm
 
 from wm_mpc.bringup import ros_env
+from wm_mpc.bringup.description import simulated_tasks
 from wm_mpc.bringup.start import processes, signals_stop
 from wm_mpc.bringup.supervisor import Supervisor
 from wm_mpc.core.errors import UserError
@@ -30,7 +31,7 @@ from wm_mpc.core.fields import Checked, NonNegativeFloat, Seed, one_of
 from wm_mpc.core.provenance import write_report
 from wm_mpc.evaluation.jobs import episode_seed
 from wm_mpc.planners.registry import PLANNERS
-from wm_mpc.tasks.environments import TASK_IDS, make_env
+from wm_mpc.tasks.environments import make_env
 from wm_mpc.trials.demo_report import (
     BASELINES,
     Measured,
@@ -74,7 +75,7 @@ class Config(Checked):
     """Starts and goals derive from it; training and tuning use others."""
 
     task: str = _default("TASK", str, "pusht")
-    """pusht, wall or point_maze."""
+    """A task with a bringup of its own, TASK_sim; see `wm-mpc launch --help`."""
 
     planner: str = _default("PLANNER", str, "")
     """Planner, e.g. adam, cem; empty: the parameter file's."""
@@ -101,7 +102,7 @@ class Config(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of(self, "task", TASK_IDS)
+        one_of(self, "task", simulated_tasks())
         if self.planner:
             one_of(self, "planner", PLANNERS)
 

@@ -9,8 +9,8 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from tyro.conf import Positional
 
+from wm_mpc.bringup.description import simulated_tasks
 from wm_mpc.core.fields import Checked, Seed, one_of
-from wm_mpc.tasks.environments import TASK_IDS
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Config(Checked):
     """Run a simulated task with live fine-tuning and report on it.
 
     Attributes:
-        task: pusht, wall or point_maze.
+        task: a task with a bringup of its own, TASK_sim.
         out: folder of everything this run writes; a new one.
         minutes: [min] of running after the first plan.
         model: start model; default: the bundled one of the task.
@@ -54,4 +54,4 @@ class Config(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of(self, "task", TASK_IDS)
+        one_of(self, "task", simulated_tasks())

@@ -16,11 +16,11 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from wm_mpc.core.files import write_atomically
+from wm_mpc.tasks.registry import find_task
 from wm_mpc.trials.film import Film
 from wm_mpc.trials.recording import Recording
 from wm_mpc.viz import charts
 
-_TITLES = {"pusht": "Push-T", "wall": "Wall", "point_maze": "PointMaze"}
 _NAMES = {"none": "no action", "random": "random actions"}
 
 
@@ -41,7 +41,7 @@ def write(path: Path, measured: Any, report: Path, films: Sequence[Film]) -> Pat
     folder = FileSystemLoader(Path(__file__).parent)
     template = Environment(loader=folder, autoescape=True, undefined=StrictUndefined)
     page = template.get_template("page.html").render(
-        name=_TITLES.get(measured.task, measured.task), row=row, unit=unit, ros=facts["ros"],
+        name=find_task(measured.task).title, row=row, unit=unit, ros=facts["ros"],
         budget=facts["budget"], machine=facts["machine"], steps=measured.steps,
         films=[_film(film, measured.period) for film in films],
         episodes=[_episode(recording, measured.steps) for recording in measured.recordings],

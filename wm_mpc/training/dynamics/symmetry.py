@@ -15,7 +15,8 @@ from torch import Tensor
 
 from wm_mpc.core.errors import UserError
 from wm_mpc.models.world_model import WorldModel
-from wm_mpc.tasks.presets import PRESETS, TaskPreset
+from wm_mpc.tasks.presets import TaskPreset
+from wm_mpc.tasks.registry import known_task
 from wm_mpc.tasks.robot_disc import RobotDisc
 
 
@@ -199,7 +200,8 @@ def task_symmetry(model: WorldModel) -> QuarterTurns | RigidMotions:
         UserError: the task has none, or the latents are no landmarks.
     """
     task = model.config.task
-    preset = PRESETS.get(task)
+    known = known_task(task)
+    preset = known.preset if known is not None else None
     found = None
     if preset is not None and model.visual_dim == 2 * preset.landmarks:
         found = symmetry(model, preset)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from tyro.conf import Suppress
+
 from wm_mpc.core.errors import UserError
 from wm_mpc.core.fields import Checked, NonNegativeFloat, NonNegativeInt, PositiveInt
+from wm_mpc.tasks.registry import task_names
 from wm_mpc.training.dynamics.decoder import DecoderTraining
 from wm_mpc.training.dynamics.latent import DynamicsConfig
 from wm_mpc.training.dynamics.patch import PatchConfig
@@ -207,25 +211,15 @@ class WorldModelTraining(Checked):
             )
 
 
-@dataclass(frozen=True)
-class PushTTraining(WorldModelTraining):
-    """Train the Push-T world model."""
-
-    task: str = "pusht"
-
-
-@dataclass(frozen=True)
-class WallTraining(WorldModelTraining):
-    """Train the Wall world model."""
-
-    task: str = "wall"
-
-
-@dataclass(frozen=True)
-class PointMazeTraining(WorldModelTraining):
-    """Train the PointMaze world model."""
-
-    task: str = "point_maze"
+def task_training(task: str) -> type[WorldModelTraining]:
+    """The configuration of a task by name, as a class: ``wm-mpc train TASK``."""
+    members = {
+        "__doc__": f"Train a world model of the task {task}.",
+        "__module__": __name__,
+        "__annotations__": {"task": Suppress[str]},
+        "task": task,
+    }
+    return dataclass(frozen=True)(type("TaskTraining", (WorldModelTraining,), members))
 
 
 ROBOT_JOINT = JointConfig(steps=6000)
@@ -278,12 +272,20 @@ class RobotTraining(WorldModelTraining):
         super().__post_init__()
 
 
-configs: dict[str, type] = {
-    "dino": EncoderTraining,
-    "decoder": DecoderForModel,
-    "proposals": ProposalsForModel,
-    "pusht": PushTTraining,
-    "wall": WallTraining,
-    "point_maze": PointMazeTraining,
-    "robot": RobotTraining,
-}
+def configs_for(words: Sequence[str]) -> dict[str, type]:
+    """What ``wm-mpc train`` can train, by its first word.
+
+    Args:
+        words: arguments of the command; a first one with a colon is ``module:TASK``.
+    """
+    tasks = [*task_names(), *(word for word in words[:1] if ":" in word)]
+    return {
+        "dino": EncoderTraining,
+        "decoder": DecoderForModel,
+        "proposals": ProposalsForModel,
+        **{task: task_training(task) for task in tasks},
+        "robot": RobotTraining,
+    }
+
+
+configs = configs_for(())

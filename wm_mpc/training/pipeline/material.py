@@ -21,7 +21,8 @@ from wm_mpc.latents.windows import held_out_split
 from wm_mpc.models.encoder import DinoEncoder
 from wm_mpc.models.identity import fingerprint
 from wm_mpc.models.world_model import WorldModel
-from wm_mpc.tasks.presets import PRESETS, TaskPreset, robot_preset
+from wm_mpc.tasks.presets import TaskPreset, robot_preset
+from wm_mpc.tasks.registry import find_task
 from wm_mpc.training.optimise import distributed
 from wm_mpc.training.optimise.stage_cache import once
 from wm_mpc.training.pipeline.config import RobotTraining, WorldModelTraining
@@ -122,9 +123,16 @@ def prepare(config: WorldModelTraining, device: torch.device) -> Material:
 
 
 def preset_of(config: WorldModelTraining, store: Store) -> TaskPreset:
-    """What training must know of the task: the built-in ones by name, a robot by its store."""
+    """What training must know of the task: what a named one declares, of a robot its store.
+
+    Raises:
+        UserError: an unknown task, or one that declares nothing for training.
+    """
     if not isinstance(config, RobotTraining):
-        return PRESETS[config.task]
+        preset = find_task(config.task).preset
+        if preset is None:
+            raise UserError(f"task: {config.task!r} has no preset; `wm-mpc train robot` expected")
+        return preset
     preset = robot_preset(
         store, config.frameskip, config.action_low, config.action_high, config.goal_weights
     )

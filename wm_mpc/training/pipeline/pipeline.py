@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from wm_mpc.core.errors import UserError
 from wm_mpc.core.provenance import write_report
 from wm_mpc.data.store.store import Store
 from wm_mpc.data.store.windows import Frames
 from wm_mpc.evaluation.validation import lines, validate
 from wm_mpc.latents.frames import frame_latents, held_out_frames, held_out_windows
 from wm_mpc.models.world_model import WorldModel, encoder_reference
-from wm_mpc.tasks.presets import PRESETS
+from wm_mpc.tasks.registry import find_task
 from wm_mpc.training.dynamics.decoder import train_decoder
 from wm_mpc.training.optimise import distributed
 from wm_mpc.training.pipeline.compact import train_compact
@@ -43,8 +42,8 @@ def train_world_model(config: WorldModelTraining) -> WorldModel:
         spec = Store.open(config.data).spec
         steps = config.reader_steps if spec.proprio_dim else 0
         config = dataclasses.replace(config, task=config.task or spec.task, reader_steps=steps)
-    elif config.task not in PRESETS:
-        raise UserError(f"task: {config.task!r}; one of {', '.join(PRESETS)} expected")
+    else:
+        config = dataclasses.replace(config, task=find_task(config.task).name)
     if config.dynamics.threads:
         torch.set_num_threads(config.dynamics.threads)
     with distributed.process_group(config.device) as device:
