@@ -107,7 +107,7 @@ def test_parameter_file_has_a_section_for_every_node(name: str) -> None:
     nodes = resolve(name, online_finetune="true", record="true", view="true")
     if name == "explore":
         nodes |= resolve("robot", online_finetune="true", record="true", view="true")
-    if name not in SIMS:  # a robot's file also says where it may be moved for data
+    if name not in (*SIMS, "sim"):  # a robot's file also says where it may be moved for data
         nodes |= resolve("explore", params_file=str(nodes["mpc_node"].params_file))
     for node in nodes.values():
         sections = bringup.node_parameters(node.params_file)
