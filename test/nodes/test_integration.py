@@ -23,7 +23,10 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool, Float64MultiArray, Header
 
 from wm_mpc.action import ReachGoal
+from wm_mpc.control.engine import EngineConfig
 from wm_mpc.control.tick import State
+from wm_mpc.models.identity import perception_hash
+from wm_mpc.models.proposers import InitNetwork, save_proposer
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.msg import Plan, PlannerStatus, TaskState
 from wm_mpc.nodes.common import qos
@@ -104,7 +107,7 @@ def test_the_loop_runs_and_survives_the_death_of_either_side(
     first, last = np.array(after[0].state[:2]), np.array(after[-1].state[:2])
     assert np.linalg.norm(last - first) < 1.0
 
-    mpc = start(MPC, model=model, **FAST)
+    mpc = start(MPC, model=model, proposals=proposals(model), **FAST)
     since = time.time()
     probe.wait(lambda: probe.since("command", since), START_S, "commands again")
     probe.wait(lambda: speed(probe.last("task_state")) > 50, SOON_S, "moving again")
@@ -123,6 +126,24 @@ def test_the_loop_runs_and_survives_the_death_of_either_side(
     assert mpc.end(signal.SIGINT) == 0, mpc.output
     probe.wait(lambda: is_zero(probe.last("command")), SOON_S, "final rest command")
     assert sim.end(signal.SIGTERM) == 0, sim.output
+
+
+def proposals(model: Path, latents: str = "") -> Path:
+    """File of an untrained proposer; ``latents``: of another model than that in the folder."""
+    world = WorldModel.load(model)
+    network = InitNetwork(world.latent_shape, world.action_width, EngineConfig.horizon, width=8)
+    return save_proposer(network, model, latents or perception_hash(world))
+
+
+def test_proposals_for_another_model_are_refused(
+    probe: Probe, start: Callable[..., NodeProcess], tmp_path: Path
+) -> None:
+    model = tiny_checkpoint(tmp_path / "model")
+    mpc = start(MPC, model=model, proposals=proposals(model, "0123"), **FAST)
+    words = "made for latents 0123, not"
+    probe.wait(in_state(probe, State.FAULT, words), START_S, "a refusal")
+    assert not probe.heard["command"]
+    assert mpc.end(signal.SIGTERM) == 0, mpc.output
 
 
 def _check_a_healthy_loop(probe: Probe) -> None:
