@@ -79,7 +79,8 @@ def robot_preset(
         action_low: raw action bounds, one per number of an action; empty: the smallest that were
             recorded. The model knows nothing beyond those.
         action_high: the same at the other end.
-        goal_weights: weight of each proprioception channel in goal costs, >= 0; empty: all 1.
+        goal_weights: weight of each proprioception channel in goal costs, >= 0; empty: 1, and 0
+            for what the recordings show to be velocities of the other channels.
 
     Raises:
         UserError: bounds of another number, an action that never changes in the recordings and
@@ -102,6 +103,30 @@ def robot_preset(
         raise UserError(f"goal_weights: {len(goal_weights)} numbers; {spec.proprio_dim} expected")
     return TaskPreset(
         spec.proprio_dim, bounds["action_low"], bounds["action_high"], frameskip,
-        spec.control_period, goal_weights or (1.0,) * spec.proprio_dim,
+        spec.control_period, goal_weights or _position_weights(store),
         landmarks=0, rotate=False, robot=None, width=256, depth=3,
     )  # fmt: skip
+
+
+def _position_weights(store: Store) -> tuple[float, ...]:
+    """1 per channel, or 0 for the second half where it is the velocities of the first.
+
+    A goal is a place to be, not a speed to pass through it with. Channels that never move tell
+    nothing and follow the others.
+    """
+    spec, frames = store.spec, store.frames()
+    half, odd = divmod(spec.proprio_dim, 2)
+    if odd or not half:
+        return (1.0,) * spec.proprio_dim
+    own = np.asarray(frames.proprio, np.float64)
+    change = np.diff(own[:, :half], axis=0) / spec.control_period
+    speed = (own[1:, half:] + own[:-1, half:]) / 2
+    # the last row of an episode is followed by another one's first
+    inside = np.abs(change) < 20 * (np.abs(speed).max(0) + 1e-9)
+    alike = []
+    for i in range(half):
+        a, b = change[inside[:, i], i], speed[inside[:, i], i]
+        if len(a) > 10 and a.std() > 1e-9 and b.std() > 1e-9:
+            alike.append(np.corrcoef(a, b)[0, 1])
+    velocities = bool(alike) and min(alike) > 0.7
+    return (1.0,) * half + (0.0 if velocities else 1.0,) * half

@@ -222,8 +222,10 @@ def task_training(task: str) -> type[WorldModelTraining]:
     return dataclass(frozen=True)(type("TaskTraining", (WorldModelTraining,), members))
 
 
-ROBOT_JOINT = JointConfig(steps=6000)
-"""How a robot's projector is trained by default."""
+ROBOT_JOINT = JointConfig(steps=3000, batch=48, posture=1.0, max_seconds=900.0)
+"""How a robot's projector is trained by default: a quarter of an hour at most."""
+ROBOT_DYNAMICS = DynamicsConfig(steps=12000, held_out=0.05, max_seconds=420.0)
+"""How a robot's predictor is trained by default: seven minutes at most."""
 
 
 @dataclass(frozen=True)
@@ -235,8 +237,8 @@ class RobotTraining(WorldModelTraining):
     Attributes:
         frameskip: control steps per model step, >= 1; recordings need a picture at each of them.
         action_low, action_high: raw action bounds, one per number; empty: what was recorded.
-        goal_weights: weight of each proprioception channel in goal costs, >= 0; empty: all 1.
-            Give velocities 0.
+        goal_weights: weight of each proprioception channel in goal costs, >= 0; empty: 1, and 0
+            for what the recordings show to be velocities.
         action_basis: how the model describes the commands inside a model step: ``raw``, every
             one; ``held``, one for all; ``blocks`` or ``spline`` of ``action_knots`` numbers per
             action dimension.
@@ -245,11 +247,13 @@ class RobotTraining(WorldModelTraining):
             differences; off for absolute positions.
         joint: losses of projector and predictor together; by default none with
             ``latents_from``, whose projector stays as it is.
+        dynamics: the predictor's losses and schedule on frozen latents.
         task: name of the robot; empty: the store's.
     """
 
     projector: Literal["landmarks", "joint"] = "joint"
     joint: JointConfig = field(default_factory=lambda: ROBOT_JOINT)
+    dynamics: DynamicsConfig = field(default_factory=lambda: ROBOT_DYNAMICS)
     frameskip: PositiveInt = 5
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()

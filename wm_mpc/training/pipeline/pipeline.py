@@ -41,7 +41,12 @@ def train_world_model(config: WorldModelTraining) -> WorldModel:
     if isinstance(config, RobotTraining):
         spec = Store.open(config.data).spec
         steps = config.reader_steps if spec.proprio_dim else 0
-        config = dataclasses.replace(config, task=config.task or spec.task, reader_steps=steps)
+        joint = config.joint
+        if not spec.proprio_dim:
+            joint = dataclasses.replace(joint, posture=0.0)
+        config = dataclasses.replace(
+            config, task=config.task or spec.task, reader_steps=steps, joint=joint
+        )
     else:
         config = dataclasses.replace(config, task=find_task(config.task).name)
     if config.dynamics.threads:
