@@ -48,6 +48,12 @@ COMMANDS: dict[str, Command] = {
         "move a robot for data, inside a box, through the command gate",
         "--params-file planar_arm.yaml --minutes 15",
     ),
+    "goal": Command("wm_mpc.cli.goal", "goals of a robot: from its camera, or a bag", "--help"),
+    "trial": Command(
+        "wm_mpc.cli.trial",
+        "give a running robot goals and tell how many it reached and held",
+        "--goals goals --out out/trial",
+    ),
     "collect": Command(
         "sim_bridge.collect",
         "record simulator trajectories into a store",
