@@ -28,6 +28,7 @@ from wm_mpc.msg import TaskState
 from wm_mpc.msg import Trajectory as TrajectoryMessage
 from wm_mpc.nodes.common import qos
 from wm_mpc.nodes.common.background import Bell, in_background
+from wm_mpc.nodes.common.inputs import publish_inputs
 from wm_mpc.nodes.common.messages import (
     CommandFormat,
     MessageError,
@@ -93,6 +94,7 @@ class SimBridge(Node):
     def start(self) -> None:
         """Begin to simulate."""
         self._thread.start()
+        publish_inputs(self)
 
     def stop(self) -> None:
         """End the simulation."""

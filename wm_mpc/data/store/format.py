@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from wm_mpc.core.channels import Channel, read_channels
 from wm_mpc.core.errors import DataError
 from wm_mpc.core.fields import Checked, NonNegativeInt, PositiveFloat, PositiveInt
 from wm_mpc.core.files import write_atomically
@@ -31,6 +32,9 @@ class StoreSpec(Checked):
         state_dim: width of true simulator states; 0 where there are none.
         control_period: [s] between two actions, > 0.
         image_size: (height, width) of the images [px].
+        proprio_channels: what each number of proprioception is; empty: not known, as in stores
+            written before there were channels.
+        action_channels: likewise of actions, which says what an action means.
     """
 
     task: str
@@ -39,12 +43,20 @@ class StoreSpec(Checked):
     state_dim: NonNegativeInt
     control_period: PositiveFloat
     image_size: tuple[int, int]
+    proprio_channels: tuple[Channel, ...] = ()
+    action_channels: tuple[Channel, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("proprio_channels", "action_channels"):
+            object.__setattr__(self, name, read_channels(getattr(self, name)))
         object.__setattr__(self, "image_size", tuple(int(v) for v in self.image_size))
         super().__post_init__()
         if len(self.image_size) != 2 or min(self.image_size) < 1:
             raise ValueError(f"image_size: {self.image_size} is not (height, width) above 0")
+        for name, width in (("proprio", self.proprio_dim), ("action", self.action_dim)):
+            found = len(getattr(self, f"{name}_channels"))
+            if found not in (0, width):
+                raise ValueError(f"{name}_channels: {found} entries; {width} expected, or none")
 
     def check(self, trajectory: Trajectory) -> Trajectory:
         """Return ``trajectory`` validated against itself and this description.
@@ -67,7 +79,8 @@ class StoreSpec(Checked):
 
 def write_manifest(path: Path, spec: StoreSpec) -> None:
     """Make ``path`` a store of kind ``spec``."""
-    manifest = {"format": FORMAT, "version": VERSION, **asdict(spec)}
+    told = {name: value for name, value in asdict(spec).items() if value not in ((), [])}
+    manifest = {"format": FORMAT, "version": VERSION, **told}
     write_atomically(path / MANIFEST, json.dumps(manifest, indent=2))
 
 

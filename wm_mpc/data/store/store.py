@@ -19,6 +19,7 @@ from types import TracebackType
 
 import numpy as np
 
+from wm_mpc.core.channels import difference
 from wm_mpc.core.files import remove_leftovers, write_atomically
 from wm_mpc.data.store.format import (
     MANIFEST,
@@ -163,7 +164,10 @@ class StoreWriter:
             found = read_manifest(self.path)
             for field in fields(StoreSpec):
                 mine, theirs = getattr(self.spec, field.name), getattr(found, field.name)
-                if mine != theirs:
+                if field.name.endswith("_channels"):
+                    if why := difference(mine, theirs):
+                        raise StoreError(f"{self.path}: {field.name}: {why}; not appended")
+                elif mine != theirs:
                     raise StoreError(
                         f"{self.path}: holds {field.name} {theirs}; {mine} cannot be appended"
                     )

@@ -14,6 +14,7 @@ from wm_mpc.msg import Plan as PlanMessage
 from wm_mpc.msg import PlannerStatus
 from wm_mpc.nodes.common import qos
 from wm_mpc.nodes.common.background import Bell
+from wm_mpc.nodes.common.inputs import inputs_status
 from wm_mpc.nodes.common.messages import CommandFormat
 from wm_mpc.nodes.mpc.telemetry import (
     Complaints,
@@ -96,6 +97,7 @@ class Outputs:
         name, motion = self._node.get_name(), self._motion.value
         array = diagnostics(name, self.last_status, motion)
         array.status.append(deadlines(name, self._misses.values()))
+        array.status.append(inputs_status(self._node))
         self._diagnostics.publish(array)
 
 

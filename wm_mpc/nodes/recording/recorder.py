@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,6 +32,7 @@ from rosbags.interfaces import (
 from wm_mpc.core.errors import DataError, UserError
 from wm_mpc.core.fields import Checked
 from wm_mpc.data.bags.writer import BagWriter, WriterConfig
+from wm_mpc.nodes.common.inputs import mismatch, publish_inputs
 from wm_mpc.nodes.common.parameters import ParameterReader
 from wm_mpc.nodes.common.spin import run_node
 
@@ -102,6 +104,7 @@ class RecorderNode(Node):
         self._writer = BagWriter(self.config.path(), self.layout)
         self._wanted = {self.resolve_topic_name(name) for name in self.config.topics}
         self._refused: set[str] = set()
+        self._recorded: dict[str, tuple[str, Any]] = {}
 
     def start(self) -> None:
         """Look for topics and record them from now on."""
@@ -110,6 +113,7 @@ class RecorderNode(Node):
         self.create_timer(max(0.05, self.layout.flush_s), self._flush, clock=steady)
         if self.config.duration_s:
             self.create_timer(self.config.duration_s, self._end, clock=steady)
+        publish_inputs(self)
         self.get_logger().info(f"recording to {self._writer.path}")
         self._scan()
 
@@ -120,7 +124,8 @@ class RecorderNode(Node):
         self.get_logger().info(f"{self._writer.path} is complete: {counts or 'no messages'}")
 
     def _scan(self) -> None:
-        """Subscribe to wanted topics that somebody publishes now."""
+        """Subscribe to wanted topics that somebody publishes now, and to whoever joins them."""
+        self._hear_newcomers()
         for topic, types in self.get_topic_names_and_types():
             if topic not in self._wanted or topic in self._refused:
                 continue
@@ -139,10 +144,27 @@ class RecorderNode(Node):
     def _record(self, topic: str, msgtype: str, offers: list[QoSProfile]) -> None:
         profile = matching_profile(offers)
         self._writer.add_topic(topic, msgtype, qos=[_described(profile)])
-        self.create_subscription(
+        self._subscribe(topic, msgtype, profile)
+        self.get_logger().info(f"recording {topic} [{msgtype}]")
+
+    def _subscribe(self, topic: str, msgtype: str, profile: QoSProfile) -> None:
+        subscription = self.create_subscription(
             message_class(msgtype), topic, partial(self._write, topic), profile, raw=True
         )
-        self.get_logger().info(f"recording {topic} [{msgtype}]")
+        self._recorded[topic] = (msgtype, subscription)
+
+    def _hear_newcomers(self) -> None:
+        """Ask for less where a later publisher offers less than those before it."""
+        for topic, (msgtype, subscription) in list(self._recorded.items()):
+            offers = [
+                offer.qos_profile
+                for offer in self.get_publishers_info_by_topic(topic)
+                if offer.topic_type == msgtype
+            ]
+            if any(mismatch(offer, subscription.qos_profile) for offer in offers):
+                self.destroy_subscription(subscription)
+                self._subscribe(topic, msgtype, matching_profile(offers))
+                self.get_logger().info(f"{topic}: another publisher offers less; heard as well")
 
     def _write(self, topic: str, data: bytes) -> None:
         if self.exit_code:
@@ -226,3 +248,7 @@ def main() -> int:
         return record()
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

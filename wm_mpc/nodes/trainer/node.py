@@ -30,6 +30,7 @@ from wm_mpc.msg import Plan as PlanMessage
 from wm_mpc.msg import PlannerStatus
 from wm_mpc.msg import Trajectory as TrajectoryMessage
 from wm_mpc.nodes.common import qos
+from wm_mpc.nodes.common.inputs import inputs_status
 from wm_mpc.nodes.common.messages import CommandFormat
 from wm_mpc.nodes.common.parameters import ParameterReader
 from wm_mpc.nodes.common.spin import run_node
@@ -263,7 +264,7 @@ class TrainerNode(Node):
             "dropped": self._keeper.dropped, "deaths": deaths, "pid": self._process.pid,
         }  # fmt: skip
         entry.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
-        array = DiagnosticArray(status=[entry])
+        array = DiagnosticArray(status=[entry, inputs_status(self)])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
 
