@@ -68,8 +68,9 @@ def test_a_command_that_the_simulator_cannot_hear_is_named(
 
 
 def test_the_recorder_hears_who_comes_later_and_offers_less(
-    probe: Probe, tmp_path: Path
+    probe: Probe, tmp_path: Path, ros_domain: int
 ) -> None:
+    stranger = Probe(ros_domain)
     process = NodeProcess(
         "wm_mpc.nodes.recording.recorder", tmp_path / "out.txt", out=str(tmp_path / "bag")
     )
@@ -78,10 +79,11 @@ def test_the_recorder_hears_who_comes_later_and_offers_less(
         probe.wait(lambda: first.get_subscription_count(), 60, "the recorder")
         second = probe.node.create_publisher(Image, "image", BEST_EFFORT)
         probe.wait(lambda: second.get_subscription_count(), 10, "the recorder again")
-        probe.node.create_publisher(CompressedImage, "image", RELIABLE)
+        stranger.node.create_publisher(CompressedImage, "image", RELIABLE)
         told = probe.wait(
             lambda: (e := entry(probe, "recorder_node")) and e.values and e, 10, "a word"
         )
         assert "publishes sensor_msgs/msg/CompressedImage" in told.values[0].value
     finally:
+        stranger.close()
         process.end()
