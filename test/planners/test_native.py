@@ -15,9 +15,9 @@ from dynamics import MlpDynamics, make_objective
 from torch import Tensor
 
 from wm_mpc.planners import GradientConfig, PlanRequest
-from wm_mpc.planners.kernels import build, native
+from wm_mpc.planners.kernels import build, make_kernel, native
 from wm_mpc.planners.kernels import build as native_build
-from wm_mpc.planners.kernels.autograd import AutogradKernel, make_kernel
+from wm_mpc.planners.kernels.autograd import AutogradKernel
 from wm_mpc.planners.registry import make_planner
 
 SIZES = [

@@ -13,7 +13,8 @@ from wm_mpc.core.clock import Clock, monotonic
 from wm_mpc.core.pauses import Pause, no_pause
 from wm_mpc.models.protocol import Dynamics
 from wm_mpc.planners.base import Plan, PlanRequest
-from wm_mpc.planners.kernels.autograd import Kernel, make_kernel
+from wm_mpc.planners.kernels import make_kernel
+from wm_mpc.planners.kernels.protocol import Kernel, KernelCall, PreparedKernel
 from wm_mpc.planners.objective import GoalObjective
 from wm_mpc.planners.pace import Pace
 
@@ -131,10 +132,20 @@ class AnytimePlanner:
             virtual_states=search.virtual_states(),
         )
 
+    def calls(self) -> list[KernelCall]:
+        """Every call that a plan may make of the kernel; subclasses add theirs."""
+        return [KernelCall("rollout", 1)]
+
+    def prepare(self) -> None:
+        """Compile what plans will need, where the kernel compiles; takes up to a minute."""
+        if isinstance(self.kernel, PreparedKernel):
+            self.kernel.prepare(self.calls())
+
     def warm_up(self, seconds: float | None = None, pause: Pause = no_pause) -> None:
         """Compile and touch every code path, so that the first tick costs what the others do."""
         zero = torch.zeros(self.model.latent_shape, device=self.device)
         request = PlanRequest(zero, zero)
+        self.prepare()
         # A real call after the compiling one fills caches and allocators.
         for warm in (None, torch.zeros(self.shape, device=self.device)):
             pause()

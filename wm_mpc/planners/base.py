@@ -87,6 +87,10 @@ class Planner(Protocol):
         """Return the best finite plan found in time; without any time, the warm start."""
         ...
 
+    def prepare(self) -> None:
+        """Compile what plans will need, where anything is compiled."""
+        ...
+
     def warm_up(self, seconds: float | None = None, pause: Pause = no_pause) -> None:
         """Compile and touch every code path, so that the first tick costs what the others do.
 

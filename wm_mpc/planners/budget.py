@@ -103,6 +103,7 @@ class CemReference:
         affordable = int(max_seconds / repeats / max(single, 1e-9))
         count = max(1, min(full.iterations, affordable))
         planner = reference(count)
+        planner.prepare()
         planner.plan(request)
         device = zero.device.type
         times = [

@@ -13,9 +13,8 @@ from annotated_types import Ge
 from torch import Tensor
 
 from wm_mpc.core.fields import Checked, NonNegativeFloat, PositiveFloat, PositiveInt
-from wm_mpc.planners.anytime import AnytimePlanner
 from wm_mpc.planners.base import PlanRequest
-from wm_mpc.planners.sampling import SamplingSearch
+from wm_mpc.planners.sampling import SamplingPlanner, SamplingSearch
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class CemConfig(Checked):
             raise ValueError(f"samples: {self.samples}; at least elites = {self.elites} expected")
 
 
-class CemPlanner(AnytimePlanner):
+class CemPlanner(SamplingPlanner):
     """Cross-entropy method; see the module."""
 
     def begin(self, request: PlanRequest, generator: torch.Generator) -> CemSearch:

@@ -19,7 +19,7 @@ from wm_mpc.core.fields import Checked, NonNegativeFloat, PositiveFloat, Positiv
 from wm_mpc.planners.adam import Adam
 from wm_mpc.planners.anytime import AnytimePlanner, BestOf
 from wm_mpc.planners.base import PlanRequest
-from wm_mpc.planners.kernels.native import MlpKernel
+from wm_mpc.planners.kernels.protocol import DescendingKernel, KernelCall
 from wm_mpc.planners.starts import start_batch
 
 
@@ -68,6 +68,10 @@ class GradientPlanner(AnytimePlanner):
     """Multi-start gradient descent; see the module."""
 
     config: GradientConfig
+
+    def calls(self) -> list[KernelCall]:
+        """Calls of a search and its last evaluation."""
+        return [*super().calls(), *descent_calls(self.config, self.config.starts)]
 
     def begin(self, request: PlanRequest, generator: torch.Generator) -> GradientSearch:
         """Lay out the starts; nothing is evaluated yet."""
@@ -123,11 +127,15 @@ class GradientSearch:
 
     def advance(self, iterations: int) -> None:
         """Evaluate, keep the best, step."""
-        config = self.config
-        if isinstance(self.kernel, MlpKernel) and not config.entropy_weight:
-            self.descend_natively(self.kernel, iterations)
+        config, noise = self.config, None
+        if config.action_noise:
+            noise = torch.randn(
+                iterations, *self.x.shape, generator=self.generator, device=self.x.device
+            )
+        if isinstance(self.kernel, DescendingKernel) and not config.entropy_weight:
+            self.descend(self.kernel, noise, iterations)
             return
-        for _ in range(iterations):
+        for step in range(iterations):
             cost, grad = self.kernel.cost_and_grad(self.latent, self.goal, self.x)
             if self.first_cost is None:
                 self.first_cost = cost
@@ -140,14 +148,11 @@ class GradientSearch:
                 norm = grad.flatten(1).norm(dim=1).clamp_min(1e-12)
                 grad = grad * (config.grad_clip / norm).clamp_max(1.0)[:, None, None]
             self.count += 1
-            self.x = self.stepped(grad)
+            self.x = self.stepped(grad, None if noise is None else noise[step])
             self.transitions += self.per_iteration
 
-    def descend_natively(self, kernel: MlpKernel, iterations: int) -> None:
-        """Run the same iterations in one native call."""
-        config, noise = self.config, None
-        if config.action_noise:
-            noise = torch.randn(iterations, *self.x.shape, generator=self.generator)
+    def descend(self, kernel: DescendingKernel, noise: Tensor | None, iterations: int) -> None:
+        """Run the same iterations in one call of the kernel."""
         if self.first_cost is None:
             self.first_cost = torch.empty_like(self.kept.costs)
         state = {
@@ -160,20 +165,19 @@ class GradientSearch:
         }
         bounds = (self.low, self.high)
         kernel.descend(
-            self.latent, self.goal, bounds, noise, state, config, self.count, iterations
+            self.latent, self.goal, bounds, noise, state, self.config, self.count, iterations
         )
         self.count += iterations
         self.transitions += iterations * self.per_iteration
 
-    def stepped(self, grad: Tensor) -> Tensor:
+    def stepped(self, grad: Tensor, noise: Tensor | None) -> Tensor:
         """Plans after one optimiser step, noise and clamping."""
         config = self.config
         if config.optimizer == "sgd":
             x = self.x - config.learning_rate * grad
         else:
             x = self.adam.step(self.x, grad, config.learning_rate)
-        if config.action_noise:
-            noise = torch.randn(x.shape, generator=self.generator, device=x.device)
+        if noise is not None:
             x = x.add_(noise, alpha=config.action_noise)
         return x.clamp_(self.low, self.high)
 
@@ -192,6 +196,16 @@ class GradientSearch:
 
     def virtual_states(self) -> None:
         """Shooting methods lift no states."""
+
+
+def descent_calls(config: GradientConfig, rows: int) -> list[KernelCall]:
+    """What a ``GradientSearch`` over ``rows`` plans asks of its kernel."""
+    step = (
+        KernelCall("cost_and_grad", rows)
+        if config.entropy_weight
+        else KernelCall("descend", rows, config)
+    )
+    return [step, KernelCall("cost", rows)]
 
 
 def entropy_gradient(x: Tensor) -> Tensor:

@@ -23,8 +23,9 @@ from wm_mpc.core.fields import Checked, NonNegativeFloat, PositiveFloat, Positiv
 from wm_mpc.planners.anytime import AnytimePlanner
 from wm_mpc.planners.base import PlanRequest
 from wm_mpc.planners.cem import CemConfig, CemSearch
-from wm_mpc.planners.gradient import GradientConfig, GradientSearch
-from wm_mpc.planners.lifted import LiftedSearch
+from wm_mpc.planners.gradient import GradientConfig, GradientSearch, descent_calls
+from wm_mpc.planners.kernels.protocol import KernelCall
+from wm_mpc.planners.lifted import LiftedPlanner, LiftedSearch
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,17 @@ class GraspConfig(Checked):
     chunk: PositiveInt = 10
 
 
-class GraspPlanner(AnytimePlanner):
+class GraspPlanner(LiftedPlanner):
     """GRASP; see the module."""
 
     config: GraspConfig
+
+    def calls(self) -> list[KernelCall]:
+        """Calls of a search and of its synchronisations."""
+        config = self.config
+        if config.sync == "gradient":
+            return [*super().calls(), *descent_calls(sync_gradient(config), config.starts)]
+        return [*super().calls(), KernelCall("cost", config.sync_samples)]
 
     def begin(self, request: PlanRequest, generator: torch.Generator) -> GraspSearch:
         """Lay out actions and virtual states; nothing is evaluated yet."""
@@ -95,12 +103,7 @@ class GraspSearch(LiftedSearch):
         rows = (config.starts, planner.horizon)
         self.ones = torch.ones(rows, device=planner.device)
         self.plain = replace(request, warm_start=None, proposals=None, warm_states=None)
-        self.sync_gradient = GradientConfig(
-            learning_rate=config.sync_rate,
-            iterations=config.sync_steps,
-            starts=config.starts,
-            action_noise=0.0,
-        )
+        self.sync_gradient = sync_gradient(config)
         # The first evaluation is on the rows themselves, a CEM sync on samples around the best.
         if config.sync == "gradient":
             self.sync_cost = (config.sync_steps + 1) * self.batch_cost
@@ -187,3 +190,14 @@ class GraspSearch(LiftedSearch):
         costs = torch.full_like(self.kept.costs, math.inf)
         costs[row] = cost
         self.kept.update(actions.expand_as(self.kept.actions), costs)
+
+
+def sync_gradient(config: GraspConfig) -> GradientConfig:
+    """Gradient descent of one synchronisation."""
+    return GradientConfig(
+        learning_rate=config.sync_rate,
+        iterations=config.sync_steps,
+        starts=config.starts,
+        action_noise=0.0,
+        chunk=config.sync_steps,
+    )

@@ -12,8 +12,9 @@ from torch import Tensor
 from wm_mpc.core.fields import NonNegativeFloat, PositiveFloat, PositiveInt
 from wm_mpc.planners.anytime import AnytimePlanner
 from wm_mpc.planners.base import PlanRequest
-from wm_mpc.planners.cem import CemConfig, CemSearch
-from wm_mpc.planners.gradient import GradientConfig, GradientSearch
+from wm_mpc.planners.cem import CemConfig, CemPlanner, CemSearch
+from wm_mpc.planners.gradient import GradientConfig, GradientSearch, descent_calls
+from wm_mpc.planners.kernels.protocol import KernelCall
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,13 @@ class HybridConfig(CemConfig):
     learning_rate: PositiveFloat = 0.2
 
 
-class HybridPlanner(AnytimePlanner):
+class HybridPlanner(CemPlanner):
     """CEM with gradient refinement; see the module."""
+
+    def calls(self) -> list[KernelCall]:
+        """Calls of a search and of the elites' refinement."""
+        config = self.config
+        return [*super().calls(), *descent_calls(refinement(config), config.elites)]
 
     def begin(self, request: PlanRequest, generator: torch.Generator) -> HybridSearch:
         """Set up the sampling distribution around the warm start."""
@@ -57,12 +63,7 @@ class HybridSearch(CemSearch):
         self.planner = planner
         self.request = replace(request, warm_start=None, proposals=None)
         config = self.config
-        self.gradient = GradientConfig(
-            learning_rate=config.learning_rate,
-            iterations=config.gradient_steps,
-            starts=config.elites,
-            action_noise=0.0,
-        )
+        self.gradient = refinement(config)
         self.refine_cost = (config.gradient_steps + 1) * config.elites * planner.horizon
         self.per_iteration += self.refine_cost
 
@@ -74,3 +75,14 @@ class HybridSearch(CemSearch):
         search.finish()
         self.keep(search.kept.actions, search.kept.costs)
         self.fit(search.kept.actions, search.kept.costs)
+
+
+def refinement(config: HybridConfig) -> GradientConfig:
+    """Gradient descent of the elites of one iteration."""
+    return GradientConfig(
+        learning_rate=config.learning_rate,
+        iterations=config.gradient_steps,
+        starts=config.elites,
+        action_noise=0.0,
+        chunk=config.gradient_steps,
+    )

@@ -20,7 +20,7 @@ from torch import Tensor
 from wm_mpc.core.fields import Checked, NonNegativeFloat, PositiveFloat, PositiveInt
 from wm_mpc.planners.anytime import AnytimePlanner
 from wm_mpc.planners.base import PlanRequest
-from wm_mpc.planners.lifted import LiftedSearch
+from wm_mpc.planners.lifted import LiftedPlanner, LiftedSearch
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class LatcoConfig(Checked):
     chunk: PositiveInt = 10
 
 
-class LatcoPlanner(AnytimePlanner):
+class LatcoPlanner(LiftedPlanner):
     """Latent collocation; see the module."""
 
     config: LatcoConfig

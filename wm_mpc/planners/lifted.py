@@ -10,9 +10,20 @@ from torch import Tensor
 from wm_mpc.planners.adam import Adam
 from wm_mpc.planners.anytime import AnytimePlanner, BestOf
 from wm_mpc.planners.base import PlanRequest
+from wm_mpc.planners.kernels.protocol import KernelCall
 from wm_mpc.planners.starts import start_batch
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
+
+
+class LiftedPlanner(AnytimePlanner):
+    """Base of the planners whose states are variables."""
+
+    def calls(self) -> list[KernelCall]:
+        """Calls of a search: all transitions at once, and evaluations of the actions alone."""
+        starts = self.config.starts
+        transitions = KernelCall("transitions", starts * self.horizon)
+        return [*super().calls(), transitions, KernelCall("cost", starts)]
 
 
 class LiftedSearch:

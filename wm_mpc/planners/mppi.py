@@ -15,9 +15,8 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from wm_mpc.core.fields import Checked, PositiveFloat, PositiveInt
-from wm_mpc.planners.anytime import AnytimePlanner
 from wm_mpc.planners.base import PlanRequest
-from wm_mpc.planners.sampling import SamplingSearch
+from wm_mpc.planners.sampling import SamplingPlanner, SamplingSearch
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class MppiConfig(Checked):
     chunk: PositiveInt = 1
 
 
-class MppiPlanner(AnytimePlanner):
+class MppiPlanner(SamplingPlanner):
     """Path-integral control; see the module."""
 
     def begin(self, request: PlanRequest, generator: torch.Generator) -> MppiSearch:

@@ -10,6 +10,15 @@ from torch import Tensor
 
 from wm_mpc.planners.anytime import AnytimePlanner
 from wm_mpc.planners.base import PlanRequest
+from wm_mpc.planners.kernels.protocol import KernelCall
+
+
+class SamplingPlanner(AnytimePlanner):
+    """Base of the planners that evaluate samples."""
+
+    def calls(self) -> list[KernelCall]:
+        """Calls of a search: every iteration evaluates all samples."""
+        return [*super().calls(), KernelCall("cost", self.config.samples)]
 
 
 class SamplingSearch:

@@ -1,67 +1,15 @@
-"""Cost and gradient of action sequences under a model: the inner loop of every planner.
+"""Cost and gradient by autograd: the kernel of any differentiable model, and the reference.
 
-A kernel binds a model and an objective once; ``cost`` and ``cost_and_grad`` then take a batch of
-plans. The kernel here works with any differentiable model. Faster ones for one architecture keep
-the same interface.
+It works with every model and needs no preparation; the other kernels are checked against it.
 """
 
 from __future__ import annotations
-
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from wm_mpc.models.protocol import Dynamics
-from wm_mpc.planners.kernels import build, native
 from wm_mpc.planners.objective import GoalObjective
-
-
-class Kernel(Protocol):
-    """Cost, gradient, rollout of plans ``(B, T, A)`` from one latent ``L`` to one goal ``L``."""
-
-    def cost(self, latent: Tensor, goal: Tensor, actions: Tensor) -> Tensor:
-        """Objective of each plan, ``(B,)``, no gradient."""
-        ...
-
-    def cost_and_grad(
-        self, latent: Tensor, goal: Tensor, actions: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Objective ``(B,)`` and its gradient with respect to the actions ``(B, T, A)``."""
-        ...
-
-    def rollout(self, latent: Tensor, actions: Tensor) -> Tensor:
-        """Predicted latents ``(B, T, *L)``, no gradient."""
-        ...
-
-    def transitions(
-        self,
-        z: Tensor,
-        a: Tensor,
-        target: Tensor,
-        goal: Tensor,
-        dynamics_weights: Tensor,
-        goal_weights: Tensor,
-        state_gradient: bool,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Predict ``N`` independent transitions and the gradient of their weighted residuals.
-
-        With the objective's frame distance ``d``, row ``i`` has the loss
-        ``dynamics_weights_i d(F(z_i, a_i), target_i) + goal_weights_i d(F(z_i, a_i), goal)``.
-
-        Args:
-            z: states, ``(N, *L)``.
-            a: actions, ``(N, A)``.
-            target: ``(N, *L)``.
-            goal: ``L``.
-            dynamics_weights: ``(N,)``.
-            goal_weights: ``(N,)``.
-            state_gradient: also return the gradient with respect to ``z``.
-
-        Returns:
-            ``F(z, a)``, gradient at ``a``, gradient at ``z`` or None.
-        """
-        ...
 
 
 class AutogradKernel:
@@ -71,6 +19,8 @@ class AutogradKernel:
         model: dynamics.
         objective: cost.
     """
+
+    name = "autograd"
 
     def __init__(self, model: Dynamics, objective: GoalObjective) -> None:
         self.model = model
@@ -127,12 +77,3 @@ class AutogradKernel:
             loss = loss + self.objective.distance(following, goal) @ goal_weights
             grads = torch.autograd.grad(loss, (a, z) if state_gradient else (a,))
         return following.detach(), grads[0], grads[1] if state_gradient else None
-
-
-def make_kernel(model: Dynamics, objective: GoalObjective, compile: bool = True) -> Kernel:
-    """Choose the fastest kernel for a model: native code for compact MLP models on the CPU."""
-    if compile and native.supported(model, objective):
-        lib = build.library()
-        if lib is not None:
-            return native.MlpKernel(model, objective, lib)
-    return AutogradKernel(model, objective)

@@ -62,7 +62,7 @@ def _build(compiler: str, flags: list[str]) -> Path | None:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
     key = "\n".join([SOURCE.read_text(), compiler, version, *flags, _processor()])
     name = f"mlp_kernel-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
-    path = _cache_folder() / name
+    path = cache_folder() / name
     if path.is_file():
         return path
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -74,7 +74,7 @@ def _build(compiler: str, flags: list[str]) -> Path | None:
     return path
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
     """Return a folder that this user alone can write to."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(base) / "wm_mpc"

@@ -82,7 +82,7 @@ def supported(model: Any, objective: GoalObjective) -> bool:
 
 
 class MlpKernel:
-    """Kernel (see ``kernels.Kernel``) of a residual MLP, with whole descent loops in native code.
+    """Kernel (see ``Kernel``) of a residual MLP, with whole descent loops in native code.
 
     The weights are copied when the kernel is built. A call with enough arithmetic is shared
     between ``torch.get_num_threads()`` threads, the calling one among them; the result is the
@@ -93,6 +93,8 @@ class MlpKernel:
         objective: goal cost.
         lib: the library of ``library()``.
     """
+
+    name = "C"
 
     def __init__(self, model: Any, objective: GoalObjective, lib: ctypes.CDLL) -> None:
         self.lib = lib
@@ -165,7 +167,7 @@ class MlpKernel:
         goal_weights: Tensor,
         state_gradient: bool,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Predict transitions and pull back their residuals; see ``kernels.Kernel``."""
+        """Predict transitions and pull back their residuals; see ``Kernel``."""
         z, a, target, goal = (self._flat(v) for v in (z, a, target, goal))
         dynamics_weights, goal_weights = self._flat(dynamics_weights), self._flat(goal_weights)
         following, grad_a = torch.empty_like(z), torch.empty_like(a)

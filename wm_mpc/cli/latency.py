@@ -1,0 +1,131 @@
+"""``wm-mpc bench --latency``: where a tick's time goes, on this machine."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wm_mpc.core.device import usable_device
+from wm_mpc.core.files import write_atomically
+from wm_mpc.core.locations import ASSETS
+from wm_mpc.evaluation.latency import (
+    LatencySettings,
+    compact_model,
+    full_size_model,
+    latency_table,
+    measure_latency,
+    roofline,
+)
+from wm_mpc.models.world_model import WorldModel
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Rows of the latency report.
+
+    Attributes:
+        models: bundled tasks, ``gru``, ``vit`` (compact) and ``full`` (DINO-WM's size, random
+            weights), separated by commas.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        kernels: ``auto``, ``compiled``, ``eager``, separated by commas: each is a row.
+        planners: gradient planners, separated by commas.
+        starts: plans descended in parallel, separated by commas; 0: the planner's number.
+        iterations: per tick.
+        ticks: timed ticks of a row.
+        seconds: [s] after which a row ends with fewer ticks.
+        cem_seconds: [s] that timing CEM may take.
+        threads: of torch; 0: its own choice.
+    """
+
+    models: str = "pusht,gru,vit,full"
+    device: str = "cpu"
+    kernels: str = "auto,eager"
+    planners: str = "adam"
+    starts: str = "0"
+    iterations: int = 20
+    ticks: int = 3000
+    seconds: float = 60.0
+    cem_seconds: float = 10.0
+    threads: int = field(default=0)
+
+    def rows(self) -> Iterator[tuple[str, LatencySettings]]:
+        """Model and settings of every row."""
+        for model in self.models.split(","):
+            for planner in self.planners.split(","):
+                for starts in self.starts.split(","):
+                    for kernel in self.kernels.split(","):
+                        yield model, LatencySettings(
+                            planner, self.iterations, int(starts), self.ticks, self.seconds,
+                            self.cem_seconds, kernel,
+                        )  # fmt: skip
+
+
+def load_model(name: str, device: str) -> WorldModel:
+    """A bundled model or one of the sizes with random weights."""
+    if name == "full":
+        return full_size_model(device)
+    if name in ("gru", "vit"):
+        return compact_model(name, device)
+    return WorldModel.load(ASSETS / name, device=device)
+
+
+def run_latency(
+    plan: Latency, out: Path | None = None, until: float | None = None
+) -> list[dict[str, Any]]:
+    """Measure, print and write all rows; one that fails is told and the others go on.
+
+    Args:
+        plan: what to measure.
+        out: JSON file that is rewritten after every row.
+        until: instant of the monotonic clock after which no further row begins.
+    """
+    device = usable_device(plan.device)
+    if plan.threads:
+        torch.set_num_threads(plan.threads)
+    roof = roofline(device)
+    print("roofline:", {key: f"{value:.3g}" for key, value in roof.items()}, flush=True)
+    rows: list[dict[str, Any]] = []
+    failures: list[dict[str, str]] = []
+    loaded: dict[str, WorldModel] = {}
+    for name, settings in plan.rows():
+        if until is not None and time.monotonic() > until:
+            failures.append({"model": name, "kernel": settings.kernel, "error": "no time left"})
+            continue
+        begun = time.monotonic()
+        try:
+            if name not in loaded:
+                loaded.clear()
+                gc.collect()
+                loaded[name] = load_model(name, plan.device)
+            row = {"model": name} | measure_latency(loaded[name], settings, roof)
+            rows.append(row)
+            print(latency_table([row]).splitlines()[-1], f"{time.monotonic() - begun:.0f} s",
+                  flush=True)  # fmt: skip
+        except Exception as error:  # the rows that can be measured count
+            failures.append({"model": name, "kernel": settings.kernel, "error": str(error)})
+            print(traceback.format_exc(), flush=True)
+        if out is not None:
+            report = {"roofline": roof, "results": rows, "failures": failures,
+                      "torch": torch.__version__, "device": device_name(device)}  # fmt: skip
+            write_atomically(out, json.dumps(report, indent=1) + "\n")
+    print(latency_table(rows), flush=True)
+    return rows
+
+
+def device_name(device: torch.device) -> str:
+    """What the device calls itself."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+__all__ = ["Latency", "run_latency"]
