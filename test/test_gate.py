@@ -24,14 +24,16 @@ REST = np.zeros(2)
 class Bench:
     """A gate, its clock, and everything that left."""
 
-    def __init__(self, dim: int = 2, pressed: bool = False, **settings: object) -> None:
+    def __init__(
+        self, dim: int = 2, held: dict[str, int] | None = None, **settings: object
+    ) -> None:
         config = GateConfig(
             **{k: settings.pop(k) for k in list(settings) if k in GateConfig.__dataclass_fields__}
         )
         bounds = {"action_low": (-1.0,), "action_high": (1.0,)}
         self.clock = FakeClock()
         self.gate = CommandGate(
-            CommandLimits(**(bounds | settings)), config, dim, self.clock, self.clock, pressed
+            CommandLimits(**(bounds | settings)), config, dim, self.clock, self.clock, held
         )
         self.left: list[tuple[float, np.ndarray]] = []
 
@@ -159,7 +161,7 @@ def test_e_stop_is_released_by_silence_too() -> None:
 
 
 def test_e_stop_pressed_before_the_gate_started_holds() -> None:
-    bench = Bench(pressed=True)
+    bench = Bench(held={"button": 0})
     bench.take(bench.gate.begin())
     bench.drive(5)
     assert bench.gate.state is GateState.E_STOP and not np.any([v for _, v in bench.left])
@@ -180,10 +182,12 @@ def test_e_stop_without_a_known_width_holds_as_soon_as_there_is_one() -> None:
 def test_one_button_does_not_let_go_of_another() -> None:
     bench = Bench()
     hear = bench.gate.stop.hear
-    hear(True, "a", 1, None)
-    hear(False, "b", 1, {"a", "b"})
+    hear(True, "a", 5, None)
+    hear(False, "b", 6, {"a", "b"})
     assert bench.gate.stop.reason == "e_stop: pressed"
-    hear(False, "b", 2, {"b"})
+    hear(False, "c", 1, {"b", "c"})
+    assert bench.gate.stop.reason == "e_stop: pressed", "a latched word from before"
+    hear(False, "b", 7, {"b"})
     assert bench.gate.stop.reason == "", "a is gone, and b says that all is well"
 
 

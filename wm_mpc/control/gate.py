@@ -9,7 +9,7 @@ nothing of pictures, plans and models, needs numpy alone, and has no thread: who
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated
@@ -89,19 +89,22 @@ class EmergencyStop:
     """Who presses it, and whether it is let go.
 
     Several buttons may share the topic: it is pressed while any of them says so. The last word of
-    a button that is gone counts until another one says false.
+    a button that is gone counts until another one says false after that.
 
     Args:
         timeout_s: see ``GateConfig.e_stop_timeout_s``.
         clock: monotonic clock.
-        pressed: it was pressed when an earlier gate ended.
+        held: who pressed it, and when they said so, as ``held`` told when an earlier gate ended.
     """
 
-    def __init__(self, timeout_s: float, clock: Clock, pressed: bool = False) -> None:
+    def __init__(
+        self, timeout_s: float, clock: Clock, held: Mapping[Hashable, int] | None = None
+    ) -> None:
         self.timeout_s = timeout_s
         self.clock = clock
-        self._pressed: set[Hashable] = {"before"} if pressed else set()
-        self._newest: dict[Hashable, int] = {}
+        self.held: dict[Hashable, int] = dict(held or {})
+        self._before = set(self.held)
+        self._newest: dict[Hashable, int] = dict(self.held)
         self._heard = clock()
 
     def hear(self, engaged: bool, sender: Hashable, sent: int, present: set | None = None) -> None:
@@ -111,30 +114,34 @@ class EmergencyStop:
             engaged: its word.
             sender: who sent it.
             sent: when, in any unit that only grows at that sender. One message may come twice,
-                over two subscriptions, in any order.
-            present: senders that exist; None: unknown, then a false lets go of all.
+                over several subscriptions, in any order.
+            present: senders that exist; None: unknown, then a false lets go of all that were
+                pressed before it was sent.
         """
         self._heard = self.clock()
         if sent < self._newest.get(sender, 0):
             return
         self._newest[sender] = sent
         if engaged:
-            self._pressed.add(sender)
+            self.held[sender] = sent
+            self._before.discard(sender)
             return
-        others = self._pressed - {sender}
-        self._pressed = others & present if present else set()
+        for other, when in list(self.held.items()):
+            gone = present is None or other not in present
+            if other == sender or (gone and when < sent):
+                del self.held[other]
 
     @property
     def pressed(self) -> bool:
         """Whether some button says so: what a restart must remember."""
-        return bool(self._pressed)
+        return bool(self.held)
 
     @property
     def reason(self) -> str:
         """Why the robot must stand; empty: it need not."""
-        if "before" in self._pressed:
+        if self._before & set(self.held):
             return "e_stop: pressed before the gate was started; send false"
-        if self._pressed:
+        if self.held:
             return "e_stop: pressed"
         if self.timeout_s and self.clock() - self._heard > self.timeout_s:
             return f"e_stop: silent; heard at least every {self.timeout_s:g} s expected"
@@ -155,7 +162,7 @@ class CommandGate:
         dim: action width; 0: that of the first request.
         clock: clock of requests and ramps: monotonic, or a simulated one.
         wall: monotonic clock.
-        pressed: the emergency stop was pressed when an earlier gate ended.
+        held: who held the emergency stop when an earlier gate ended, and since when.
 
     Raises:
         ValueError: limits that do not fit each other or ``dim``.
@@ -168,10 +175,10 @@ class CommandGate:
         dim: int = 0,
         clock: Clock = monotonic,
         wall: Clock = monotonic,
-        pressed: bool = False,
+        held: Mapping[Hashable, int] | None = None,
     ) -> None:
         self.limits, self.config, self.clock, self.wall = limits, config, clock, wall
-        self.stop = EmergencyStop(config.e_stop_timeout_s, wall, pressed)
+        self.stop = EmergencyStop(config.e_stop_timeout_s, wall, held)
         self.counts = GateCounts()
         self.state = GateState.WAITING
         self.reason = ""

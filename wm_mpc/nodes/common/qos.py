@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from std_msgs.msg import Bool
@@ -53,7 +54,12 @@ def hear_every(
     def on_message(message: Bool, info: dict) -> None:
         hear(message.data, sender_of(info), info["source_timestamp"])
 
-    return [node.create_subscription(Bool, topic, on_message, profile) for profile in EVERY]
+    # That one of them does not fit a publisher is meant, and no reason for a warning.
+    quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
+    return [
+        node.create_subscription(Bool, topic, on_message, profile, event_callbacks=quiet)
+        for profile in EVERY
+    ]
 
 
 def sender_of(info: dict) -> bytes:

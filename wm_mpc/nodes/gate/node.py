@@ -23,7 +23,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Bool
 
-from wm_mpc.control.gate import CommandGate, GateConfig, GateState
+from wm_mpc.control.gate import BEGIN_S, CommandGate, GateConfig, GateState
 from wm_mpc.control.safety import CommandLimits, SafeCommand
 from wm_mpc.core.clock import monotonic
 from wm_mpc.core.errors import UserError, one_line
@@ -36,6 +36,7 @@ from wm_mpc.nodes.gate.memory import StopMemory
 from wm_mpc.nodes.gate.report import Report
 from wm_mpc.nodes.gate.transit import Transit
 
+ACKNOWLEDGED = Duration(nanoseconds=1_000_000)
 SIM_POLL_S = 0.02
 """[s] of wall time between two looks at a simulated clock, which may run at any speed."""
 
@@ -65,13 +66,15 @@ class GateNode(Node):
                 self.gate_config,
                 dim,
                 self.seconds if self.simulated else monotonic,
-                pressed=self._memory.pressed,
+                held=self._memory.held,
             )
         except ValueError as error:
             raise UserError(f"parameter {error}") from None
         self._transit = Transit()
         self._told_pressed: bool | None = None
         self._status_at = self._look_at = -math.inf
+        self._began = monotonic()
+        self._rest_sent = self._rest_heard = self.limits.hold_at_rest
         kind = command_type(self.config.command_type)
         self._command = self.create_publisher(kind, "command", qos.COMMAND)
         self._stop_state = self.create_publisher(Bool, "e_stop_state", qos.LATCHED)
@@ -114,6 +117,9 @@ class GateNode(Node):
             self.gate.refuse(old)
             self._tell()
             return
+        if not self._robot_heard_rest():
+            self.gate.refuse("gate: starting; the robot hears rest before anything else")
+            return
         try:
             if self._format is None:
                 self._open(self.config.action_dim or self._width(message))
@@ -121,6 +127,19 @@ class GateNode(Node):
         except UserError as error:
             answer = self.gate.spoilt(str(error).replace("command", "command_request", 1))
         self._send(answer, came)
+
+    def _robot_heard_rest(self) -> bool:
+        """Whether the robot can be driven: rest is the first that it hears from a new gate.
+
+        Commands do not wait for who connects later, and at first nobody is connected.
+        """
+        if not self._rest_heard:
+            if not self._rest_sent and self._command.get_subscription_count():
+                self._send(self.gate.begin())
+                self._rest_sent = True
+            acknowledged = self._rest_sent and self._command.wait_for_all_acked(ACKNOWLEDGED)
+            self._rest_heard = acknowledged or monotonic() - self._began > BEGIN_S
+        return self._rest_heard
 
     def _width(self, message: Any) -> int:
         if self.config.command_type == "float64_multi_array":
@@ -171,7 +190,7 @@ class GateNode(Node):
             self._told_pressed = pressed
             self._stop_state.publish(Bool(data=pressed))
             self._tell()
-        self._memory.write(self.gate.stop.pressed)
+        self._memory.write(self.gate.stop.held)
 
     # ---- time ----------------------------------------------------------------------------------
 
