@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from wm_mpc.core.clock import device_clock
+from wm_mpc.core.clock import Clock, device_clock
 from wm_mpc.models.config import WorldModelConfig
 from wm_mpc.models.encoder import DinoEncoder
 from wm_mpc.models.world_model import WorldModel
-from wm_mpc.planners import Planner, PlanRequest
+from wm_mpc.planners import Plan, Planner, PlanRequest
 from wm_mpc.planners.budget import CemReference
 from wm_mpc.planners.kernels.autograd import AutogradKernel
 from wm_mpc.planners.objective import ObjectiveConfig, make_objective
@@ -196,6 +196,38 @@ def work_of(planner: Planner, latent: Tensor, goal: Tensor, iterations: int) -> 
     return {"flop": flop, "weight_bytes": float(weights) * passes * iterations}
 
 
+def timed_tick(
+    model: WorldModel,
+    camera: Camera,
+    planner: Planner,
+    request: PlanRequest,
+    limits: tuple[np.ndarray, np.ndarray],
+    clock: Clock,
+) -> tuple[Plan, Tensor, list[float]]:
+    """One tick: the plan, what was seen ``L``, and the instants between its parts [s].
+
+    Args:
+        model: world model.
+        camera: source of the picture.
+        planner: planner of the model.
+        request: the call; its latent is used where there is no encoder.
+        limits: bounds of a command.
+        clock: of the instants.
+    """
+    times, latent = [clock()], request.latent
+    picture = camera.decode()
+    times.append(clock())
+    if model.encoder is not None:
+        latent = camera.encode(picture)
+    times.append(clock())
+    plan = planner.plan(dataclasses.replace(request, latent=latent))
+    times.append(clock())
+    raw = model.denormalize_actions(plan.actions).cpu().double().numpy()
+    np.clip(raw[0], *limits)
+    times.append(clock())
+    return plan, latent, times
+
+
 def measure_latency(
     model: WorldModel,
     settings: LatencySettings,
@@ -230,18 +262,9 @@ def measure_latency(
     limits = command_limits(model)
     tick = 0
     while tick < settings.ticks + 3:
-        times = [clock()]
-        picture = camera.decode()
-        times.append(clock())
-        if model.encoder is not None:
-            latent = camera.encode(picture)
-        times.append(clock())
-        plan = planner.plan(PlanRequest(latent, goal, warm_start=warm, seed=tick))
+        request = PlanRequest(latent, goal, warm_start=warm, seed=tick)
+        plan, latent, times = timed_tick(model, camera, planner, request, limits, clock)
         warm = plan.actions
-        times.append(clock())
-        raw = model.denormalize_actions(plan.actions).cpu().double().numpy()
-        np.clip(raw[0], *limits)
-        times.append(clock())
         tick += 1
         if tick <= 3:  # these fill caches
             until = time.monotonic() + settings.seconds
