@@ -19,10 +19,17 @@ from wm_mpc.core.errors import UserError
 from wm_mpc.core.stats import spearman
 from wm_mpc.data.store.store import Store
 from wm_mpc.data.store.windows import Frames, Windows
+from wm_mpc.evaluation.robot_validation import (
+    posture_quantities,
+    reached_in_imagination,
+    time_correlation,
+    verdict,
+)
 from wm_mpc.evaluation.rows import format_row
 from wm_mpc.latents.encode import sample_ids
 from wm_mpc.latents.frames import (
     frame_latents,
+    frame_proprio,
     frame_rows,
     held_out_frames,
     held_out_windows,
@@ -109,10 +116,14 @@ def rank_correlations(
     """
     task = known_task(model.config.task)
     quantities = task.quantities if task is not None else ()
-    if not quantities or frames.state is None:
+    if task is None and posture_quantities(model):  # a robot: what it reports stands for truth
+        quantities, states = posture_quantities(model), frame_proprio(frames)[ids]
+    elif not quantities or frames.state is None:
         what = "states" if frames.state is None else "known quantities"
         raise UserError(f"task: {model.config.task!r} has no {what}; distances cannot be ranked")
-    latents, states = frame_latents(model, frames, ids, exact=True), frame_states(frames, ids)
+    else:
+        states = frame_states(frames, ids)
+    latents = frame_latents(model, frames, ids, exact=True)
     episode = np.searchsorted(frames.frame_start, ids, side="right") - 1
     layout = (model.visual_dim, model.proprio_width, "cpu", model.goal_weights)
     costs = {
@@ -206,7 +217,9 @@ def validate(
         seed: of all choices.
 
     Returns:
-        ``rank_correlation`` (rows, empty where the store has no states) and ``open_loop``.
+        ``rank_correlation`` (rows, empty where the store has no states) and ``open_loop``; of a
+        robot, whose posture stands for states, also ``time_correlation``,
+        ``reached_in_imagination`` and ``verdict``.
 
     Raises:
         UserError: the store is of another interface, or has no episode long enough.
@@ -220,17 +233,26 @@ def validate(
     every = store.frames()
     rows: Sequence[dict[str, Any]] = []
     task = known_task(config.task)
-    if every.state is not None and task is not None and task.quantities:
+    known = every.state is not None and task is not None and task.quantities
+    robot = task is None and bool(posture_quantities(model))
+    if known or robot:
         ids = held_out_frames(every, held_out, frames, seed)
         rows = rank_correlations(model, every, ids, proprio_weight, seed=seed)
     try:
         candidates = held_out_windows(store.windows(steps, config.frameskip), every, held_out)
     except ValueError as error:
         raise UserError(f"{store.path}: {error}") from error
-    return {
+    found = {
         "rank_correlation": list(rows),
         "open_loop": open_loop(model, every, candidates, windows, seed),
     }
+    if robot and len(model.latent_shape) == 1:
+        found["time_correlation"] = time_correlation(model, every, candidates, windows, seed)
+        found["reached_in_imagination"] = reached_in_imagination(
+            model, every, candidates, seed=seed
+        )
+        found["verdict"] = verdict(found)
+    return found
 
 
 def lines(facts: dict) -> list[str]:
@@ -249,6 +271,13 @@ def lines(facts: dict) -> list[str]:
             pairs = zip(loop[f"{kind}_rmse"], loop[f"still_{kind}_rmse"], strict=True)
             text = ", ".join(f"{error:.3f} ({still:.3f})" for error, still in pairs)
             said.append(f"  open loop, {kind} RMSE (of no change) after each model step: {text}")
+    if "verdict" in facts:
+        reached = facts["reached_in_imagination"]
+        said.append(
+            f"  rank correlation with time: {_number(facts['time_correlation'])}; reached in "
+            f"imagination: {'nothing moved' if reached is None else f'{reached:.0%}'}"
+        )
+        said.append(f"  verdict: {facts['verdict']}")
     if facts["closed_loop"] is not None:
         said.append(f"  {format_row(facts['closed_loop'])}")
     return said

@@ -11,6 +11,7 @@ from tyro.conf import Suppress
 
 from wm_mpc.core.errors import UserError
 from wm_mpc.core.fields import Checked, NonNegativeFloat, NonNegativeInt, PositiveInt
+from wm_mpc.core.locations import ASSETS
 from wm_mpc.tasks.registry import task_names
 from wm_mpc.training.dynamics.decoder import DecoderTraining
 from wm_mpc.training.dynamics.latent import DynamicsConfig
@@ -120,7 +121,7 @@ class WorldModelTraining(Checked):
 
     Attributes:
         data: store folder.
-        encoder: encoder folder or hub id.
+        encoder: encoder folder or hub id, or ``bundled``.
         image_size: side [px] that pictures are given to the encoder at, a multiple of its patch
             size; 0: the encoder's own. 196 with ``facebook/dinov2-small`` makes DINO-WM's
             14 x 14 tokens; its own 518 px would make 37 x 37.
@@ -183,6 +184,8 @@ class WorldModelTraining(Checked):
     task: str = ""
 
     def __post_init__(self) -> None:
+        if self.encoder == "bundled":
+            object.__setattr__(self, "encoder", str(ASSETS / "encoder"))
         super().__post_init__()
         taught = self.layout == "compact" and self.latents_from is None
         if taught and self.projector == "joint" and not self.joint.steps:
