@@ -73,7 +73,7 @@ def ended(number: int) -> RUN:
         outcome.said = stage.said(since)
         outcome.safe()
         outcome.must(code == 0, f"code {code}")
-        outcome.must("Traceback" not in mpc.output, "traceback")
+        outcome.must("Traceback" not in mpc.news, "traceback")
         stage.start("mpc_node")
         outcome.must(stage.drive(), "does not drive again")
         outcome.after = f"ended with code {code}, restarted"
@@ -140,7 +140,7 @@ def planner(word: str, limit: float, wait_s: float = 5.0) -> RUN:
             stage,
             lambda: stage.fault.write_text(f"{word} on" if lasting else word),
             lambda: stage.fault.write_text(""),
-            limit, wait_s,
+            limit, wait_s, breaks=word == "raise",
         )  # fmt: skip
 
     return run
@@ -164,8 +164,9 @@ def planner_huge(stage: Stage) -> Outcome:
 def dead_thread(stage: Stage) -> Outcome:
     """The control thread ends (SystemExit in the planner)."""
     outcome = stops(
-        stage, lambda: stage.fault.write_text("exit"), lambda: None, 2, recovers=False
-    )
+        stage, lambda: stage.fault.write_text("exit"), lambda: None, 2, recovers=False,
+        breaks=True,
+    )  # fmt: skip
     outcome.expected = "stands within 2 periods; told; drives again or ends for a restart"
     mpc = stage.children["mpc_node"]
     if stage.drive(10.0):
@@ -173,7 +174,9 @@ def dead_thread(stage: Stage) -> Outcome:
     else:
         time.sleep(1.0)
         outcome.must(not mpc.alive, "lives on without a control thread")
-        outcome.after = f"ended with code {mpc.wait(1.0)}"
+        outcome.after = f"ended with code {mpc.wait(1.0)}, restarted"
+        stage.start("mpc_node")
+        outcome.must(stage.drive(), "does not drive after a restart")
     return outcome
 
 

@@ -79,6 +79,7 @@ def run(rows: list[Row], folder: Path, domains: Iterator[int]) -> list[Result]:
                     stage = GROUPS[name].stage(where, next(domains))
                     stage.robot.start()
                     GROUPS[name].begin(stage)
+                stage.begin_row()
                 outcome = row.run(stage)
             except Exception as error:  # a row that cannot be run is a red row
                 outcome = Outcome("the row runs", wrong=[f"harness: {error}"])

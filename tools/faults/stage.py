@@ -46,7 +46,7 @@ class Child:
     """A process, and its output in a file."""
 
     def __init__(self, command: Iterable[str], env: dict[str, str], log: Path) -> None:
-        self.log = log
+        self.log, self.mark = log, 0
         with log.open("ab") as out:
             self.process = subprocess.Popen(
                 list(command), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
@@ -62,6 +62,11 @@ class Child:
     def output(self) -> str:
         """What it wrote."""
         return self.log.read_text(errors="replace")
+
+    @property
+    def news(self) -> str:
+        """What it wrote since the row began."""
+        return self.output[self.mark :]
 
     def send(self, number: int) -> None:
         """Send a signal, if there is anybody to get it."""
@@ -225,6 +230,11 @@ class Stage:
     def drive(self, timeout_s: float = START_S) -> bool:
         """Wait until it drives."""
         return bool(self.wait(self.driving, timeout_s))
+
+    def begin_row(self) -> None:
+        """What was written until now belongs to earlier rows."""
+        for child in self.children.values():
+            child.mark = len(child.output)
 
     def sound(self) -> bool:
         """Whether every process lives and the robot drives: fit for the next row."""
