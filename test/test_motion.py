@@ -38,6 +38,14 @@ def test_it_stays_in_the_box_at_its_speed_and_comes_back() -> None:
     assert coverage.share > 0.8
 
 
+def test_every_part_of_the_box_is_visited_about_alike() -> None:
+    config = MotionConfig((-2.3, -2.3), (2.3, 2.3), (1.0, 1.0), minutes=15.0)
+    places = drive(config)[0]
+    count = np.histogram2d(*places.T, bins=6, range=[[-2.3, 2.3]] * 2)[0]
+    assert count.min() > 0.25 * count.mean(), "the border too"
+    assert count.max() < 2.5 * count.mean(), "the middle is nothing special"
+
+
 def test_the_seed_decides() -> None:
     first, again = drive(CONFIG)[1], drive(CONFIG)[1]
     other = drive(MotionConfig(CONFIG.low, CONFIG.high, CONFIG.speed, 4.0, seed=4))[1]

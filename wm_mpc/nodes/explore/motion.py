@@ -3,7 +3,9 @@
 A path is laid out for positions, seeded and smooth, and followed by velocities, so that limits
 hold by construction and the robot comes back to where it began. Bouts of random waypoints, at
 speeds from a crawl to the limit with rests between them, alternate with bouts of sines, which
-move every joint at once and at every phase to the others.
+move every joint at once and at every phase to the others. Waypoints are chosen where the robot was
+least: random ones lead through the middle of the box again and again and leave its border, and a
+model knows nothing of what it never saw.
 """
 
 from __future__ import annotations
@@ -14,6 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from wm_mpc.core.errors import UserError
+
+CANDIDATES = 32
+"""Places drawn for a waypoint; the one that was visited least is taken."""
+SLOW = 0.25
+"""Share of the waypoints that may be approached at a crawl."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,8 @@ class Motion:
         self._where = self.start.copy()  # of the path
         self._bout_end, self._sines = 0.0, False
         self._target, self._pace, self._rest = self.start.copy(), 1.0, 0.0
-        self._waves: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._waves: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None = None
+        self.coverage = Coverage(self.low, self.high)
 
     @property
     def ends_at(self) -> float:
@@ -103,6 +111,7 @@ class Motion:
     def step(self, position: np.ndarray) -> np.ndarray:
         """Velocities ``(D,)`` for the next period, given where the robot is, ``(D,)``."""
         before = self._where.copy()
+        self.coverage.add(position)
         self._advance()
         self._time += self.period
         drift = (self._where - before) / self.period
@@ -132,11 +141,12 @@ class Motion:
             self._sines = not self._sines
             if self._sines:
                 self._choose_waves()
-            self._choose_target()
+            else:
+                self._choose_target()
         if self._sines and self._waves is not None:
-            rates, phases, sizes = self._waves
+            rates, phases, sizes, centre = self._waves
             angle = np.sin(rates * self._time + phases)
-            self._target = (self.low + self.high) / 2 + (sizes * angle).sum(0)
+            self._target = np.clip(centre + (sizes * angle).sum(0), self.low, self.high)
             self._approach()
         elif self._rest > 0:
             self._rest -= self.period
@@ -152,43 +162,58 @@ class Motion:
         return longest <= 1.0
 
     def _choose_target(self) -> None:
-        self._target = self._rng.uniform(self.low, self.high)
-        self._pace = float(np.exp(self._rng.uniform(math.log(0.15), 0.0)))
+        drawn = self._rng.uniform(self.low, self.high, (CANDIDATES, len(self.low)))
+        self._target = drawn[np.argmin([self.coverage.visits(place) for place in drawn])]
+        slow = self._rng.random() < SLOW
+        self._pace = float(np.exp(self._rng.uniform(math.log(0.1 if slow else 0.4), 0.0)))
 
     def _choose_waves(self) -> None:
-        """Three sines per coordinate that fit into box and speed."""
-        shape = (3, len(self.low))
-        share = self._rng.dirichlet(np.ones(3), size=shape[1]).T
-        sizes = share * (self.high - self.low) / 2 * self._rng.uniform(0.5, 1.0, shape[1])
+        """Two sines per coordinate within speed, about a place where the robot was little.
+
+        What leads out of the box is cut off at its border, which is thereby visited too.
+        """
+        shape = (2, len(self.low))
+        self._choose_target()
+        centre, self._pace = self._target, 1.0
+        share = self._rng.dirichlet(np.ones(2), size=shape[1]).T
+        sizes = share * (self.high - self.low) * self._rng.uniform(0.1, 0.4, shape[1])
         fastest = self.speed / np.maximum(sizes.sum(0), 1e-9)
-        rates = fastest * self._rng.uniform(0.3, 1.0, shape)
-        self._waves = rates, self._rng.uniform(0, 2 * math.pi, shape), sizes
+        rates = fastest * self._rng.uniform(0.4, 1.0, shape)
+        self._waves = rates, self._rng.uniform(0, 2 * math.pi, shape), sizes, centre
 
 
 class Coverage:
-    """How much of a box has been visited, in cells of each pair of coordinates.
+    """How much of a box has been visited how often, in cells of each pair of coordinates.
 
     Args:
         low, high: the box.
         cells: cells along each coordinate.
     """
 
-    def __init__(self, low: np.ndarray, high: np.ndarray, cells: int = 6) -> None:
+    def __init__(self, low: np.ndarray, high: np.ndarray, cells: int = 10) -> None:
         self.low, self.high = np.asarray(low, float), np.asarray(high, float)
         self.cells, dims = cells, len(self.low)
         self._pairs = [(i, j) for i in range(dims) for j in range(i + 1, dims)] or [(0, 0)]
-        self._seen = np.zeros((len(self._pairs), cells, cells), bool)
+        self._count = np.zeros((len(self._pairs), cells, cells), int)
 
     def add(self, position: np.ndarray) -> None:
         """Count a position ``(D,)``; outside the box it counts for the nearest cell."""
-        share = (np.asarray(position) - self.low) / (self.high - self.low)
-        cell = np.clip((share * self.cells).astype(int), 0, self.cells - 1)
+        cell = self._cell(position)
         for k, (i, j) in enumerate(self._pairs):
-            self._seen[k, cell[i], cell[j]] = True
+            self._count[k, cell[i], cell[j]] += 1
+
+    def visits(self, position: np.ndarray) -> int:
+        """How often the robot was where a position ``(D,)`` lies, summed over pairs."""
+        cell = self._cell(position)
+        return sum(int(self._count[k, cell[i], cell[j]]) for k, (i, j) in enumerate(self._pairs))
+
+    def _cell(self, position: np.ndarray) -> np.ndarray:
+        share = (np.asarray(position) - self.low) / (self.high - self.low)
+        return np.clip((share * self.cells).astype(int), 0, self.cells - 1)
 
     @property
     def share(self) -> float:
         """Share of the cells that were visited, in [0, 1]."""
         if self._pairs == [(0, 0)]:
-            return float(self._seen[0].diagonal().mean())
-        return float(self._seen.mean())
+            return float((self._count[0].diagonal() > 0).mean())
+        return float((self._count > 0).mean())

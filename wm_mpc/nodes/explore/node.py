@@ -21,7 +21,7 @@ from wm_mpc.nodes.common.messages import CommandFormat, MessageError, joint_stat
 from wm_mpc.nodes.common.parameters import ParameterReader
 from wm_mpc.nodes.common.spin import run_node
 from wm_mpc.nodes.explore.config import ExploreConfig
-from wm_mpc.nodes.explore.motion import Coverage, Motion
+from wm_mpc.nodes.explore.motion import Motion
 
 TELL_S = 10.0
 """Between two lines about how it goes."""
@@ -56,7 +56,6 @@ class ExploreNode(Node):
         self._way = np.zeros(self._width)
         self._tip_start: np.ndarray | None = None
         self._tip_came = -np.inf
-        self._coverage = Coverage(np.array(config.low), np.array(config.high))
         self._told, self._rested = monotonic(), 0
         self._request = self.create_publisher(self._format.type, "command", qos.COMMAND)
         self.create_subscription(JointState, "proprio", self._on_joints, qos.PROPRIO)
@@ -134,7 +133,6 @@ class ExploreNode(Node):
             self._rest()
             return
         velocity = self._within_joints(self._motion.step(where), where)
-        self._coverage.add(where)
         turns = np.setdiff1d(np.arange(self._width), self._linear)
         self._way[turns] += velocity[turns] * self._period
         self._ask(velocity)
@@ -171,7 +169,7 @@ class ExploreNode(Node):
             off = float(np.abs((self._way if self._twists else self._joints)
                                - self._motion.start).max())  # fmt: skip
             self.get_logger().info(
-                f"done: {self._coverage.share:.0%} of the box's cells visited, back at the "
+                f"done: {self._motion.coverage.share:.0%} of the box's cells visited, back at the "
                 f"start within {off:.3f}"
             )
             self.finished = True
@@ -181,7 +179,7 @@ class ExploreNode(Node):
         if self._motion is not None:
             self.get_logger().info(
                 f"{self._motion.elapsed / 60:.1f} of {self.config.minutes:g} min, "
-                f"{self._coverage.share:.0%} of the box's cells visited, at "
+                f"{self._motion.coverage.share:.0%} of the box's cells visited, at "
                 f"{np.round(where, 3).tolist()}"
             )
 
