@@ -15,7 +15,7 @@ def test_no_display_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     assert not has_display()
-    with pytest.raises(UserError, match="view: no display"):
+    with pytest.raises(UserError, match="window: no display"):
         LiveView("pusht")
     monkeypatch.setenv("DISPLAY", ":7")
     assert has_display()

@@ -95,10 +95,13 @@ class Config(Checked):
     view: Annotated[bool, tyro.conf.FlagCreatePairsOff] = _default(
         "VIEW", lambda text: text not in ("0", "false", "no"), False
     )
+    """Serve the live page while it runs and print its address."""
+
+    window: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Show a window while it runs; needs a display."""
 
     headless: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """No window, whatever the environment says."""
+    """Neither page nor window, whatever the environment says."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -115,7 +118,7 @@ def prepare_environment() -> None:
 
 
 def _open_view(config: Config) -> LiveView | None:
-    if not config.view or config.headless:
+    if not config.window or config.headless:
         return None
     from wm_mpc.trials.window import LiveView
 
@@ -138,7 +141,12 @@ def perform(config: Config, view: LiveView | None) -> tuple[list[Recording], dic
     arguments = {"seed": str(config.seed), "planner": config.planner}
     if config.model is not None:
         arguments["model"] = str(config.model.expanduser().resolve())
-    episodic = {"sim_bridge": {"auto_reset": False, "episode_steps": steps}}
+    if config.view and not config.headless:
+        arguments["view"] = "true"
+    episodic = {
+        "sim_bridge": {"auto_reset": False, "episode_steps": steps},
+        "view": {"port": 0},
+    }
     children = processes(f"{config.task}_sim", arguments, episodic)
     limit = config.timeout or START_S + 3 * config.episodes * steps * period
     recordings: list[Recording] = []

@@ -44,6 +44,8 @@ class NodeLog:
             self._stream.write(f"[{name}] {line}\n")
             self._stream.flush()
             self._last.setdefault(name, deque(maxlen=5)).append(line)
+        if name == "view" and line.startswith("view: http"):
+            print(f"live page: {line.removeprefix('view: ')}", flush=True)
 
     def last(self, name: str) -> str:
         """Last lines of a node, for people."""

@@ -34,7 +34,7 @@ class LiveView:
 
     def __init__(self, task: str) -> None:
         if not has_display():
-            raise UserError("view: no display ($DISPLAY is not set); leave --view out")
+            raise UserError("window: no display ($DISPLAY is not set); leave --window out")
         from wm_mpc.tasks.environments import make_env
         from wm_mpc.viz.scene import Scene
 
