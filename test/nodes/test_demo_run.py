@@ -53,7 +53,7 @@ def test_one_episode_from_the_first_process_to_the_page(
     config: demo.Config, pids: dict[str, int], capsys: pytest.CaptureFixture[str], ros_domain: int
 ) -> None:
     assert run(config) == 0, capsys.readouterr()
-    assert sorted(pids) == ["mpc_node", "sim_bridge"]
+    assert sorted(pids) == ["command_gate", "mpc_node", "sim_bridge"]
     assert not any(map(running, pids.values()))
     facts = json.loads((config.out / "report.json").read_text())
     row, random, none = facts["results"]
@@ -62,7 +62,7 @@ def test_one_episode_from_the_first_process_to_the_page(
     assert row["tick_ms"]["n"] > 0 and row["tick_ms"]["max"] >= row["tick_ms"]["p50"] > 0
     assert row["deadline_misses"] >= 0 and row["cem_ratio_wall"] > 0
     assert row["cem_ratio_transitions"] > 0 and len(row["model_hash"]) == 12
-    assert facts["ros"]["nodes"] == ["/demo", "/mpc_node", "/sim_bridge"]
+    assert facts["ros"]["nodes"] == ["/command_gate", "/demo", "/mpc_node", "/sim_bridge"]
     assert facts["ros"]["domain"] == ros_domain and facts["ros"]["rmw"].startswith("rmw_")
     (episode,) = facts["per_episode"]
     assert episode["seed"] == episode_seed(4, 0)
