@@ -29,7 +29,7 @@ from wm_mpc.training.projector.joint import JointConfig, train_joint
 
 ROOT = Path(__file__).resolve().parents[2]
 MISSING = "device: 'cuda'; this machine has no usable CUDA device"
-DYNAMICS = DynamicsConfig(steps=4, batch=8, save_every=2, held_out=0.2)
+DYNAMICS = DynamicsConfig(steps=4, batch=8, save_every=2)
 
 
 def test_commands_end_with_one_line(
@@ -80,7 +80,7 @@ def test_two_processes_train_the_compact_layout_like_one(tmp_path: Path) -> None
             "train", "wall", "--data", str(store), "--encoder", str(encoder), "--window", "3",
             "--reader-steps", "2", "--landmarks.compositions", "16", "--landmarks.steps", "2",
             "--landmarks.batch", "8", "--dynamics.steps", str(steps), "--dynamics.batch", "8",
-            "--dynamics.held-out", "0.2", "--dynamics.threads", "1", "--out", str(tmp_path / name),
+            "--held-out", "0.2", "--dynamics.threads", "1", "--out", str(tmp_path / name),
         ]  # fmt: skip
 
     assert cli.main(arguments("one", 20)) == 0

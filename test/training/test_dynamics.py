@@ -24,7 +24,7 @@ from wm_mpc.training.optimise import loop
 from wm_mpc.training.optimise.loop import Probe
 from wm_mpc.training.optimise.resume import FILE
 
-CONFIG = DynamicsConfig(steps=40, batch=16, save_every=10, held_out=0.2)
+CONFIG = DynamicsConfig(steps=40, batch=16, save_every=10)
 
 
 def trained(config: DynamicsConfig = CONFIG, **arguments: Any) -> tuple[WorldModel, dict]:
@@ -265,7 +265,6 @@ def test_rollout_loss_is_zero_for_a_true_model_only(huber: float) -> None:
     [
         ({"rollout": 0}, "rollout: 0; at least 1"),
         ({"steps": 0}, "steps: 0; at least 1"),
-        ({"held_out": 0.0}, r"held_out: 0.0; in \(0, 0.5\]"),
     ],
 )
 def test_settings_name_field_value_and_bound(change: dict[str, Any], message: str) -> None:

@@ -55,9 +55,10 @@ def settings(folder: Path, **changes: object) -> RobotTraining:
     config = {
         "data": folder / "store", "encoder": str(folder / "encoder"), "out": folder / "model",
         "visual_dim": 4, "window": 3, "frameskip": 2, "reader_steps": 4, "width": 8, "depth": 1,
-        "joint": JointConfig(steps=4, batch=4, held_out=0.25),
-        "dynamics": DynamicsConfig(steps=4, batch=4, rollout=2, held_out=0.25, threads=1),
-        "patch": PatchConfig(steps=2, batch=4, held_out=0.25),
+        "joint": JointConfig(steps=4, batch=4),
+        "dynamics": DynamicsConfig(steps=4, batch=4, rollout=2, threads=1),
+        "patch": PatchConfig(steps=2, batch=4),
+        "held_out": 0.25,
     }  # fmt: skip
     return RobotTraining(**(config | changes))
 

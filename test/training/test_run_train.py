@@ -50,7 +50,7 @@ from wm_mpc.training.projector.joint import JointConfig
 from wm_mpc.training.projector.landmarks import LandmarkConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-PATCH = PatchConfig(steps=6, batch=4, save_every=3, held_out=0.2)
+PATCH = PatchConfig(steps=6, batch=4, save_every=3)
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +66,8 @@ def config(world: Path, out: Path, **changes: Any) -> WorldModelTraining:
     settings: dict[str, Any] = {
         "window": 3, "reader_steps": 2,
         "landmarks": LandmarkConfig(compositions=16, steps=2, batch=8),
-        "dynamics": DynamicsConfig(steps=4, batch=8, held_out=0.2),
-        "patch": PATCH, "task": "wall",
+        "dynamics": DynamicsConfig(steps=4, batch=8),
+        "patch": PATCH, "task": "wall", "held_out": 0.2,
     }  # fmt: skip
     return WorldModelTraining(world / "store", str(world / "encoder"), out, **(settings | changes))
 
@@ -104,7 +104,7 @@ def test_same_seed_same_model(layout: str, world: Path, tmp_path: Path) -> None:
 
 
 def test_the_joint_projector(world: Path, tmp_path: Path) -> None:
-    joint = JointConfig(steps=3, batch=8, held_out=0.2)
+    joint = JointConfig(steps=3, batch=8)
     model = train_world_model(
         config(world, tmp_path, projector="joint", visual_dim=6, joint=joint)
     )
@@ -348,7 +348,7 @@ def stages_run(settings: WorldModelTraining) -> tuple[list[str], WorldModel]:
 def test_a_killed_compact_run_goes_on_exactly(
     stage: str, left: list[str], world: Path, tmp_path: Path
 ) -> None:
-    schedule = DynamicsConfig(steps=4, batch=8, held_out=0.2, save_every=2)
+    schedule = DynamicsConfig(steps=4, batch=8, save_every=2)
     settings = config(world, tmp_path / "part", dynamics=schedule)
     killed_in(stage, settings)
     ran, resumed = stages_run(settings)
@@ -423,7 +423,7 @@ def test_two_processes_train_what_one_does(world: Path, tmp_path: Path) -> None:
     arguments = [
         "train", "wall", "--data", str(world / "store"), "--encoder", str(world / "encoder"),
         "--layout", "patch", "--window", "3", "--reader-steps", "2", "--patch.steps", "5",
-        "--patch.batch", "4", "--patch.held-out", "0.2", "--dynamics.threads", "1",
+        "--patch.batch", "4", "--held-out", "0.2", "--dynamics.threads", "1",
     ]  # fmt: skip
     assert cli.main([*arguments, "--out", str(tmp_path / "one")]) == 0
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -614,8 +614,8 @@ def test_the_interface_is_compared_field_by_field(
             "no window of 8 model steps",
         ),
         (
-            {"layout": "patch", "patch": replace(PATCH, held_out=1.0)},
-            "patch.held_out: 1 of the episodes; at least one other of 10",
+            {"layout": "patch", "held_out": 1.0},
+            r"held_out: 1.0; in \(0, 0.5\] expected",
         ),
     ],
 )
@@ -633,7 +633,7 @@ def test_one_episode_cannot_be_split(
     no_encoding(monkeypatch)
     dot_store(tmp_path / "store", episodes=1)
     settings = replace(config(world, tmp_path / "out"), data=tmp_path / "store")
-    with pytest.raises(UserError, match="dynamics.held_out: 0.2 of the episodes; .* other of 1"):
+    with pytest.raises(UserError, match="^held_out: 0.2 of the episodes; .* other of 1"):
         train_world_model(settings)
 
 

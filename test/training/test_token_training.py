@@ -20,8 +20,8 @@ from wm_mpc.training.dynamics.patch import SIZES, PatchConfig, set_token_scale, 
 from wm_mpc.training.projector.joint import JointConfig, train_joint
 
 GRID, CHANNELS, STEPS = 4, 16, 3
-PATCH = PatchConfig(steps=60, batch=16, lr=3e-3, held_out=0.2, rollout=2, history=2)
-JOINT = JointConfig(steps=60, batch=32, lr=3e-3, held_out=0.2)
+PATCH = PatchConfig(steps=60, batch=16, lr=3e-3, rollout=2, history=2)
+JOINT = JointConfig(steps=60, batch=32, lr=3e-3)
 PATCH_LAYOUT: dict[str, Any] = {
     "projector": "identity", "projector_args": {}, "visual_dim": CHANNELS, "proprio_embed": 4,
     "predictor": "vit",
@@ -50,6 +50,7 @@ def moving_dot(episodes: int = 24) -> TokenWindows:
         actions,
         torch.arange(episodes),
         torch.device("cpu"),
+        held_out=0.2,
     )
 
 

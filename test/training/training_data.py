@@ -24,7 +24,9 @@ def linear_windows(model: WorldModel, episodes: int = 20, steps: int = 6) -> Lat
     start = torch.randn(episodes, 1, width, generator=generator)
     latents = torch.cat([start, start + (actions @ push).cumsum(1)], 1)
     frames = torch.arange(episodes * (steps + 1)).view(episodes, steps + 1)
-    return LatentWindows(latents.flatten(0, 1), frames, actions, torch.arange(episodes))
+    return LatentWindows(
+        latents.flatten(0, 1), frames, actions, torch.arange(episodes), held_out=0.2
+    )
 
 
 def dot_picture(x: float, y: float, size: int) -> np.ndarray:

@@ -43,10 +43,15 @@ def model_actions(model: WorldModel, frames: Frames, windows: Windows) -> Tensor
 
 class _Split:
     episode: Tensor
+    held_out: float
 
-    def split(self, share: float) -> tuple[Tensor, Tensor]:
-        """Window ids ``(train, held out)``; whole episodes are held out, the last ones."""
-        return held_out_split(self.episode, share)
+    def split(self, share: float | None = None) -> tuple[Tensor, Tensor]:
+        """Window ids ``(train, held out)``; whole episodes are held out, the last ones.
+
+        Args:
+            share: of the episodes; None: ``held_out``.
+        """
+        return held_out_split(self.episode, self.held_out if share is None else share)
 
 
 @dataclass(frozen=True)
@@ -58,21 +63,28 @@ class LatentWindows(_Split):
         frames: int64 ``(N, K + 1)`` frame ids of the window boundaries.
         actions: float32 ``(N, K, A)`` model actions between them, normalised.
         episode: int64 ``(N,)``.
+        held_out: share of the episodes kept for validation, in (0, 0.5].
     """
 
     latents: Tensor
     frames: Tensor
     actions: Tensor
     episode: Tensor
+    held_out: float = 0.02
 
     @classmethod
     def build(
-        cls, model: WorldModel, latents: Tensor, frames: Frames, windows: Windows
+        cls,
+        model: WorldModel,
+        latents: Tensor,
+        frames: Frames,
+        windows: Windows,
+        held_out: float = 0.02,
     ) -> LatentWindows:
         """Pair latents with the windows of a store."""
         actions = model_actions(model, frames, windows)
         ids, episode = torch.from_numpy(windows.frames), torch.from_numpy(windows.episode)
-        return cls(latents, ids, actions, episode)
+        return cls(latents, ids, actions, episode, held_out)
 
     def take(self, ids: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         """Latents ``(B, U + 1, *L)`` and actions ``(B, U, A)``, the first steps of windows."""
@@ -95,6 +107,7 @@ class TokenWindows(_Split):
         actions: float32 ``(W, K, A)`` normalised model actions between them.
         episode: int64 ``(W,)``.
         device: where batches go.
+        held_out: share of the episodes kept for validation, in (0, 0.5].
     """
 
     tokens: np.ndarray | Tensor
@@ -103,6 +116,7 @@ class TokenWindows(_Split):
     actions: Tensor
     episode: Tensor
     device: torch.device
+    held_out: float = 0.02
 
     @classmethod
     def build(
@@ -112,6 +126,7 @@ class TokenWindows(_Split):
         proprio: np.ndarray,
         frames: Frames,
         windows: Windows,
+        held_out: float = 0.02,
     ) -> TokenWindows:
         """Pair cached tokens with the windows of a store; tokens that fit move to the GPU."""
         device = model.action_mean.device
@@ -120,7 +135,8 @@ class TokenWindows(_Split):
             held = torch.from_numpy(np.asarray(tokens)).to(device)
         actions = model_actions(model, frames, windows)
         ids, episode = torch.from_numpy(windows.frames), torch.from_numpy(windows.episode)
-        return cls(held, torch.from_numpy(proprio), ids, actions, episode, device)
+        own = torch.from_numpy(proprio)
+        return cls(held, own, ids, actions, episode, device, held_out)
 
     def batch(self, ids: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens, proprioception and actions of windows, on the device.
@@ -148,6 +164,7 @@ class TokenWindows(_Split):
             "windows": list(self.actions.shape),
             "tokens": [*self.tokens.shape, float(sample.sum())],
             "proprio": float(self.proprio.double().sum()),
+            "held_out": self.held_out,
         }
 
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
+from tyro.conf import Suppress
 
 from wm_mpc.core.device import usable_device
 from wm_mpc.core.errors import UserError
@@ -43,7 +44,7 @@ class DecoderTraining(Checked):
     depth: PositiveInt = 3
     lr: PositiveFloat = 3e-3
     save_every: PositiveInt = 500
-    seed: NonNegativeInt = 0
+    seed: Suppress[NonNegativeInt] = 0
 
 
 class ColourLoss(nn.Module):

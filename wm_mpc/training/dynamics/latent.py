@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Gt, Le
 from torch import Tensor, nn
+from tyro.conf import Suppress
 
 from wm_mpc.core.errors import UserError
 from wm_mpc.core.fields import (
@@ -39,7 +39,6 @@ class DynamicsConfig(Checked):
         huber: errors above this many latent standard deviations count linearly; 0: plain squares.
         noise: standard deviation of noise added to the start latent, a smoothing of the learned
             map.
-        held_out: share of the episodes kept for validation, in (0, 0.5].
         seed: seed of weights and batches.
         threads: CPU threads; 0 leaves torch's choice.
         max_seconds: stop after this much training time, the schedule following the clock; 0: no
@@ -54,8 +53,7 @@ class DynamicsConfig(Checked):
     weight_decay: NonNegativeFloat = 1e-4
     huber: NonNegativeFloat = 0.0
     noise: NonNegativeFloat = 0.0
-    held_out: Annotated[float, Gt(0), Le(0.5)] = 0.02
-    seed: NonNegativeInt = 0
+    seed: Suppress[NonNegativeInt] = 0
     threads: NonNegativeInt = 0
     max_seconds: NonNegativeFloat = 0.0
     save_every: PositiveInt = 1000
@@ -123,7 +121,7 @@ def train_dynamics(
         )
     if config.threads:
         torch.set_num_threads(config.threads)
-    train, held = data.split(config.held_out)
+    train, held = data.split()
     device = model.action_mean.device
 
     def draw(generator: torch.Generator, part: slice) -> tuple[Tensor, ...]:
@@ -166,6 +164,7 @@ def resume_key(config: DynamicsConfig, data: LatentWindows) -> dict[str, Any]:
     ``fit`` adds what the run starts from.
     """
     settings = {k: v for k, v in asdict(config).items() if k != "threads"}
+    settings["held_out"] = data.held_out
     return {
         "settings": settings,
         "windows": list(data.actions.shape),

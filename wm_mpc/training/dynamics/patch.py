@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tyro.conf import Suppress
 
 from wm_mpc.core.errors import UserError
 from wm_mpc.core.fields import (
@@ -23,7 +24,6 @@ from wm_mpc.core.fields import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    Share,
 )
 from wm_mpc.latents.encode import encode_window, gather_tokens, sample_ids
 from wm_mpc.latents.windows import TokenWindows, token_open_loop
@@ -51,7 +51,6 @@ class PatchConfig(Checked):
         rollout: model steps of the open-loop loss; 0 switches it off.
         rollout_weight: its weight against teacher forcing.
         bf16: bfloat16 arithmetic; unset: on CUDA.
-        held_out: share of the episodes kept for validation, in (0, 0.5].
         max_seconds: stop after this much training time [s]; 0: no limit.
         save_every: optimiser steps between resumable states.
         seed: seed of weights and batches.
@@ -67,10 +66,9 @@ class PatchConfig(Checked):
     rollout: NonNegativeInt = 3
     rollout_weight: NonNegativeFloat = 0.5
     bf16: bool | None = None
-    held_out: Share = 0.02
     max_seconds: NonNegativeFloat = 0.0
     save_every: PositiveInt = 500
-    seed: NonNegativeInt = 0
+    seed: Suppress[NonNegativeInt] = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,7 +147,7 @@ def train_patch(
             f"window: {data.actions.shape[1]} steps; history {config.history} and rollout "
             f"{config.rollout} need {config.window}"
         )
-    train, held = data.split(config.held_out)
+    train, held = data.split()
 
     def draw(generator: torch.Generator, part: slice) -> tuple[Tensor, ...]:
         ids = train[torch.randint(len(train), (config.batch,), generator=generator)]

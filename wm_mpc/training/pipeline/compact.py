@@ -42,17 +42,16 @@ def train_compact(
     windows = material.windows
     if config.joint.steps:
         data = TokenWindows.build(
-            model, material.tokens, material.own, material.frames, windows
+            model, material.tokens, material.own, material.frames, windows, config.held_out
         )
-        joint = dataclasses.replace(config.joint, seed=seed)
-        facts["joint"] = train_joint(model, data, joint, material.work / "joint")
+        facts["joint"] = train_joint(model, data, config.joint, material.work / "joint")
         set_visual_scale(model, material.tokens, seed)
     latents = frame_latents(model, material.frames, tokens=material.tokens)
     fit_object_frame(model, preset, latents, seed)
     facts["dynamics"] = train_dynamics(
         model,
-        LatentWindows.build(model, latents, material.frames, windows),
-        dataclasses.replace(config.dynamics, seed=seed),
+        LatentWindows.build(model, latents, material.frames, windows, config.held_out),
+        config.dynamics,
         material.work,
         # only landmarks are known to turn with the workspace
         augment=symmetry(model, preset) if landmarks and not config.joint.steps else None,
@@ -82,7 +81,7 @@ def teach_latents(
         if landmarks:
             marks = dataclasses.replace(
                 config.landmarks, landmarks=preset.landmarks, rotate=preset.rotate,
-                robot=preset.robot, seed=seed,
+                robot=preset.robot,
             )  # fmt: skip
             facts["landmarks"] = material.landmarks(model, marks)
         if config.reader_steps:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Gt, Le
 from tyro.conf import Suppress
 
 from wm_mpc.core.errors import UserError
@@ -38,7 +39,7 @@ class EncoderTraining:
 
 
 @dataclass(frozen=True)
-class DecoderForModel:
+class DecoderForModel(Checked):
     """Train a decoder for a finished world model; it draws what the model imagines.
 
     Attributes:
@@ -47,15 +48,21 @@ class DecoderForModel:
         frames: most frames to train on.
         device: ``cpu`` or ``cuda``.
         threads: CPU threads; 0: torch's own choice.
+        seed: of weights and batches.
         decoder: sizes and schedule.
     """
 
     model: Path
     data: Path
-    frames: int = 8000
+    frames: PositiveInt = 8000
     device: str = "cpu"
-    threads: int = 0
+    threads: NonNegativeInt = 0
+    seed: NonNegativeInt = 0
     decoder: DecoderTraining = field(default_factory=lambda: DecoderTraining(steps=6000))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "decoder", replace(self.decoder, seed=self.seed))
 
 
 @dataclass(frozen=True)
@@ -142,6 +149,7 @@ class WorldModelTraining(Checked):
         frame: ``camera``, or ``object``: the compact predictor sees everything from the object
             that the landmarks mark; empty: the task's default. Only ``mlp`` can.
         window: longest model steps per training window.
+        held_out: share of the episodes, the last ones, that no stage learns from.
         seed: seed of every stage.
         device: ``cpu`` or ``cuda``.
         reader_steps: optimiser steps of what reads the robot's posture from a goal picture;
@@ -170,6 +178,7 @@ class WorldModelTraining(Checked):
     depth: NonNegativeInt = 0
     frame: Literal["", "camera", "object"] = ""
     window: PositiveInt = 5
+    held_out: Annotated[float, Gt(0), Le(0.5)] = 0.02
     seed: NonNegativeInt = 0
     device: str = "cpu"
     reader_steps: NonNegativeInt = 1500
@@ -187,6 +196,8 @@ class WorldModelTraining(Checked):
         if self.encoder == "bundled":
             object.__setattr__(self, "encoder", str(ASSETS / "encoder"))
         super().__post_init__()
+        for stage in ("landmarks", "joint", "dynamics", "patch", "decoder"):
+            object.__setattr__(self, stage, replace(getattr(self, stage), seed=self.seed))
         taught = self.layout == "compact" and self.latents_from is None
         if taught and self.projector == "joint" and not self.joint.steps:
             raise UserError("joint.steps: 0; at least 1 expected for a projector trained jointly")
@@ -274,7 +285,7 @@ class RobotTraining(WorldModelTraining):
             raise UserError(
                 f"selection.goals: {self.selection.goals}; 0 expected: there is no simulator"
             )
-        if self.latents_from is not None and self.joint == ROBOT_JOINT:
+        if self.latents_from is not None and replace(self.joint, seed=0) == ROBOT_JOINT:
             object.__setattr__(self, "joint", replace(self.joint, steps=0))
         super().__post_init__()
 

@@ -78,7 +78,7 @@ class Material:
         """Teach the projector its landmarks, unless that has been done; the facts."""
 
         def stage() -> dict[str, Any]:
-            facts = teach_landmarks(model, self.frames, self.own, marks, marks.seed)
+            facts = teach_landmarks(model, self.frames, self.own, marks)
             set_visual_scale(model, self.tokens, marks.seed)
             return facts
 
@@ -88,8 +88,8 @@ class Material:
         )  # fmt: skip
 
 
-def prepare(config: WorldModelTraining, device: torch.device) -> Material:
-    """Open the data, see that the task can be trained on them, and encode them.
+def prepare(config: WorldModelTraining, store: Store, device: torch.device) -> Material:
+    """See that the task can be trained on a store, and encode its pictures.
 
     The first rank encodes while the others wait.
 
@@ -98,7 +98,6 @@ def prepare(config: WorldModelTraining, device: torch.device) -> Material:
             used, ``latents_from`` does not fit, or ``tokens`` holds those of another encoder or
             store; nothing has been computed or deleted then.
     """
-    store = Store.open(config.data)
     preset = preset_of(config, store)
     check_interface(model_config(config.task, preset), store, config.task)
     frames = store.frames()
@@ -180,12 +179,9 @@ def training_windows(config: WorldModelTraining, store: Store, preset: TaskPrese
     Raises:
         UserError: no episode is that long, or all that are would be held out.
     """
-    length, held_out = config.window, {"dynamics.held_out": config.dynamics.held_out}
+    length = config.window
     if config.layout == "patch":
         length = max(length, config.patch.window)
-        held_out = {"patch.held_out": config.patch.held_out}
-    elif config.joint.steps:
-        held_out["joint.held_out"] = config.joint.held_out
     try:
         windows = store.windows(length, preset.frameskip)
     except ValueError as error:
@@ -194,11 +190,10 @@ def training_windows(config: WorldModelTraining, store: Store, preset: TaskPrese
             f"data: {store.path}: no window of {length} model steps of {preset.frameskip} control "
             f"steps with a picture at each; the longest episode has {longest} control steps"
         ) from error
-    for name, share in held_out.items():
-        train, _ = held_out_split(torch.from_numpy(windows.episode), share)
-        if not len(train):
-            raise UserError(
-                f"{name}: {share:g} of the episodes; at least one other of {len(store)} with a "
-                f"window of {length} model steps expected in {store.path}"
-            )
+    train, _ = held_out_split(torch.from_numpy(windows.episode), config.held_out)
+    if not len(train):
+        raise UserError(
+            f"held_out: {config.held_out:g} of the episodes; at least one other of {len(store)} "
+            f"with a window of {length} model steps expected in {store.path}"
+        )
     return windows

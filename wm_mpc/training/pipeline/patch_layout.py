@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from wm_mpc.latents.windows import TokenWindows
@@ -18,7 +17,7 @@ def train_patch_layout(
     config: WorldModelTraining, material: Material
 ) -> tuple[WorldModel, dict[str, Any]]:
     """Patch tokens as they are, and a ViT predictor."""
-    preset, patch = material.preset, dataclasses.replace(config.patch, seed=config.seed)
+    preset, patch = material.preset, config.patch
     layout = {
         "projector": "identity",
         "visual_dim": material.encoder.dim,
@@ -36,7 +35,7 @@ def train_patch_layout(
         facts["reader"] = material.reader(model, config.reader_steps, config.seed)
     distributed.share_state(model)
     data = TokenWindows.build(
-        model, material.tokens, material.own, material.frames, material.windows
+        model, material.tokens, material.own, material.frames, material.windows, config.held_out
     )
     probe = config.selection.probe(model, config.task)
     facts["dynamics"] = train_patch(model, data, patch, material.work, probe=probe)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from wm_mpc.core.provenance import write_report
-from wm_mpc.data.store.store import Store
+from wm_mpc.data.store.store import Store, StoreSpec
 from wm_mpc.data.store.windows import Frames
 from wm_mpc.evaluation.validation import lines, validate
 from wm_mpc.latents.frames import frame_latents, held_out_frames, held_out_windows
@@ -38,16 +38,7 @@ def train_world_model(config: WorldModelTraining) -> WorldModel:
     Raises:
         UserError: unknown task, unusable data, encoder or device.
     """
-    if isinstance(config, RobotTraining):
-        spec = Store.open(config.data).spec
-        steps = config.reader_steps if spec.proprio_dim else 0
-        joint = config.joint
-        if not spec.proprio_dim:
-            joint = dataclasses.replace(joint, posture=0.0)
-        config = dataclasses.replace(
-            config, task=config.task or spec.task, reader_steps=steps, joint=joint
-        )
-    else:
+    if not isinstance(config, RobotTraining):
         config = dataclasses.replace(config, task=find_task(config.task).name)
     if config.dynamics.threads:
         torch.set_num_threads(config.dynamics.threads)
@@ -56,16 +47,18 @@ def train_world_model(config: WorldModelTraining) -> WorldModel:
         part = "patch" if config.layout == "patch" else "dynamics"
         distributed.check_batch(f"{part}.batch", getattr(config, part).batch)
         started = time.perf_counter()
-        material = prepare(config, device)
+        store = Store.open(config.data)
+        if isinstance(config, RobotTraining):
+            config = for_robot(config, store.spec)
+        material = prepare(config, store, device)
         torch.manual_seed(config.seed)
         model, facts = LAYOUTS[config.layout](config, material)
         decoder = None
         if config.decoder.steps:
             ids = decoder_frames(model, material.frames, config.seed)
             latents = frame_latents(model, material.frames, ids, material.tokens)
-            training = dataclasses.replace(config.decoder, seed=config.seed)
             decoder, facts["decoder"] = train_decoder(
-                latents, material.frames, training, ids, device, material.work / "decoder"
+                latents, material.frames, config.decoder, ids, device, material.work / "decoder"
             )
         if distributed.rank() == 0:
             frames = material.frames
@@ -88,6 +81,15 @@ def train_world_model(config: WorldModelTraining) -> WorldModel:
             report(config, facts | {"validation": look_at(config, material, model)})
         distributed.barrier()
     return model
+
+
+def for_robot(config: RobotTraining, spec: StoreSpec) -> RobotTraining:
+    """Settings for the robot of a store: its name, and nothing that reads what it does not say."""
+    config = dataclasses.replace(config, task=config.task or spec.task)
+    if spec.proprio_dim:
+        return config
+    joint = dataclasses.replace(config.joint, posture=0.0)
+    return dataclasses.replace(config, reader_steps=0, joint=joint)
 
 
 def decoder_frames(model: WorldModel, frames: Frames, seed: int) -> np.ndarray:
@@ -134,7 +136,7 @@ def look_at(
     """
     if not config.validation.frames:
         return None
-    held_out = (config.patch if config.layout == "patch" else config.dynamics).held_out
+    held_out = config.held_out
     if not len(held_out_windows(material.windows, material.frames, held_out)):
         print(f"not validated: the last {held_out:g} of the episodes have no window")
         return None

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
+from tyro.conf import Suppress
 
 from wm_mpc.core.errors import UserError
 from wm_mpc.core.fields import (
@@ -23,7 +24,6 @@ from wm_mpc.core.fields import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    Share,
 )
 from wm_mpc.latents.encode import encode_window
 from wm_mpc.latents.windows import TokenWindows
@@ -60,7 +60,6 @@ class JointConfig(Checked):
             positions, those of its reports that count in a goal. It ties distances in the picture
             to distances of the robot.
         huber: errors above this many standard deviations count linearly; 0: plain squares.
-        held_out: share of the episodes kept for validation, in (0, 0.5].
         max_seconds: stop after this much training time [s]; 0: no limit.
         save_every: optimiser steps between resumable states.
         seed: seed of batches.
@@ -77,10 +76,9 @@ class JointConfig(Checked):
     covariance: NonNegativeFloat = 0.04
     posture: NonNegativeFloat = 0.0
     huber: NonNegativeFloat = 0.0
-    held_out: Share = 0.02
     max_seconds: NonNegativeFloat = 0.0
     save_every: PositiveInt = 500
-    seed: NonNegativeInt = 0
+    seed: Suppress[NonNegativeInt] = 0
 
 
 class JointLosses(nn.Module):
@@ -169,7 +167,7 @@ def train_joint(
         raise UserError(f"prediction: {config.prediction}; at least one weight above 0 expected")
     torch.manual_seed(config.seed)
     losses = JointLosses(model, config).to(data.device)
-    train, _ = data.split(config.held_out)
+    train, _ = data.split()
 
     def draw(generator: torch.Generator, part: slice) -> tuple[Tensor, ...]:
         ids = train[torch.randint(len(train), (config.batch,), generator=generator)]

@@ -69,7 +69,7 @@ class LandmarkConfig(Checked):
     lr: PositiveFloat = 3e-3
     contrast: NonNegativeFloat = 60
     robot: Suppress[RobotDisc | None] = None
-    seed: NonNegativeInt = 0
+    seed: Suppress[NonNegativeInt] = 0
 
 
 @dataclass(frozen=True)
@@ -299,7 +299,6 @@ def teach_landmarks(
     frames: Frames,
     own: np.ndarray,
     config: LandmarkConfig,
-    seed: int,
     candidates: int = 4000,
 ) -> dict:
     """Train the projector on compositions of one reference frame.
@@ -307,7 +306,7 @@ def teach_landmarks(
     Returns the facts of the stage.
     """
     assert model.encoder is not None
-    ids = sample_ids(len(own), candidates, seed)
+    ids = sample_ids(len(own), candidates, config.seed)
     images = frames.gather(ids)
     reference = find_reference(images, own[ids], config)
     tokens, targets = compose_tokens(model.encoder, reference, images, own[ids], config)
