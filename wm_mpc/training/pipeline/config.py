@@ -238,7 +238,7 @@ def task_training(task: str) -> type[WorldModelTraining]:
 
 ROBOT_JOINT = JointConfig(steps=3000, batch=48, posture=1.0, max_seconds=900.0)
 """How a robot's projector is trained by default: a quarter of an hour at most."""
-ROBOT_DYNAMICS = DynamicsConfig(steps=12000, held_out=0.05, max_seconds=420.0)
+ROBOT_DYNAMICS = DynamicsConfig(steps=12000, max_seconds=420.0)
 """How a robot's predictor is trained by default: seven minutes at most."""
 
 
@@ -268,6 +268,7 @@ class RobotTraining(WorldModelTraining):
     projector: Literal["landmarks", "joint"] = "joint"
     joint: JointConfig = field(default_factory=lambda: ROBOT_JOINT)
     dynamics: DynamicsConfig = field(default_factory=lambda: ROBOT_DYNAMICS)
+    held_out: Annotated[float, Gt(0), Le(0.5)] = 0.05
     frameskip: PositiveInt = 5
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
