@@ -709,5 +709,5 @@ def test_a_failing_validation_does_not_cost_the_model(
 
 
 def test_an_unknown_task_is_told(world: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="task: 'nope'; one of pusht"):
+    with pytest.raises(UserError, match="task: 'nope' unknown; one of point_maze, pusht, wall"):
         train_world_model(config(world, tmp_path, task="nope"))
