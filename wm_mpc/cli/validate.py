@@ -11,10 +11,13 @@ from annotated_types import Ge, Gt, Le
 from tyro.conf import Positional
 
 from wm_mpc.core.fields import Checked, NonNegativeFloat, NonNegativeInt, PositiveInt
+from wm_mpc.core.files import write_atomically
 from wm_mpc.core.provenance import write_report
 from wm_mpc.data.store.store import Store
 from wm_mpc.evaluation.rows import evaluate
 from wm_mpc.evaluation.validation import lines, validate
+from wm_mpc.latents.novelty import fit_novelty
+from wm_mpc.models.novelty import NOVELTY_FILE
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.viz.plots import draw_validation
 
@@ -38,6 +41,9 @@ class Config(Checked):
         seed: seed of all choices.
         threads: threads of torch; 0: torch's own choice.
         device: cpu, cuda or cuda:N.
+        write_novelty: only write the statistics of what training saw into the model's folder,
+            from all episodes but the held-out ones, scaled by those; the weights stay as they are.
+        more_data: further stores for these statistics, such as pictures of other sizes.
         report: JSON file to write; curves go beside it, as PNG.
     """
 
@@ -55,6 +61,8 @@ class Config(Checked):
     seed: NonNegativeInt = 0
     threads: NonNegativeInt = 0
     device: str = "cpu"
+    write_novelty: bool = False
+    more_data: tuple[Path, ...] = ()
     report: Path | None = None
 
 
@@ -68,6 +76,13 @@ def run(config: Config) -> int:
         torch.set_num_threads(config.threads)
     model = WorldModel.load(config.model, device=config.device)
     store = Store.open(config.data)
+    if config.write_novelty:
+        stores = [store, *map(Store.open, config.more_data)]
+        frames = [each.frames() for each in stores]
+        novelty = fit_novelty(model, frames, config.held_out, config.seed)
+        write_atomically(config.model / NOVELTY_FILE, novelty.serialize())
+        print(f"{config.model / NOVELTY_FILE}: statistics of {len(frames)} stores")
+        return 0
     found = validate(
         model, store, held_out=config.held_out, frames=config.frames, windows=config.windows,
         steps=config.steps, proprio_weight=config.proprio_weight, seed=config.seed,

@@ -19,6 +19,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from wm_mpc.control.engine import Engine
+from wm_mpc.control.frozen import FrozenWatch
 from wm_mpc.control.observation import MIN_SIDE, Goal, InputCheck, Observation
 from wm_mpc.control.running_plan import RunningPlan
 from wm_mpc.control.safety import SafetyLimits
@@ -44,11 +45,17 @@ class ControllerConfig(Checked):
     Attributes:
         tolerance: latent distance at which the goal counts as reached; 0: never.
         image_shape: [px] height and width of camera and goal pictures; empty: any size.
+        max_frozen_s: [s] so long the same picture may come again while the robot is to move, five
+            times as long where its joints stand still too: then it stops. 0: without end.
+        novelty_limit: an observation this much further from what training saw than nearly all of
+            its held-out data stops the robot; 0: none does.
         seed: seed of every random draw.
     """
 
     tolerance: Annotated[float, Ge(0.0), Le(1e6)] = 0.0
     image_shape: tuple[Annotated[int, Ge(MIN_SIDE), Le(16384)], ...] = ()
+    max_frozen_s: Annotated[float, Ge(0.0), Le(3600.0)] = 1.0
+    novelty_limit: Annotated[float, Ge(0.0), Le(1e6)] = 2.0
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -93,6 +100,7 @@ class Controller:
         self._goal: Goal | None = None
         self._planned_goal: Goal | None = None
         self._running = RunningPlan()
+        self._frozen = _frozen_watch(engine, config, limits)
         self._forget()
 
     # ---- inputs ------------------------------------------------------------------------------
@@ -218,7 +226,9 @@ class Controller:
         except Exception as error:  # whatever a model or planner raises, the robot comes to rest
             log.exception("tick failed")
             result = self._play_on(blank, now, f"tick: {one_line(error)}")
-        return self._judge(result, goal, now)
+        result = self._judge(result, goal, now)
+        self._frozen.commanded(result.command)
+        return result
 
     def _think(
         self,
@@ -234,7 +244,8 @@ class Controller:
             # Nothing new was seen: thinking again would only repeat the last tick.
             return self._play_on(blank, now, "")
         engine = self.engine
-        latent = self._encode(goal, observation)
+        frozen = self._frozen.see(observation.image, observation.proprio, observation.stamp)
+        latent, novelty = self._encode(goal, observation)
         encoded, used = self.clock(), self.meter()
         warm, states = self._running.shifted(now, engine, self._goal_latent)
         deadline, latest = engine.budget.deadline(encoded), started + self._latest()
@@ -265,8 +276,8 @@ class Controller:
             self._keep_reserve(planned - asked)
         distance = engine.distance(latent, self._goal_latent)
         raw = engine.model.denormalize_actions(plan.actions)
-        numbers = torch.cat([raw.flatten(), distance[None]]).cpu().double().numpy()
-        actions = numbers[:-1].reshape(raw.shape)
+        numbers = torch.cat([raw.flatten(), distance[None], novelty]).cpu().double().numpy()
+        actions, novel = numbers[:-2].reshape(raw.shape), float(numbers[-1])
         timed = replace(
             blank,
             plan=plan,
@@ -275,10 +286,14 @@ class Controller:
             deadline_missed=planned > deadline,
             late_s=planned - deadline,
             stall=stall,
-            distance=float(numbers[-1]),
+            distance=float(numbers[-2]),
+            novelty=novel,
             latent=latent,
         )
-        if not np.isfinite(numbers).all():
+        doubt = frozen or self._too_novel(novel)
+        if doubt:
+            return replace(timed, state=State.SAFE_STOP, reason=doubt)
+        if not np.isfinite(numbers[:-1]).all():
             return self._play_on(timed, now, "planner: a plan that is not finite")
         self._starved = plan.iterations == 0
         why = ""
@@ -316,11 +331,19 @@ class Controller:
         """Time from the start of a tick to the last instant at which planning may end [s]."""
         return self.engine.budget.period_s - self.engine.budget.margin_s
 
-    def _encode(self, goal: Goal, observation: Observation) -> Tensor:
-        """Latent of the observation; the goal is encoded along with it when it is new."""
+    def _too_novel(self, novelty: float) -> str:
+        """Why an observation is not to be trusted, or nothing."""
+        limit = self.config.novelty_limit
+        if not limit or math.isnan(novelty) and self.engine.novelty is None or novelty <= limit:
+            return ""
+        return f"novelty: {novelty:.3g}; at most {limit:g} allowed: unlike anything trained on"
+
+    def _encode(self, goal: Goal, observation: Observation) -> tuple[Tensor, Tensor]:
+        """Latent ``L`` and novelty ``(1,)`` of the observation; a new goal is encoded with it."""
         engine = self.engine
         if self._goal_latent is not None:
-            return engine.encode(observation.image[None], observation.proprio[None])[0]
+            latents, novelty = engine.look(observation.image[None], observation.proprio[None])
+            return latents[0], novelty
         posture, known = goal.proprio, True
         if posture is None and engine.reads_posture:
             posture = engine.read_posture(goal.image)
@@ -329,13 +352,14 @@ class Controller:
             posture, known = observation.proprio, False
         if goal.image.shape == observation.image.shape:
             images = np.stack([observation.image, goal.image])
-            latents = engine.encode(images, np.stack([observation.proprio, posture]))
+            latents, novelty = engine.look(images, np.stack([observation.proprio, posture]))
             latent, self._goal_latent = latents[0], latents[1]
         else:
-            latent = engine.encode(observation.image[None], observation.proprio[None])[0]
+            latents, novelty = engine.look(observation.image[None], observation.proprio[None])
+            latent = latents[0]
             self._goal_latent = engine.encode(goal.image[None], posture[None])[0]
         engine.objective.use_proprio(known)
-        return latent
+        return latent, novelty[:1]
 
     def _play_on(self, blank: TickResult, now: float, reason: str) -> TickResult:
         """Command of the previous plan at ``now``; none when there is no plan."""
@@ -383,12 +407,23 @@ class Controller:
         self._goal_latent: Tensor | None = None
         self._seen: Observation | None = None
         self._running.clear()
+        self._frozen.clear()
         self._reached = False
         self._starved = False
 
     def _explain(self, reason: str) -> str:
         """Reason with what is known about bad inputs."""
         return "; ".join(part for part in (reason, *self._faults.values()) if part)
+
+
+def _frozen_watch(
+    engine: Engine, config: ControllerConfig, limits: SafetyLimits
+) -> FrozenWatch:
+    """Watch for the robot of an engine."""
+    model = engine.model
+    span = np.subtract(model.config.action_high, model.config.action_low)
+    rest = None if limits.hold_at_rest else np.array(limits.rest or (0.0,))
+    return FrozenWatch(config.max_frozen_s, span, rest, model.proprio_std.cpu().numpy())
 
 
 __all__ = ["Controller", "ControllerConfig"]

@@ -6,6 +6,7 @@ whole, so that a change of model costs the running loop one assignment.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +20,7 @@ from wm_mpc.core.clock import Clock, monotonic
 from wm_mpc.core.errors import UserError
 from wm_mpc.core.fields import Checked
 from wm_mpc.core.pauses import PIECE_S, Pause, no_pause
-from wm_mpc.models.identity import perception_hash
+from wm_mpc.models.identity import fingerprint, perception_hash
 from wm_mpc.models.proposers import Proposer, load_proposer
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.planners import Planner
@@ -77,6 +78,7 @@ class Engine:
     Attributes:
         budget: how long one tick may plan.
         generation: counts the models a process loaded, from 1; 0 until the owner numbers it.
+        novelty: distance from what training saw; None: the model does not tell.
         perception: hash of what lies between picture and latent; empty: unknown.
     """
 
@@ -97,6 +99,8 @@ class Engine:
         self.proposer = proposer
         self.generation = 0
         self.perception = ""
+        novelty = model.novelty
+        self.novelty = None if novelty is None else novelty.to(model.action_mean.device)
         self.budget = Budget(
             config.budget_fraction, reference.seconds, config.period_s, config.margin_s
         )
@@ -151,6 +155,7 @@ class Engine:
         if reference is None:
             reference = CemReference.calibrate(model, cost, clock, config.compile)
         perception = perception_hash(model)
+        _check_novelty(model)
         proposer = _load_proposer(model, config, perception)
         engine = cls(model, planner, cost, reference, config, proposer)
         planner.warm_up(None if pause is None else PIECE_S, rest)
@@ -175,6 +180,19 @@ class Engine:
             pixels = torch.from_numpy(images).to(device, non_blocking=True)
             joints = torch.from_numpy(proprio).to(device, non_blocking=True)
             return self.model.encode(pixels, joints)
+
+    def look(self, images: np.ndarray, proprio: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Latents, and novelty ``(B,)``: nan where the model does not tell. See ``encode``."""
+        model = self.model
+        if self.novelty is None or model.encoder is None:
+            latents = self.encode(images, proprio)
+            return latents, latents.new_full((len(latents),), math.nan)
+        device = model.action_mean.device
+        with torch.no_grad():
+            pixels = torch.from_numpy(images).to(device, non_blocking=True)
+            joints = torch.from_numpy(proprio).to(device, non_blocking=True)
+            tokens = model.encoder(pixels)
+            return model.encode_tokens(tokens, joints), self.novelty(tokens, joints)
 
     def propose(self, latent: Tensor, goal: Tensor) -> Tensor | None:
         """Guessed plans ``(P, T, A)`` from ``L`` to ``L``; None without a proposer."""
@@ -215,9 +233,18 @@ class Engine:
         side = self.model.encoder.image_size if self.model.encoder else 0
         for count in (1, 2, 1, 2):
             picture = np.zeros((count, side, side, 3), np.uint8)
-            self.encode(picture, np.zeros((count, self.model.config.proprio_dim), np.float32))
+            self.look(picture, np.zeros((count, self.model.config.proprio_dim), np.float32))
         if self.reads_posture:
             self.read_posture(picture[0])
+
+
+def _check_novelty(model: WorldModel) -> None:
+    """Refuse statistics of another encoder's tokens: they would stop every robot, or none."""
+    if model.novelty is None or model.encoder is None:
+        return
+    own = fingerprint(model.encoder)
+    if model.novelty.encoder != own:
+        raise UserError(f"novelty: of encoder {model.novelty.encoder}; {own} expected")
 
 
 def _load_proposer(model: WorldModel, config: EngineConfig, perception: str) -> Proposer | None:

@@ -46,6 +46,8 @@ class TickResult:
         image_age_s: [s] age of the observation at the start of the tick, inf without one.
         plan_age_s: [s] since a plan was last improved, inf before the first.
         distance: latent distance to the goal, nan when not computed.
+        novelty: distance from what training saw, 1: that of nearly all its held-out data; nan when
+            nothing new was seen or the model does not tell.
         latent: what was seen, ``L``, or None when nothing new was.
         engine: engine the tick ran with.
         goal: goal it pursued.
@@ -65,6 +67,7 @@ class TickResult:
     image_age_s: float = math.inf
     plan_age_s: float = math.inf
     distance: float = math.nan
+    novelty: float = math.nan
     latent: Tensor | None = None
     engine: Engine | None = None
     goal: Goal | None = None

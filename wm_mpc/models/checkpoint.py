@@ -30,13 +30,19 @@ class WriteError(CheckpointError, OSError):
     """
 
 
-def write_checkpoint(path: Path, state: dict[str, Tensor], record: Mapping[str, Any]) -> str:
+def write_checkpoint(
+    path: Path,
+    state: dict[str, Tensor],
+    record: Mapping[str, Any],
+    beside: Mapping[str, bytes] | None = None,
+) -> str:
     """Write weights and record, each atomically, the record that vouches for the weights last.
 
     Args:
         path: folder, created if needed.
         state: weights on the CPU.
         record: ``config``, ``encoder`` and further keys; format, version and hash are added.
+        beside: further files, by name.
 
     Returns:
         The SHA-256 of the weights, hexadecimal.
@@ -52,7 +58,7 @@ def write_checkpoint(path: Path, state: dict[str, Tensor], record: Mapping[str, 
     try:
         path.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
-        write_together(path, {WEIGHTS_FILE: weights, CONFIG_FILE: about})
+        write_together(path, {**(beside or {}), WEIGHTS_FILE: weights, CONFIG_FILE: about})
     except OSError as error:
         raise WriteError(write_failure(path, error)) from error
     return digest

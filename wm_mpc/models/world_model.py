@@ -36,6 +36,7 @@ from wm_mpc.models.checkpoint import (
 )
 from wm_mpc.models.config import WorldModelConfig
 from wm_mpc.models.encoder import DinoEncoder
+from wm_mpc.models.novelty import NOVELTY_FILE, Novelty, load_novelty
 from wm_mpc.models.predictors import PREDICTORS
 from wm_mpc.models.projectors import PROJECTORS, KeypointPool
 
@@ -98,6 +99,7 @@ class WorldModel(nn.Module):
         self.generation = 0
         self.hash = ""
         self.path: Path | None = None
+        self.novelty: Novelty | None = None
 
     # ---- units ----------------------------------------------------------------------------------
 
@@ -245,7 +247,8 @@ class WorldModel(nn.Module):
             "generation": self.generation,
             "extra": extra or {},
         }
-        self.hash, self.path = write_checkpoint(path, state, record)[:12], path
+        beside = {} if self.novelty is None else {NOVELTY_FILE: self.novelty.serialize()}
+        self.hash, self.path = write_checkpoint(path, state, record, beside)[:12], path
         return self.hash
 
     @classmethod
@@ -294,6 +297,7 @@ class WorldModel(nn.Module):
         model.load_state_dict(state, strict=False)
         model.generation = int(record.get("generation", 0))
         model.hash, model.path = digest[:12], path
+        model.novelty = load_novelty(path, model.channels, config.proprio_dim)
         return model.to(device).eval()
 
 

@@ -170,6 +170,7 @@ class MpcNode(LifecycleNode):
             return self._refuse("activate", error)
         self._fault = ""
         self._outputs.begin()
+        self._outputs.novelty_limit = self._controller.config.novelty_limit
         if self._stop.pressed:
             self._filter.e_stop(True)
         self._inputs.goals_since_ns = self._goals_since_ns

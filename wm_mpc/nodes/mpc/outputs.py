@@ -46,6 +46,7 @@ class Outputs:
         self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", qos.EVENT)
         self.last_result = TickResult(State.UNCONFIGURED, "")
         self.last_status = PlannerStatus()
+        self.novelty_limit = 0.0
 
     def open(self, command_format: CommandFormat) -> None:
         """Create the publishers that need a model; they are mute until the node is active."""
@@ -77,6 +78,7 @@ class Outputs:
         if plan is not None:
             self._plan.publish(plan)
         status = self._telemetry.status(result, tick_s, stamp)
+        status.novelty_limit = self.novelty_limit
         self._misses.add(status.ticks, result, tick_s)
         self._status.publish(status)
         self.last_result, self.last_status, self._motion = result, status, safe.motion

@@ -75,6 +75,7 @@ class Telemetry:
         message.cem_ratio_transitions = result.ratio_transitions
         message.image_age_ms = result.image_age_s * 1e3
         message.latent_distance = result.distance
+        message.novelty = result.novelty
         message.deadline_missed = result.deadline_missed
         message.deadline_misses, message.ticks = self.misses, self.ticks
         ordered = sorted(self._window)
@@ -91,7 +92,7 @@ def blank_status(state: State, reason: str, dry_run: bool, stamp: Time) -> Plann
     for name in (
         "tick_ms", "encode_ms", "plan_ms", "budget_ms", "cem_reference_ms", "cem_ratio_wall",
         "cem_ratio_transitions", "image_age_ms", "latent_distance", "goal_cost", "tick_p50_ms",
-        "tick_p95_ms", "tick_p99_ms", "tick_max_ms",
+        "tick_p95_ms", "tick_p99_ms", "tick_max_ms", "novelty", "delay_ms",
     ):  # fmt: skip
         setattr(message, name, _NAN)
     return message
@@ -129,8 +130,12 @@ def diagnostics(name: str, status: PlannerStatus, watchdog: str) -> DiagnosticAr
     level = _LEVELS[state]
     if level == DiagnosticStatus.OK and status.reason and state is State.RUNNING:
         level = DiagnosticStatus.WARN
+    reason = status.reason
+    if level == DiagnosticStatus.OK and status.novelty > 1.0:
+        level = DiagnosticStatus.WARN
+        reason = reason or f"novelty: {status.novelty:.3g}; above 1 is unlike the training data"
     entry = DiagnosticStatus(level=level, name=f"{name}: controller", hardware_id=status.planner)
-    entry.message = f"{state.name}: {status.reason}" if status.reason else state.name
+    entry.message = f"{state.name}: {reason}" if reason else state.name
     values = {
         "watchdog": watchdog, "dry_run": str(status.dry_run).lower(),
         "model_hash": status.model_hash, "generation": str(status.generation),
@@ -138,7 +143,7 @@ def diagnostics(name: str, status: PlannerStatus, watchdog: str) -> DiagnosticAr
     }  # fmt: skip
     for field in (
         "tick_p50_ms", "tick_p95_ms", "tick_p99_ms", "tick_max_ms", "image_age_ms",
-        "cem_ratio_wall", "cem_ratio_transitions", "latent_distance",
+        "cem_ratio_wall", "cem_ratio_transitions", "latent_distance", "novelty",
     ):  # fmt: skip
         values[field] = f"{getattr(status, field):.3f}"
     entry.values = [KeyValue(key=key, value=value) for key, value in values.items()]

@@ -16,6 +16,7 @@ from wm_mpc.data.store.store import Store, StoreSpec
 from wm_mpc.data.store.windows import Frames
 from wm_mpc.evaluation.validation import lines, validate
 from wm_mpc.latents.frames import frame_latents, held_out_frames, held_out_windows
+from wm_mpc.latents.novelty import fit_novelty
 from wm_mpc.models.world_model import WorldModel, encoder_reference
 from wm_mpc.tasks.registry import find_task
 from wm_mpc.training.dynamics.decoder import train_decoder
@@ -74,6 +75,8 @@ def train_world_model(config: WorldModelTraining) -> WorldModel:
                 "seconds": round(time.perf_counter() - started, 1),
             }
             facts = about | facts
+            if model.encoder is not None:
+                model.novelty = fit_novelty(model, [frames], seed=config.seed)
             finish(config, model, facts)
             if decoder is not None:
                 decoder.save(config.out, model)
