@@ -53,8 +53,10 @@ class Rig:
         self.model = WorldModel.load(ASSETS / "wall")
         reference = CemReference(0.3, 45000, 1, 30, 30, "cpu", 1)
         engine_config = EngineConfig(compile=False)
-        engine = Engine.build(self.model, engine_config, reference=reference)
         self.clock = FakeClock()
+        engine = Engine.build(
+            self.model, engine_config, reference=reference, clock=self.clock
+        )
         limits = SafetyLimits(max_plan_age_s=100.0)
         self.controller = Controller(engine, ControllerConfig(**config), limits, self.clock)
 
@@ -122,7 +124,8 @@ def test_statistics_travel_with_a_model_and_change_no_hash(saved: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"mean": torch.zeros(3)}, "mean: shape"), ({"scale": torch.zeros(())}, "scale: 0; more than"),
+    [({"mean": torch.zeros(3)}, "mean: shape"),
+     ({"scale": torch.zeros(())}, "scale: 0; more than"),
      ({"proprio_mean": torch.full((4,), torch.nan)}, "proprio_mean: not finite")],
 )  # fmt: skip
 def test_damaged_statistics_are_refused_by_name(

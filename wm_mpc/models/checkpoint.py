@@ -9,18 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save
 from torch import Tensor
 
-from wm_mpc.core.errors import CheckpointError
+from wm_mpc.core.errors import CheckpointError, one_line
 from wm_mpc.core.files import remove_leftovers, write_failure, write_together
+from wm_mpc.models.admission import RECORD_BYTES, check_header, check_record
 from wm_mpc.models.encoder import DinoEncoder
 
 FORMAT = "wm_mpc.world_model"
 VERSION = 1
 CONFIG_FILE = "world_model.json"
 WEIGHTS_FILE = "world_model.safetensors"
+SMALL_BYTES = 1 << 26
+"""A file up to this size may be read before its header is compared with the model."""
 
 
 class WriteError(CheckpointError, OSError):
@@ -64,15 +68,25 @@ def write_checkpoint(
     return digest
 
 
-def read_weights(path: Path, record: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
+def read_weights(
+    path: Path, record: Mapping[str, Any], own: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], str]:
     """Weights of a model folder and their SHA-256.
 
+    Args:
+        path: folder.
+        record: what ``read_record`` gave.
+        own: tensors that the model has, of which only the shapes count.
+
     Raises:
-        CheckpointError: the file is missing, or not the one that the record vouches for.
+        CheckpointError: the file is missing, larger than the model, or not the one that the
+            record vouches for.
     """
     weights = path / WEIGHTS_FILE
     if not weights.is_file():
         raise CheckpointError(f"{path}: {WEIGHTS_FILE} is missing")
+    if weights.stat().st_size > SMALL_BYTES:
+        check_header(weights, own)
     data = weights.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
     expected = record["sha256"].get(WEIGHTS_FILE)
@@ -80,7 +94,10 @@ def read_weights(path: Path, record: Mapping[str, Any]) -> tuple[dict[str, Tenso
         raise CheckpointError(
             f"{weights}: sha256 {digest[:12]} differs from the recorded {str(expected)[:12]}"
         )
-    return load_safetensors(data), digest
+    try:
+        return load_safetensors(data), digest
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{weights}: {one_line(error)}") from error
 
 
 def check_state(state: Mapping[str, Tensor], own: Mapping[str, Tensor], where: Path) -> None:
@@ -130,9 +147,12 @@ def read_record(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: {CONFIG_FILE} is missing; a world-model folder is expected"
         )
+    if file.stat().st_size > RECORD_BYTES:
+        size = file.stat().st_size
+        raise CheckpointError(f"{file}: {size} bytes; at most {RECORD_BYTES} expected")
     try:
         record = json.loads(file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: not valid JSON: {error}") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise CheckpointError(f"{file}: format: {FORMAT!r} expected")
@@ -143,6 +163,7 @@ def read_record(path: Path) -> dict[str, Any]:
     for key in ("config", "encoder", "sha256"):
         if key not in record:
             raise CheckpointError(f"{file}: key {key!r} is missing")
+    check_record(record, file)
     return record
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from wm_mpc.core.device import usable_device
-from wm_mpc.core.errors import CheckpointError
+from wm_mpc.core.errors import CheckpointError, one_line
 from wm_mpc.models.action_basis import action_basis
 from wm_mpc.models.checkpoint import (
     CONFIG_FILE,
@@ -279,11 +279,18 @@ class WorldModel(nn.Module):
             config = WorldModelConfig(**record["config"])
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{path / CONFIG_FILE}: config: {error}") from error
-        state, digest = read_weights(path, record)
         about = record["encoder"]
+        try:
+            # On the meta device a model of any size takes no memory.
+            with torch.device("meta"):
+                outline = cls(config, None, about["num_tokens"], about["channels"])
+        except KeyError as error:
+            raise CheckpointError(f"{path / CONFIG_FILE}: encoder: no {error}") from error
+        except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+            raise CheckpointError(f"{path / CONFIG_FILE}: config: {one_line(error)}") from error
+        state, digest = read_weights(path, record, outline.state_dict())
         if encoder is None and with_encoder:
             encoder = load_encoder(path, about)
-        model = cls(config, encoder, about["num_tokens"], about["channels"])
         if encoder is not None and (encoder.num_tokens, encoder.dim) != (
             about["num_tokens"],
             about["channels"],
@@ -292,8 +299,12 @@ class WorldModel(nn.Module):
                 f"{path}: encoder gives {encoder.num_tokens} x {encoder.dim} tokens, "
                 f"the model was trained on {about['num_tokens']} x {about['channels']}"
             )
-        own = {k: v for k, v in model.state_dict().items() if not k.startswith("encoder.")}
-        check_state(state, own, path / WEIGHTS_FILE)
+        check_state(state, outline.state_dict(), path / WEIGHTS_FILE)
+        for key in ("action_std", "proprio_std", "visual_std"):
+            if not (state[key] > 0).all():
+                least = float(state[key].min())
+                raise CheckpointError(f"{path / WEIGHTS_FILE}: {key}: {least:g}; more than 0")
+        model = cls(config, encoder, about["num_tokens"], about["channels"])
         model.load_state_dict(state, strict=False)
         model.generation = int(record.get("generation", 0))
         model.hash, model.path = digest[:12], path
