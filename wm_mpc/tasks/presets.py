@@ -6,6 +6,7 @@ Camera calibration, bounds and sizes of the simulated tasks; of a robot, what it
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -62,6 +63,22 @@ class TaskPreset:
     action_basis: str = "raw"
     action_knots: int = 0
     rest_at_zero: bool = False
+
+    @classmethod
+    def of(cls, spec: Any, **others: Any) -> TaskPreset:
+        """Interface of a simulated task, with a plain model unless ``others`` say more.
+
+        Args:
+            spec: its constants (``sim_bridge.tasks.base.TaskSpec``).
+            others: attributes that differ.
+        """
+        told = {
+            "proprio_dim": spec.proprio_dim, "action_low": spec.action_low,
+            "action_high": spec.action_high, "frameskip": spec.frameskip,
+            "control_period": spec.control_period, "goal_weights": (1.0,) * spec.proprio_dim,
+            "landmarks": 1, "rotate": False, "robot": None, "width": 256, "depth": 3,
+        }  # fmt: skip
+        return cls(**(told | others))
 
 
 def robot_preset(
