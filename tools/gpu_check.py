@@ -99,7 +99,13 @@ def main() -> int:
             "full", device, "auto", "grasp", "2", ticks=ticks, seconds=8, cem_seconds=2
         ),
         "small": Latency(
-            "pusht,gru,vit", device, "auto,eager", "adam", "0", ticks=ticks, seconds=8,
+            "pusht,gru,vit",
+            device,
+            "auto,eager",
+            "adam",
+            "0",
+            ticks=ticks,
+            seconds=8,
             cem_seconds=3,
         ),
         "full_one": Latency(

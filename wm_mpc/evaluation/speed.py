@@ -73,6 +73,7 @@ def measure_speed(
             iterations=CHUNK, starts=starts, action_noise=0.0, chunk=CHUNK, init_std=0.5
         )
         planner = make_planner("adam", model, objective, config, clock)
+        planner.prepare()
         request = PlanRequest(latent, goal)
         shape = (starts, objective.horizon, model.action_width)
         x = torch.randn(shape, generator=generator, device=device)

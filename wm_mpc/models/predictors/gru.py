@@ -35,3 +35,22 @@ class GruPredictor(nn.Module):
         x = self.embed(torch.cat([latents.flatten(2), actions], -1))
         hidden, _ = self.gru(x)
         return latents + self.head(hidden).unflatten(-1, self.latent_shape)
+
+    def one_frame(self, latent: Tensor, action: Tensor) -> Tensor:
+        """``forward`` for a history of one frame: ``(B, *L), (B, A) -> (B, *L)``.
+
+        The hidden state before the first frame is zero, so that half of the products are of zeros
+        and left out here.
+        """
+        x = self.embed(torch.cat([latent.flatten(1), action], -1))
+        for layer in range(self.gru.num_layers):
+            weight, _, bias, hidden_bias = (
+                getattr(self.gru, f"{name}_l{layer}")
+                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
+            reset, update, new = nn.functional.linear(x, weight, bias).chunk(3, -1)
+            hidden_reset, hidden_update, hidden_new = hidden_bias.chunk(3)
+            reset = torch.sigmoid(reset + hidden_reset)
+            update = torch.sigmoid(update + hidden_update)
+            x = (1 - update) * torch.tanh(new + reset * hidden_new)
+        return latent + self.head(x).unflatten(-1, self.latent_shape)

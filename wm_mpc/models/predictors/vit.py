@@ -36,6 +36,15 @@ class Block(nn.Module):
         x = x + self.out(y.transpose(1, 2).reshape(b, s, -1))
         return x + self.mlp(x)
 
+    def alone(self, x: Tensor) -> Tensor:
+        """``forward`` of sequences of one token ``(B, 1, dim)``, in evaluation mode.
+
+        A token that can attend to itself alone gets its own value: no query and no key is needed.
+        """
+        value = self.qkv.weight.chunk(3)[2]
+        x = x + self.out(F.linear(self.norm(x), value))
+        return x + self.mlp(x)
+
 
 class VitPredictor(nn.Module):
     """Predict next patch tokens; every token sees all tokens of its own and earlier frames.
@@ -109,3 +118,18 @@ class VitPredictor(nn.Module):
             x = block(x, mask)
         change = self.head(self.norm(x)).view(b, h, *self.latent_shape)
         return latents + change if self.residual else change
+
+    def one_frame(self, latent: Tensor, action: Tensor) -> Tensor:
+        """``forward`` for a history of one frame, in evaluation mode.
+
+        ``(B, *L), (B, A) -> (B, *L)``.
+        """
+        if self.tokens > 1:
+            return self(latent[:, None], action[:, None])[:, 0]
+        flat = latent.reshape(len(latent), 1, -1)
+        embedded = self.action_embed(action)[:, None]
+        x = torch.cat([flat, embedded], -1) + self.position[:, 0]
+        for block in self.blocks:
+            x = block.alone(x)
+        change = self.head(self.norm(x)).view_as(latent)
+        return latent + change if self.residual else change

@@ -434,6 +434,7 @@ class CompiledKernel:
         if self.usable("descend", len(current[0]), config):
             move = self.pieces[key]
         else:
+
             def move(*inputs: Tensor) -> Sequence[Tensor]:
                 return update(*inputs, config)
 

@@ -37,11 +37,11 @@ class Step(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.predictor = model.predictor
-        self.step = model.step
+        # A predictor may know a shorter way for the one frame that planning looks at. Whether it
+        # computes the same is seen when the kernel is checked against the model's own step.
+        self.step = getattr(model.predictor, "one_frame", model.step)
         self.names = [
-            name
-            for group in (self.named_parameters(), self.named_buffers())
-            for name, _ in group
+            name for group in (self.named_parameters(), self.named_buffers()) for name, _ in group
         ]
 
     def weights(self) -> list[Tensor]:
@@ -127,6 +127,12 @@ def trace(function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> fx.Gr
     # Recurrent cells work in place; the second pass turns that into new values, so that a trace
     # can be cut anywhere.
     traced = make_fx(torch.func.functionalize(make_fx(function)(*inputs)))(*inputs)
+    for node in traced.graph.nodes:
+        if getattr(node.target, "overloadpacket", None) in (
+            torch.ops.aten.detach,
+            torch.ops.aten.alias,
+        ):
+            node.replace_all_uses_with(node.args[0])
     traced.graph.eliminate_dead_code()
     traced.recompile()
     return traced
