@@ -10,6 +10,7 @@ from point_task import ENV_ID, PointModel
 
 from wm_mpc.cli import measuring
 from wm_mpc.cli.bench import CURVE, Config, curve_settings, run, table_settings
+from wm_mpc.cli.latency import Latency, run_latency
 from wm_mpc.core.errors import UserError
 from wm_mpc.evaluation.settings import EvalSettings, parse_options
 from wm_mpc.evaluation.speed import measure_speed
@@ -114,9 +115,7 @@ def test_the_command_writes_table_curve_and_report(
     assert path.with_suffix(".png").stat().st_size > 1000
 
 
-def test_a_gpu_that_is_not_there_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(UserError, match="device: 'cuda'; this machine has no usable CUDA device"):
         run(Config(task=ENV_ID, model=tmp_path, device="cuda"))
@@ -133,3 +132,34 @@ def test_speed_reports_both_loops() -> None:
     (row,) = measure_speed(PointModel(), objective, batches=(2,), repeats=1)
     assert row["eager_ms"] > 0 and row["planner_ms"] > 0
     assert row["speedup"] == pytest.approx(row["eager_ms"] / row["planner_ms"])
+
+
+def test_latency_rows_split_the_tick(tmp_path: Path) -> None:
+    """A whole run over a tiny number of ticks; without compiling, to be quick."""
+    rows = Latency("gru", "eager", starts="2", iterations=2, ticks=4, cem_seconds=0.01)
+    report = tmp_path / "latency.json"
+    assert run(Config(latency=True, rows=rows, report=report)) == 0
+    found = json.loads(report.read_text())
+    (row,) = found["results"]
+    parts = row["parts"]
+    assert parts["tick"]["n"] == 4
+    split = sum(parts[name]["max"] for name in ("decode", "encode", "plan", "filter"))
+    assert 0 < parts["plan"]["p50"] <= parts["tick"]["max"] <= split * (1 + 1e-6)
+    assert row["iterations"] == 2
+    assert row["cem_reference"]["scaled"]
+    assert row["cem_ratio"] > 0
+    # two iterations of two starts and five steps: forward through all matrices, backward through
+    # all but the one of the hidden state, which is zero
+    products = 414_208 + 217_600
+    assert row["flop"] == pytest.approx(2 * 2 * 2 * 5 * products, rel=0.02)
+    assert found["roofline"]["float32_flops"] > 1e8
+    assert found["roofline"]["copy_bytes"] > 1e7
+    assert report.with_suffix(".md").read_text().count("\n") == 3
+    assert report.with_suffix(".png").stat().st_size > 1000
+
+
+def test_a_row_that_fails_is_told_and_the_others_go_on(capsys: pytest.CaptureFixture) -> None:
+    rows = Latency("nowhere,gru", "eager", starts="1", iterations=1, ticks=3, cem_seconds=0.01)
+    found = run_latency(rows, "cpu")
+    assert [row["model"] for row in found["results"]] == ["gru"]
+    assert [failure["model"] for failure in found["failures"]] == ["nowhere"]

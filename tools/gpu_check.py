@@ -89,18 +89,13 @@ def main() -> int:
     ticks = 30 if asked.quick else 3000
     device = asked.device
     plans = {
-        "full": Latency(
-            "full", device, "auto", "adam", "4,8", ticks=ticks, seconds=15, cem_seconds=6
-        ),
+        "full": Latency("full", "auto", "adam", "4,8", ticks=ticks, seconds=15, cem_seconds=6),
         "full_eager": Latency(
-            "full", device, "eager,compiled", "adam", "4", ticks=ticks, seconds=8, cem_seconds=4
+            "full", "eager,compiled", "adam", "4", ticks=ticks, seconds=8, cem_seconds=4
         ),
-        "full_grasp": Latency(
-            "full", device, "auto", "grasp", "2", ticks=ticks, seconds=8, cem_seconds=2
-        ),
+        "full_grasp": Latency("full", "auto", "grasp", "2", ticks=ticks, seconds=8, cem_seconds=2),
         "small": Latency(
             "pusht,gru,vit",
-            device,
             "auto,eager",
             "adam",
             "0",
@@ -108,17 +103,15 @@ def main() -> int:
             seconds=8,
             cem_seconds=3,
         ),
-        "full_one": Latency(
-            "full", device, "auto", "adam", "1", ticks=ticks, seconds=10, cem_seconds=2
-        ),
+        "full_one": Latency("full", "auto", "adam", "1", ticks=ticks, seconds=10, cem_seconds=2),
     }
     if asked.quick:
-        plans = {"small": Latency("gru", device, "auto,eager", "adam,grasp", "2", ticks=ticks,
+        plans = {"small": Latency("gru", "auto,eager", "adam,grasp", "2", ticks=ticks,
                                   seconds=5, cem_seconds=1)}  # fmt: skip
     for name, plan in plans.items():
         if time.monotonic() < until:
             print(f"---- {name}, {until - time.monotonic():.0f} s left", flush=True)
-            run_latency(plan, asked.out / f"latency_{name}.json", until)
+            run_latency(plan, device, asked.out / f"latency_{name}.json", until)
     return 0 if all(check["same"] for check in checks) else 1
 
 

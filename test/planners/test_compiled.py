@@ -14,6 +14,7 @@ from wm_mpc.core.capture import Body, Rerun
 from wm_mpc.models.config import WorldModelConfig
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.planners import PLANNERS, PlanRequest
+from wm_mpc.planners.kernels import graphs
 from wm_mpc.planners.kernels.autograd import AutogradKernel
 from wm_mpc.planners.kernels.compiled import CompiledKernel
 from wm_mpc.planners.kernels.graphs import GraphKernel
@@ -33,6 +34,12 @@ SMALL = {
     "latco": {"starts": 3, "iterations": 6},
     "hybrid": {"samples": 12, "elites": 3, "iterations": 2, "gradient_steps": 2},
 }
+
+
+@pytest.fixture(autouse=True)
+def nothing_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test records anew."""
+    monkeypatch.setattr(graphs, "_RECORDINGS", {})
 
 
 def make_model(kind: str, seed: int = 0) -> WorldModel:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from wm_mpc.cli.latency import Latency, report_latency
 from wm_mpc.cli.measuring import Measuring, settings_of
 from wm_mpc.core.clock import device_clock
 from wm_mpc.core.errors import UserError
@@ -40,7 +41,10 @@ class Config(Measuring, Conditions):
         table: measure the table; false: the curve alone.
         curve: also measure success over the budgets 1, 3, 10, 30 and 100 % of CEM's time.
         options: fields of the planners' configurations, planner.name=value.
-        report: JSON file; a table (.md) and, with curve, a plot (.png) are written beside it.
+        latency: measure where a tick's time goes instead of success; see the rows' options.
+        rows: rows of the latency report.
+        report: JSON file; a table (.md) and, with curve or latency, a plot (.png) are written
+            beside it.
     """
 
     task: str = "pusht"
@@ -50,12 +54,16 @@ class Config(Measuring, Conditions):
     table: bool = True
     curve: bool = False
     options: tuple[str, ...] = field(default=(), kw_only=True)
+    latency: bool = field(default=False, kw_only=True)
+    rows: Latency = field(default_factory=Latency, kw_only=True)
     report: Path | None = field(default=None, kw_only=True)
 
 
 def run(config: Config) -> int:
     """Measure the table, print it and write the report; the exit code."""
     config.use_threads()
+    if config.latency:
+        return report_latency(config.rows, config.device, config.seed, config.report)
     rows: list[dict[str, Any]] = []
     curve: list[dict[str, Any]] = []
     facts: dict[str, Any] = {}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import gc
 import json
-import logging
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from wm_mpc.core.device import usable_device
 from wm_mpc.core.files import write_atomically
 from wm_mpc.core.locations import ASSETS
+from wm_mpc.core.provenance import write_report
 from wm_mpc.evaluation.latency import (
     LatencySettings,
     compact_model,
@@ -26,8 +26,7 @@ from wm_mpc.evaluation.latency import (
     roofline,
 )
 from wm_mpc.models.world_model import WorldModel
-
-log = logging.getLogger(__name__)
+from wm_mpc.viz.plots import plot_latency
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,6 @@ class Latency:
     Attributes:
         models: bundled tasks, ``gru``, ``vit`` (compact) and ``full`` (DINO-WM's size, random
             weights), separated by commas.
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
         kernels: ``auto``, ``compiled``, ``eager``, separated by commas: each is a row.
         planners: gradient planners, separated by commas.
         starts: plans descended in parallel, separated by commas; 0: the planner's number.
@@ -45,11 +43,9 @@ class Latency:
         ticks: timed ticks of a row.
         seconds: [s] after which a row ends with fewer ticks.
         cem_seconds: [s] that timing CEM may take.
-        threads: of torch; 0: its own choice.
     """
 
     models: str = "pusht,gru,vit,full"
-    device: str = "cpu"
     kernels: str = "auto,eager"
     planners: str = "adam"
     starts: str = "0"
@@ -57,7 +53,6 @@ class Latency:
     ticks: int = 3000
     seconds: float = 60.0
     cem_seconds: float = 10.0
-    threads: int = field(default=0)
 
     def rows(self) -> Iterator[tuple[str, LatencySettings]]:
         """Model and settings of every row."""
@@ -81,19 +76,21 @@ def load_model(name: str, device: str) -> WorldModel:
 
 
 def run_latency(
-    plan: Latency, out: Path | None = None, until: float | None = None
-) -> list[dict[str, Any]]:
+    plan: Latency, device: str, out: Path | None = None, until: float | None = None
+) -> dict[str, Any]:
     """Measure, print and write all rows; one that fails is told and the others go on.
 
     Args:
         plan: what to measure.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
         out: JSON file that is rewritten after every row.
         until: instant of the monotonic clock after which no further row begins.
+
+    Returns:
+        ``results``, ``failures``, the device and its ``roofline``.
     """
-    device = usable_device(plan.device)
-    if plan.threads:
-        torch.set_num_threads(plan.threads)
-    roof = roofline(device)
+    where = usable_device(device)
+    roof = roofline(where)
     print("roofline:", {key: f"{value:.3g}" for key, value in roof.items()}, flush=True)
     rows: list[dict[str, Any]] = []
     failures: list[dict[str, str]] = []
@@ -107,7 +104,7 @@ def run_latency(
             if name not in loaded:
                 loaded.clear()
                 gc.collect()
-                loaded[name] = load_model(name, plan.device)
+                loaded[name] = load_model(name, device)
             row = {"model": name} | measure_latency(loaded[name], settings, roof)
             rows.append(row)
             print(latency_table([row]).splitlines()[-1], f"{time.monotonic() - begun:.0f} s",
@@ -115,12 +112,24 @@ def run_latency(
         except Exception as error:  # the rows that can be measured count
             failures.append({"model": name, "kernel": settings.kernel, "error": str(error)})
             print(traceback.format_exc(), flush=True)
+        report = {"roofline": roof, "results": rows, "failures": failures,
+                  "torch": torch.__version__, "device": device_name(where)}  # fmt: skip
         if out is not None:
-            report = {"roofline": roof, "results": rows, "failures": failures,
-                      "torch": torch.__version__, "device": device_name(device)}  # fmt: skip
             write_atomically(out, json.dumps(report, indent=1) + "\n")
     print(latency_table(rows), flush=True)
-    return rows
+    return report
+
+
+def report_latency(plan: Latency, device: str, seed: int, out: Path | None) -> int:
+    """Measure, and write report, table and picture; exit code 0 when every row was measured."""
+    found = run_latency(plan, device)
+    if out is not None:
+        rows = found.pop("results")
+        write_report(out, seed, rows, **found)
+        write_atomically(out.with_suffix(".md"), latency_table(rows) + "\n")
+        if rows:
+            plot_latency(rows, out.with_suffix(".png"))
+    return 1 if found["failures"] else 0
 
 
 def device_name(device: torch.device) -> str:
@@ -128,4 +137,4 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-__all__ = ["Latency", "run_latency"]
+__all__ = ["Latency", "report_latency", "run_latency"]

@@ -214,3 +214,28 @@ def plot_curve(rows: list[dict[str, Any]], path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def plot_latency(rows: list[dict[str, Any]], path: Path) -> None:
+    """Median time of a tick's parts, one stacked bar per row of the latency report."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    names = [f"{r['model']} {r['planner']} x{r['starts']}\n{r['kernel']}" for r in rows]
+    figure, axis = plt.subplots(figsize=(7, 1 + 0.5 * len(rows)))
+    left = [0.0] * len(rows)
+    for part in ("decode", "encode", "plan", "filter"):
+        widths = [r["parts"][part]["p50"] for r in rows]
+        axis.barh(names, widths, left=left, label=part)
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    tails = [r["parts"]["tick"]["p99"] for r in rows]
+    axis.plot(tails, names, "k|", markersize=12, label="p99 of the tick")
+    axis.set_xlabel("ms")
+    axis.invert_yaxis()
+    axis.tick_params(labelsize=7)
+    axis.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

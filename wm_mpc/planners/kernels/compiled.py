@@ -283,7 +283,8 @@ class CompiledKernel:
         wide = torch.full((self.width,), torch.inf, device=self.device)
         config = dataclasses.replace(call.config, action_noise=0.0)
         state = fresh_state(x)
-        self.descend(latent, goal, (-wide, wide), None, state, call.config, 0, 1)
+        still = torch.zeros(1, *x.shape, device=self.device)
+        self.descend(latent, goal, (-wide, wide), still, state, call.config, 0, 1)
         start = fresh_state(x[:2])
         count = torch.zeros((), dtype=torch.float64, device=self.device)
         expected = dict(

@@ -57,8 +57,10 @@ def compile_graph(graph: fx.GraphModule, examples: Sequence[Tensor]) -> Compiled
         made.append(compile_fx_inner(*args, **options))
         return made[-1]
 
-    # One process compiles: worker processes would stay beside a robot's control loop.
-    changes = {"compile_threads": 1, "size_asserts": False} if examples[0].device.type == "cpu" else {}
+    changes: dict[str, Any] = {}
+    if examples[0].device.type == "cpu":
+        # One process compiles: worker processes would stay beside a robot's control loop.
+        changes = {"compile_threads": 1, "size_asserts": False}
     with settings.patch(changes), torch.no_grad():
         wrapped = compile_fx(graph, list(examples), inner_compile=inner)
         if len(made) == 1 and same(bare(made[0])(*examples), wrapped(*examples)):
