@@ -24,7 +24,7 @@ pytest.importorskip("gymnasium")
 
 TINY = (
     "--window=2", "--dynamics.rollout=2", "--dynamics.steps=4", "--dynamics.batch=8",
-    "--dynamics.held-out=0.2", "--landmarks.compositions=16", "--landmarks.steps=2",
+    "--held-out=0.2", "--landmarks.compositions=16", "--landmarks.steps=2",
     "--landmarks.batch=8", "--reader-steps=2", "--validation.frames=20",
     "--validation.windows=4",
 )  # fmt: skip

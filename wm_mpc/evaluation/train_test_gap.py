@@ -9,13 +9,15 @@ drawn along two random directions of action space, shows why planners find bad p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import Checked, NonNegativeInt, PositiveFloat, PositiveInt
 from wm_mpc.core.stats import Z95
 from wm_mpc.evaluation.rollouts import plan_and_execute
 from wm_mpc.evaluation.settings import parse_options
@@ -30,7 +32,7 @@ from wm_mpc.planners.registry import make_planner, planner_config
 
 
 @dataclass(frozen=True)
-class GapConfig:
+class GapConfig(Checked):
     """What is measured.
 
     Attributes:
@@ -44,20 +46,13 @@ class GapConfig:
         span: the landscape reaches this far from the plan, normalised action units per entry.
     """
 
-    starts: int = 60
-    distance: int = 5
+    starts: Annotated[int, Ge(2)] = 60
+    distance: PositiveInt = 5
     planner: str = "adam"
     options: tuple[str, ...] = ()
-    seed: int = 0
-    grid: int = 31
-    span: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name, low in (("starts", 2), ("distance", 1), ("seed", 0), ("grid", 3)):
-            if getattr(self, name) < low:
-                raise UserError(f"{name}: {getattr(self, name)}; at least {low} expected")
-        if not self.span > 0:
-            raise UserError(f"span: {self.span}; more than 0 expected")
+    seed: NonNegativeInt = 0
+    grid: Annotated[int, Ge(3)] = 31
+    span: PositiveFloat = 1.0
 
 
 def errors_per_step(model: WorldModel, batch: Batch) -> Tensor:
