@@ -1,6 +1,6 @@
 """Checks of the CUDA kernels against autograd, and the latency rows of one GPU.
 
-Usage: python tools/gpu_check.py OUT_FOLDER [--device cuda] [--seconds 270]
+Usage: python tools/gpu_check.py OUT_FOLDER [--device cuda] [--seconds 170]
 
 Writes ``checks.json``, ``latency_*.json`` and prints what it does. Needs torch, numpy, einops,
 safetensors, transformers and annotated-types.
@@ -13,6 +13,8 @@ import json
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -57,61 +59,73 @@ def check_plans(name: str, model: object, planner: str, options: dict) -> dict:
     return row
 
 
+@dataclass(frozen=True)
+class Check:
+    """A comparison of the fastest kernel with autograd."""
+
+    model: str
+    planner: str
+    options: dict
+
+    def run(self, device: str) -> dict:
+        """Compare; a failure is a row too."""
+        try:
+            full = self.model == "full"
+            model = full_size_model(device) if full else compact_model(self.model, device)
+            return check_plans(self.model, model, self.planner, self.options)
+        except Exception:
+            row = {"model": self.model, "error": traceback.format_exc(), "same": False}
+            print(row["error"], flush=True)
+            return row
+
+
+def work_of(device: str, quick: bool) -> Iterator[Check | tuple[str, Latency]]:
+    """What is done, the most important first: time may run out."""
+    still = {"action_noise": 0.0}
+    if quick:
+        yield Check("gru", "adam", {**still, "iterations": 13})
+        yield "small", Latency("gru", "auto,eager", "adam", "2", ticks=30, cem_seconds=0.5)
+        return
+
+    def rows(models: str, kernels: str, planner: str, starts: str, seconds: float) -> Latency:
+        return Latency(models, kernels, planner, starts, seconds=seconds, cem_seconds=3.0)
+
+    yield Check("full", "adam", {**still, "iterations": 5, "chunk": 5, "starts": 4})
+    yield "full_4", rows("full", "auto", "adam", "4", 10.0)
+    yield "full_4_eager", rows("full", "eager", "adam", "4", 8.0)
+    yield "pusht", rows("pusht", "auto,eager", "adam", "0", 6.0)
+    yield "full_grasp", rows("full", "auto", "grasp", "2", 6.0)
+    yield "full_8", rows("full", "auto", "adam", "8", 8.0)
+    yield Check("gru", "adam", {**still, "iterations": 13})
+    yield Check("vit", "grasp", {"iterations": 6, "sync_every": 3, "state_noise": 0.0})
+    yield "small", rows("gru,vit", "auto,eager", "adam", "0", 5.0)
+    yield "full_1", rows("full", "auto,compiled", "adam", "1", 6.0)
+
+
 def main() -> int:
     """Run checks, then rows; exit code 0 when every check held."""
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=270.0)
+    parser.add_argument("--seconds", type=float, default=170.0)
     parser.add_argument("--quick", action="store_true", help="few ticks, small models")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + asked.seconds
     print(torch.__version__, asked.device, flush=True)
-    checks = []
-    full = None if asked.quick else full_size_model(asked.device)
-    small = {"action_noise": 0.0}
-    for name, planner, options in (
-        ("gru", "adam", {**small, "iterations": 13}),
-        ("vit", "grasp", {"iterations": 6, "sync_every": 3, "state_noise": 0.0}),
-        ("full", "adam", {**small, "iterations": 5, "chunk": 5, "starts": 4}),
-    ):
-        if name == "full" and full is None:
-            continue
-        try:
-            model = full if name == "full" else compact_model(name, asked.device)
-            checks.append(check_plans(name, model, planner, options))
-        except Exception:
-            checks.append({"model": name, "error": traceback.format_exc(), "same": False})
-            print(checks[-1]["error"], flush=True)
-        (asked.out / "checks.json").write_text(json.dumps(checks, indent=1))
-    del full
-    ticks = 30 if asked.quick else 3000
-    device = asked.device
-    plans = {
-        "full": Latency("full", "auto", "adam", "4,8", ticks=ticks, seconds=15, cem_seconds=6),
-        "full_eager": Latency(
-            "full", "eager,compiled", "adam", "4", ticks=ticks, seconds=8, cem_seconds=4
-        ),
-        "full_grasp": Latency("full", "auto", "grasp", "2", ticks=ticks, seconds=8, cem_seconds=2),
-        "small": Latency(
-            "pusht,gru,vit",
-            "auto,eager",
-            "adam",
-            "0",
-            ticks=ticks,
-            seconds=8,
-            cem_seconds=3,
-        ),
-        "full_one": Latency("full", "auto", "adam", "1", ticks=ticks, seconds=10, cem_seconds=2),
-    }
-    if asked.quick:
-        plans = {"small": Latency("gru", "auto,eager", "adam,grasp", "2", ticks=ticks,
-                                  seconds=5, cem_seconds=1)}  # fmt: skip
-    for name, plan in plans.items():
-        if time.monotonic() < until:
-            print(f"---- {name}, {until - time.monotonic():.0f} s left", flush=True)
-            run_latency(plan, device, asked.out / f"latency_{name}.json", until)
+    checks: list[dict] = []
+    for work in work_of(asked.device, asked.quick):
+        left = until - time.monotonic()
+        if left < 0:
+            print("no time left", flush=True)
+            break
+        print(f"---- {work}, {left:.0f} s left", flush=True)
+        if isinstance(work, Check):
+            checks.append(work.run(asked.device))
+            (asked.out / "checks.json").write_text(json.dumps(checks, indent=1))
+        else:
+            name, plan = work
+            run_latency(plan, asked.device, asked.out / f"latency_{name}.json", until)
     return 0 if all(check["same"] for check in checks) else 1
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks the CUDA kernels against autograd and measures the latency rows of one GPU, in about five
+# Checks the CUDA kernels against autograd and measures the latency rows of one GPU, in about three
 # minutes. Needs a source checkout and torch, numpy, einops, safetensors, transformers and
 # annotated-types; no ROS.
 #
