@@ -40,6 +40,8 @@ JOINTS = ["agent_x", "agent_y"]
 FAST = {"compile": False, "budget_fraction": 4.0, "joint_names": JOINTS}
 # Two periods, the default, are short for a test machine whose cores are all taken.
 FAST |= {"max_image_age_s": 0.3, "max_plan_age_s": 0.5}
+# The robot of these tests shows one picture and never moves.
+FAST |= {"max_frozen_s": 0.0}
 
 
 @pytest.fixture

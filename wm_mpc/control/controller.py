@@ -423,7 +423,8 @@ def _frozen_watch(
     model = engine.model
     span = np.subtract(model.config.action_high, model.config.action_low)
     rest = None if limits.hold_at_rest else np.array(limits.rest or (0.0,))
-    return FrozenWatch(config.max_frozen_s, span, rest, model.proprio_std.cpu().numpy())
+    spread = getattr(model, "proprio_std", torch.ones(model.config.proprio_dim)).cpu().numpy()
+    return FrozenWatch(config.max_frozen_s, span, rest, spread)
 
 
 __all__ = ["Controller", "ControllerConfig"]

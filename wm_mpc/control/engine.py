@@ -99,7 +99,7 @@ class Engine:
         self.proposer = proposer
         self.generation = 0
         self.perception = ""
-        novelty = model.novelty
+        novelty = getattr(model, "novelty", None)  # a task's own dynamics may serve as model
         self.novelty = None if novelty is None else novelty.to(model.action_mean.device)
         self.budget = Budget(
             config.budget_fraction, reference.seconds, config.period_s, config.margin_s
@@ -240,7 +240,7 @@ class Engine:
 
 def _check_novelty(model: WorldModel) -> None:
     """Refuse statistics of another encoder's tokens: they would stop every robot, or none."""
-    if model.novelty is None or model.encoder is None:
+    if getattr(model, "novelty", None) is None or model.encoder is None:
         return
     own = fingerprint(model.encoder)
     if model.novelty.encoder != own:

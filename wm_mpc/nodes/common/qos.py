@@ -26,6 +26,8 @@ LATCHED = QoSProfile(
 """Goals: whoever comes later hears the last one."""
 EVENT = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 """Rare messages of which none may be lost."""
+MANY_CALLS = QoSProfile(depth=200, reliability=ReliabilityPolicy.RELIABLE)
+"""A service that many may call at once: a short queue would leave some without an answer."""
 
 EVERY = (
     LATCHED,
@@ -80,6 +82,7 @@ __all__ = [
     "EVERY",
     "IMAGE",
     "LATCHED",
+    "MANY_CALLS",
     "NEWEST",
     "PROPRIO",
     "hear_every",

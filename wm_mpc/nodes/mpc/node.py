@@ -87,7 +87,10 @@ class MpcNode(LifecycleNode):
         qos.hear_every(self, "e_stop", self._on_e_stop)
         # One model is loaded at a time; who asks meanwhile is told so at once.
         many = ReentrantCallbackGroup()
-        self.create_service(LoadModel, "load_model", self._on_load_model, callback_group=many)
+        self.create_service(
+            LoadModel, "load_model", self._on_load_model, qos_profile=qos.MANY_CALLS,
+            callback_group=many,
+        )  # fmt: skip
         self.create_service(SetGoal, "set_goal", self._on_set_goal)
         self._reach_goal = ReachGoalServer(self, self, self._outputs, self._bell)
         self.create_timer(1.0, self._on_second)
@@ -357,7 +360,8 @@ class MpcNode(LifecycleNode):
         if pressed == before:
             return
         if not pressed:
-            self._goals_since_ns = time.time_ns()
+            # By the sender's clock, as are goals: what is sent right after it counts.
+            self._goals_since_ns = sent or time.time_ns()
         if self._filter is not None:
             self._filter.e_stop(pressed)
         if self._loop is not None:
