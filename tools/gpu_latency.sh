@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks the CUDA kernels against autograd and measures the latency rows of one GPU, in about three
-# minutes. Needs a source checkout and torch, numpy, einops, safetensors, transformers and
-# annotated-types; no ROS.
+# minutes. Needs a source checkout and torch, numpy, einops, safetensors and
+# transformers; no ROS.
 #
 #   tools/gpu_latency.sh OUT [--seconds S]      OUT: folder for checks.json, latency_*.json, log.txt
 set -uo pipefail
