@@ -89,7 +89,7 @@ def test_what_no_training_saw_stops_the_robot(seen: tuple[np.ndarray, np.ndarray
     ):  # fmt: skip
         result = judge(rig, image, joints)
         assert result.state is State.SAFE_STOP and result.command is None
-        assert "novelty: " in result.reason and "at most 2 allowed" in result.reason
+        assert "novelty: " in result.reason and "at most 3.2 allowed" in result.reason
     assert judge(rig, picture, proprio).state is State.RUNNING
 
 

@@ -55,7 +55,7 @@ class ControllerConfig(Checked):
     tolerance: Annotated[float, Ge(0.0), Le(1e6)] = 0.0
     image_shape: tuple[Annotated[int, Ge(MIN_SIDE), Le(16384)], ...] = ()
     max_frozen_s: Annotated[float, Ge(0.0), Le(3600.0)] = 1.0
-    novelty_limit: Annotated[float, Ge(0.0), Le(1e6)] = 2.0
+    novelty_limit: Annotated[float, Ge(0.0), Le(1e6)] = 3.2
     seed: Seed = 0
 
     def __post_init__(self) -> None:
