@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHORT = {"--minutes": "0.6", "--n": "2", "--seconds": "2"}
 LITTLE = [
     "--joint.steps", "12", "--joint.batch", "8", "--reader-steps", "12", "--dynamics.steps", "60",
-    "--dynamics.held-out", "0.3", "--joint.held-out", "0.3", "--window", "5",
+    "--held-out", "0.3", "--window", "5",
 ]  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """A decoder that draws latents: to see what the model imagines, never to train it.
 
-It is trained on detached latents (``training/decode.py``), as DINO-WM does, and describes a
-picture pixel by pixel: a small network maps the latent and a place in the picture to the colour
-there. Nothing in control needs it.
+It is trained on detached latents (``training/dynamics/decoder.py``), as DINO-WM does, and
+describes a picture pixel by pixel: a small network maps the latent and a place in the picture to
+the colour there. Nothing in control needs it.
 """
 
 from __future__ import annotations
