@@ -160,7 +160,10 @@ def check_gpu() -> Finding:
 
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
-        return Finding("gpu", OK, f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB")
+        name = torch.cuda.get_device_name(0)
+        # docs/performance.md, "State of the GPU path"
+        detail = f"{name}, {memory:.0f} GiB; the CUDA graph kernels are not yet run on a GPU"
+        return Finding("gpu", OK, detail, "measure with: wm-mpc bench --latency --device cuda")
     if Path("/dev/nvidia0").exists() or Path("/dev/nvhost-gpu").exists():
         detail = f"a device is there, but torch {torch.__version__} cannot use it"
         return Finding("gpu", WARN, detail, "install the CUDA build of torch for this driver")
