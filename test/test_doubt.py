@@ -139,3 +139,14 @@ def test_damaged_statistics_are_refused_by_name(
     save_file(load_file(file) | change, file)
     with pytest.raises(CheckpointError, match=words):
         WorldModel.load(saved)
+
+
+def test_statistics_of_another_encoder_are_left_unused_and_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = WorldModel.load(ASSETS / "wall")
+    model.novelty.encoder = "0" * 12
+    reference = CemReference(0.3, 45000, 1, 30, 30, "cpu", 1)
+    engine = Engine(model, None, None, reference, EngineConfig())
+    assert engine.novelty is None
+    assert "novelty: not watched; its statistics are of encoder 000000000000" in caplog.text

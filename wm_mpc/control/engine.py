@@ -6,6 +6,7 @@ whole, so that a change of model costs the running loop one assignment.
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,15 @@ from wm_mpc.core.errors import UserError
 from wm_mpc.core.fields import Checked
 from wm_mpc.core.pauses import PIECE_S, Pause, no_pause
 from wm_mpc.models.identity import fingerprint, perception_hash
+from wm_mpc.models.novelty import Novelty
 from wm_mpc.models.proposers import Proposer, load_proposer
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.planners import Planner
 from wm_mpc.planners.budget import Budget, CemReference
 from wm_mpc.planners.objective import GoalObjective, ObjectiveConfig
 from wm_mpc.planners.registry import make_planner
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class Engine:
         self.proposer = proposer
         self.generation = 0
         self.perception = ""
-        novelty = getattr(model, "novelty", None)  # a task's own dynamics may serve as model
+        novelty = _usable_novelty(model)
         self.novelty = None if novelty is None else novelty.to(model.action_mean.device)
         self.budget = Budget(
             config.budget_fraction, reference.seconds, config.period_s, config.margin_s
@@ -155,7 +159,6 @@ class Engine:
         if reference is None:
             reference = CemReference.calibrate(model, cost, clock, config.compile)
         perception = perception_hash(model)
-        _check_novelty(model)
         proposer = _load_proposer(model, config, perception)
         engine = cls(model, planner, cost, reference, config, proposer)
         planner.warm_up(None if pause is None else PIECE_S, rest)
@@ -238,13 +241,22 @@ class Engine:
             self.read_posture(picture[0])
 
 
-def _check_novelty(model: WorldModel) -> None:
-    """Refuse statistics of another encoder's tokens: they would stop every robot, or none."""
-    if getattr(model, "novelty", None) is None or model.encoder is None:
-        return
+def _usable_novelty(model: WorldModel) -> Novelty | None:
+    """Statistics of what training saw; None where there are none, or those of another encoder.
+
+    Another encoder's would stop every robot, or none. Another release of ``transformers`` may name
+    the same weights otherwise, which counts as another encoder: the robot then runs without this
+    watch, and the log says so.
+    """
+    novelty = getattr(model, "novelty", None)  # a task's own dynamics may serve as model
+    if novelty is None or model.encoder is None:
+        return novelty
     own = fingerprint(model.encoder)
-    if model.novelty.encoder != own:
-        raise UserError(f"novelty: of encoder {model.novelty.encoder}; {own} expected")
+    if novelty.encoder == own:
+        return novelty
+    message = "novelty: not watched; its statistics are of encoder %s, this one is %s"
+    log.warning(message, novelty.encoder, own)
+    return None
 
 
 def _load_proposer(model: WorldModel, config: EngineConfig, perception: str) -> Proposer | None:
