@@ -31,6 +31,7 @@ from rosbags.interfaces import (
 
 from wm_mpc.core.errors import DataError, UserError
 from wm_mpc.core.fields import Checked
+from wm_mpc.core.files import write_failure
 from wm_mpc.data.bags.writer import BagWriter, WriterConfig
 from wm_mpc.nodes.common.inputs import mismatch, publish_inputs
 from wm_mpc.nodes.common.parameters import ParameterReader
@@ -118,8 +119,9 @@ class RecorderNode(Node):
         self._scan()
 
     def stop(self) -> None:
-        """Complete the bag and say what it holds."""
-        self._writer.close()
+        """Complete the bag and say what it holds; a full disk may leave no room for its end."""
+        if not self._guarded(self._writer.close):
+            return
         counts = ", ".join(f"{name} {n}" for name, n in sorted(self._writer.counts.items()))
         self.get_logger().info(f"{self._writer.path} is complete: {counts or 'no messages'}")
 
@@ -174,14 +176,22 @@ class RecorderNode(Node):
     def _flush(self) -> None:
         self._guarded(self._writer.flush)
 
-    def _guarded(self, action: Callable[[], Any]) -> None:
-        """Do something with the disk; when the disk will not, say so and end."""
+    def _guarded(self, action: Callable[[], Any]) -> bool:
+        """Do something with the disk; when the disk will not, say so and end.
+
+        Returns:
+            Whether it was done.
+        """
         try:
             action()
+            return True
         except (DataError, OSError) as error:
-            self.exit_code = 1
-            self.get_logger().fatal(str(error))
-            self._end()
+            told = write_failure(self._writer.path, error) if isinstance(error, OSError) else error
+            self.get_logger().fatal(str(told))
+            if not self.exit_code:
+                self.exit_code = 1
+                self._end()
+            return False
 
     def _end(self) -> None:
         signal.raise_signal(signal.SIGTERM)
