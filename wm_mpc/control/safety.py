@@ -260,7 +260,7 @@ class CommandFilter:
         allowed = self._limit(np.clip(wanted, self.low, self.high), dt)
         self._slope = (allowed - self._last) / elapsed
         self._last = allowed
-        limited = not np.allclose(allowed, wanted, rtol=0, atol=1e-12)
+        limited = bool((np.abs(allowed - wanted) > 1e-12).any())
         return self._answer(Motion.FOLLOW, limited, "")
 
     def stand(self, reason: str) -> SafeCommand:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from wm_mpc.core.errors import one_line
-from wm_mpc.core.files import write_atomically
 
 
 class StopMemory:
@@ -47,6 +46,9 @@ class StopMemory:
             threading.Thread(target=self._write, name="e_stop_file", daemon=True).start()
 
     def _write(self) -> None:
+        # Only when it is needed: what writes files safely is a twentieth of this process.
+        from wm_mpc.core.files import write_atomically
+
         with self._lock:  # the newest word wins, whichever thread comes last
             held = self.held
             try:
