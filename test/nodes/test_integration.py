@@ -272,7 +272,7 @@ def put(**changes: Any) -> Callable[[Image], None]:
 
 
 BAD_IMAGES = {
-    "wrong encoding": (put(encoding="yuv422"), "image.encoding: 'yuv422'"),
+    "wrong encoding": (put(encoding="yuv9"), "image.encoding: 'yuv9'"),
     "wrong size": (put(height=40), "image.data: 3072 bytes; 3840 expected"),
     "other size": (put(height=16, width=64, step=192), "image: 16 x 64 px; 32 x 32 px expected"),
     "zero length": (put(data=b""), "image.data: 0 bytes; 3072 expected"),

@@ -36,12 +36,15 @@ def encode(rgb: np.ndarray, encoding: str, pad: int = 0, bigendian: bool = False
 
 @pytest.mark.parametrize("bigendian", [False, True])
 @pytest.mark.parametrize("pad", [0, 3])
-@pytest.mark.parametrize("encoding", m.ENCODINGS)
+@pytest.mark.parametrize(
+    "encoding",
+    ("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "8UC1", "8UC3", "mono16"),
+)
 def test_every_encoding_decodes_to_the_same_picture(
     encoding: str, pad: int, bigendian: bool
 ) -> None:
     rgb = picture()
-    expected = np.repeat(rgb[:, :, :1], 3, 2) if m.ENCODINGS[encoding][2] is None else rgb
+    expected = np.repeat(rgb[:, :, :1], 3, 2) if m.ENCODINGS[encoding].channels == 1 else rgb
     got = m.image_to_rgb(encode(rgb, encoding, pad, bigendian))
     assert got.dtype == np.uint8 and np.array_equal(got, expected)
 
@@ -61,7 +64,7 @@ def broken(**changes: object) -> Image:
 @pytest.mark.parametrize(
     ("message", "error"),
     [
-        (broken(encoding="yuv422"), r"image.encoding: 'yuv422'; one of rgb8,"),
+        (broken(encoding="yuv9"), r"image.encoding: 'yuv9'; one of rgb8,"),
         (broken(encoding=""), r"image.encoding: ''"),
         (broken(data=b""), r"image.data: 0 bytes; 105 expected"),
         (broken(data=b"123"), r"image.data: 3 bytes"),

@@ -68,7 +68,19 @@ class Import:
     """Fields to read, in order, e.g. twist.linear.x twist.angular.z."""
 
     joints: tuple[str, ...] | None = None
-    """Joint names in the order wanted [as in the first message]."""
+    """Joint names in the order wanted [the store's, or as in the first message]."""
+
+    command_joints: tuple[str, ...] | None = None
+    """Likewise of commands that name joints [the store's, or as in the first message]."""
+
+    proprio_unit: str | None = None
+    """Unit of positions, e.g. rad; kept in the store and compared with it [not told]."""
+
+    command_unit: str | None = None
+    """Unit of commands, likewise [what the type says]."""
+
+    command_role: str | None = None
+    """What a command is: position, velocity, effort, increment [what the type says]."""
 
     size: int | None = None
     """[px] height and width of the stored pictures [as recorded]."""
@@ -79,8 +91,19 @@ class Import:
     task: str | None = None
     """Task or robot name of the store [the store's, or robot]."""
 
+    depth_range: tuple[float, float] | None = None
+    """[m] NEAR FAR: depth pictures become grey by this range [depth is refused]."""
+
+    types: tuple[Path, ...] | None = None
+    """Folders with PACKAGE/msg/NAME.msg of types that a bag does not define."""
+
     stamps: str | None = None
-    """auto, header or recorder: the clock that dates messages [auto]."""
+    """auto, header or receive (the recorder's): the clock that dates messages; single topics by
+    TOPIC=header, after commas, e.g. auto,/camera/image=receive [auto]."""
+
+    rate_tolerance: float | None = None
+    """Share of the control period by which a step may differ from it; a bag that cannot keep it
+    is refused with the rate that fits [0.1]."""
 
     image_tolerance: float | None = None
     """[s] a frame this near to a step belongs to it [0.499 periods]."""
@@ -114,6 +137,9 @@ class Import:
 
     report: Path | None = None
     """JSON report: what was used, what dropped and why, normalisation statistics."""
+
+    strict: Flag = False
+    """A bag that is not wholly sound leaves nothing in the store, and the exit code is 1."""
 
     quiet: Flag = False
     """No progress bar."""
@@ -161,11 +187,14 @@ def import_config(config: Import) -> ImportConfig:
             if name in {f.name for f in dataclasses.fields(kind)}:
                 group[name] = value
     size = groups[ImportConfig].pop("size", None)
+    if "types" in groups[ImportConfig]:
+        groups[ImportConfig]["types"] = tuple(Path(p) for p in groups[ImportConfig]["types"])
     try:
         return ImportConfig(
             align=AlignConfig(period_s=1 / rate, **groups[AlignConfig]),
             topics=TopicConfig(**groups[TopicConfig]),
             size=None if size is None else (size, size),
+            strict=config.strict,
             **groups[ImportConfig],
         )
     except (TypeError, ValueError) as error:

@@ -6,24 +6,16 @@ Messages that cannot be used raise ``MessageError``: one line with field, value 
 from __future__ import annotations
 
 import math
+import struct
 from typing import Any
 
+import cv2
 import numpy as np
 
 from wm_mpc.core.errors import UserError
+from wm_mpc.data.encodings import ENCODINGS, VIDEO, Encoding, depth_to_grey
 from wm_mpc.data.trajectory import Trajectory
 
-# encoding -> (bytes per channel, channels, order of red, green and blue; None: grey)
-ENCODINGS: dict[str, tuple[int, int, tuple[int, int, int] | None]] = {
-    "rgb8": (1, 3, (0, 1, 2)),
-    "bgr8": (1, 3, (2, 1, 0)),
-    "rgba8": (1, 4, (0, 1, 2)),
-    "bgra8": (1, 4, (2, 1, 0)),
-    "mono8": (1, 1, None),
-    "8UC1": (1, 1, None),
-    "8UC3": (1, 3, (2, 1, 0)),
-    "mono16": (2, 1, None),
-}
 MAX_SIDE = 16384
 
 
@@ -36,13 +28,17 @@ def stamp_seconds(stamp: Any) -> float:
     return stamp.sec + stamp.nanosec * 1e-9
 
 
-def image_to_rgb(message: Any, field: str = "image") -> np.ndarray:
+def image_to_rgb(
+    message: Any, field: str = "image", depth_range: tuple[float, float] | None = None
+) -> np.ndarray:
     """Decode a raw picture.
 
     Args:
-        message: any of :data:`ENCODINGS`; padded rows (``step``) and byte order are honoured.
-            ``8UC3`` is read as blue, green, red, which is what OpenCV drivers mean by it.
+        message: any encoding of ``wm_mpc.data.encodings``; padded rows (``step``) and byte order
+            are honoured. ``8UC3`` is read as blue, green, red, which is what OpenCV drivers mean
+            by it.
         field: name used in errors.
+        depth_range: [m] (near, far) by which depth becomes grey; None: depth is refused.
 
     Returns:
         uint8 ``(H, W, 3)`` RGB. It may share memory with the message and be read-only.
@@ -50,7 +46,7 @@ def image_to_rgb(message: Any, field: str = "image") -> np.ndarray:
     Raises:
         MessageError: unknown encoding, or data that do not fit height, width and step.
     """
-    known = ENCODINGS.get(message.encoding)
+    known = ENCODINGS.get(message.encoding) or ENCODINGS.get(message.encoding.strip().lower())
     if known is None:
         if message.encoding:
             converted = _cv_bridge_rgb(message)
@@ -59,29 +55,48 @@ def image_to_rgb(message: Any, field: str = "image") -> np.ndarray:
         raise MessageError(
             f"{field}.encoding: {message.encoding!r}; one of {', '.join(ENCODINGS)} expected"
         )
-    width, channels, order = known
+    if known.depth and depth_range is None:
+        raise MessageError(
+            f"{field}.encoding: {message.encoding} is depth, not a picture; a colour topic "
+            "expected, or a range to map it to grey (import: --depth-range NEAR FAR)"
+        )
+    rows = _rows(message, known, field)
+    height, columns = message.height, message.width
+    if known.depth:
+        kind = np.dtype(np.uint16 if known.bits == 16 else np.float32)
+        kind = kind.newbyteorder(">" if message.is_bigendian else "<")
+        values = np.ascontiguousarray(rows).view(kind).astype(np.float32)
+        return depth_to_grey(values * known.scale, depth_range)
+    if known.bits == 16:
+        # the more significant byte of a number is its 8-bit value
+        rows = rows[:, 0 if message.is_bigendian else 1 :: 2]
+    return known.convert(rows.reshape(height * known.rows // 2, columns, known.channels))
+
+
+def _rows(message: Any, known: Encoding, field: str) -> np.ndarray:
+    """Bytes of the picture, uint8 ``(rows, bytes per row)`` without padding.
+
+    Raises:
+        MessageError: the sizes do not fit each other.
+    """
     height, columns, step = message.height, message.width, message.step
     for name, value in (("height", height), ("width", columns)):
         if not 1 <= value <= MAX_SIDE:
             raise MessageError(f"{field}.{name}: {value}; 1 to {MAX_SIDE} expected")
-    row = columns * channels * width
+        if known.even and value % 2:
+            raise MessageError(f"{field}.{name}: {value}; even for {message.encoding} expected")
+    row = columns * known.channels * known.bits // 8
     if step < row:
         raise MessageError(
             f"{field}.step: {step}; at least {row} expected for {columns} px of {message.encoding}"
         )
-    if len(message.data) != height * step:
+    count = height * known.rows // 2
+    if len(message.data) != count * step:
         raise MessageError(
-            f"{field}.data: {len(message.data)} bytes; {height * step} expected for "
-            f"{height} rows of {step}"
+            f"{field}.data: {len(message.data)} bytes; {count * step} expected for "
+            f"{count} rows of {step}"
         )
-    rows = np.frombuffer(message.data, np.uint8).reshape(height, step)[:, :row]
-    if width == 2:
-        # the more significant byte of a pixel is its 8-bit value
-        rows = rows[:, 0 if message.is_bigendian else 1 :: 2]
-    pixels = rows.reshape(height, columns, channels)
-    if order is None:
-        return np.repeat(pixels, 3, axis=2)
-    return pixels if order == (0, 1, 2) and channels == 3 else pixels[:, :, list(order)]
+    return np.frombuffer(message.data, np.uint8).reshape(count, step)[:, :row]
 
 
 def _cv_bridge_rgb(message: Any) -> np.ndarray | None:
@@ -96,24 +111,88 @@ def _cv_bridge_rgb(message: Any) -> np.ndarray | None:
         return None
 
 
-def compressed_to_rgb(message: Any, field: str = "image/compressed") -> np.ndarray:
-    """Decode a JPEG or PNG picture to uint8 ``(H, W, 3)`` RGB.
+def compressed_to_rgb(
+    message: Any,
+    field: str = "image/compressed",
+    depth_range: tuple[float, float] | None = None,
+) -> np.ndarray:
+    """Decode a compressed picture (JPEG, PNG and whatever else OpenCV reads), upright by its EXIF.
+
+    Args:
+        message: ``format`` in any spelling of image_transport and drivers; what the data are
+            counts, but for ``compressedDepth`` and for the order of colours.
+        field: name used in errors.
+        depth_range: as in ``image_to_rgb``.
+
+    Returns:
+        uint8 ``(H, W, 3)`` RGB.
 
     Raises:
-        MessageError: empty or undecodable data.
+        MessageError: empty, incomplete or undecodable data, a video stream, or depth that was not
+            asked for.
     """
-    import cv2
-
-    if not len(message.data):
+    data, words = bytes(message.data), message.format.lower()
+    if not data:
         raise MessageError(f"{field}.data: 0 bytes; a compressed picture expected")
-    try:
-        picture = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        picture = None
+    video = next((name for name in VIDEO if name in words), "")
+    if video or data[:4] == b"\0\0\0\1" or data[:3] == b"\0\0\1":
+        raise MessageError(
+            f"{field}.format: {video or 'a video stream'} has no whole pictures; jpeg or png "
+            "expected (republish it)"
+        )
+    if "compresseddepth" in words:
+        return _compressed_depth(data, words, field, depth_range)
+    _complete(data, field)
+    picture = _decoded(data, cv2.IMREAD_COLOR)
     if picture is None:
-        size = len(message.data)
+        size = len(data)
         raise MessageError(f"{field}.data: {size} bytes of {message.format!r} cannot be decoded")
+    if "compressed rgb" in words:
+        return picture
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def _complete(data: bytes, field: str) -> None:
+    """Refuse a picture whose end is missing, which decoders fill with grey.
+
+    Raises:
+        MessageError: JPEG or PNG data without their end.
+    """
+    ends = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}
+    end = ends.get(data[:2])
+    if end is not None and data.rfind(end) < len(data.rstrip(b"\0")) - 64:
+        raise MessageError(f"{field}.data: {len(data)} bytes; the end of the picture is missing")
+
+
+def _decoded(data: bytes, how: int) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), how)
+    except cv2.error:
+        return None
+
+
+def _compressed_depth(
+    data: bytes, words: str, field: str, depth_range: tuple[float, float] | None
+) -> np.ndarray:
+    """Depth as compressed_depth_image_transport writes it: a header of 12 bytes, then a PNG."""
+    if depth_range is None:
+        raise MessageError(
+            f"{field}.format: compressedDepth is depth, not a picture; a colour topic expected, "
+            "or a range to map it to grey (import: --depth-range NEAR FAR)"
+        )
+    if "rvl" in words:
+        raise MessageError(f"{field}.format: compressedDepth rvl; compressedDepth png expected")
+    start = data.find(b"\x89PNG")
+    values = _decoded(data[start:], cv2.IMREAD_UNCHANGED) if start >= 0 else None
+    if values is None or values.ndim != 2:
+        raise MessageError(f"{field}.data: {len(data)} bytes of compressedDepth do not decode")
+    if "32fc1" in words and start >= 12:
+        scale, shift = struct.unpack_from("<ff", data, start - 8)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            metres = np.where(values > 0, scale / (values.astype(np.float32) - shift), 0)
+    else:
+        metres = values.astype(np.float32) * 0.001
+    return depth_to_grey(metres, depth_range)
 
 
 def joint_state_to_array(

@@ -18,6 +18,7 @@ import numpy as np
 
 from wm_mpc.data.bags.buffer import SampleBuffer
 
+OFF_STEP = "frames off their step"
 METHODS = ("nearest", "zoh", "linear")
 
 
@@ -37,6 +38,9 @@ class AlignConfig:
             answer to a frame counts for that frame however long thinking took; 0.5 for commands
             that come much faster than steps.
         command_tolerance_s: [s] a command is held at most this long; 0: one and a half periods.
+        step_tolerance: [share of the period] steps differ from the period by at most this much: a
+            frame further off leaves its step without a picture; 0: any frame within
+            ``image_tolerance_s`` will do.
         frame_stride: [steps] from one frame to the next, where frames are rarer than steps; an
             episode whose marker tells its own ``frame_stride`` has that.
         max_missing: so many expected frames in a row may be missing; more end the episode.
@@ -53,6 +57,7 @@ class AlignConfig:
     command_method: str = "zoh"
     command_phase: float = 0.9
     command_tolerance_s: float = 0.0
+    step_tolerance: float = 0.0
     frame_stride: int = 1
     max_missing: int = 3
     min_steps: int = 5
@@ -79,6 +84,8 @@ class AlignConfig:
                 f"image_tolerance_s: {self.image_tolerance_s}; less than half a period expected "
                 f"({self.period_s / 2} s), or a frame would fit two steps"
             )
+        if not 0 <= self.step_tolerance < 0.5:
+            raise ValueError(f"step_tolerance: {self.step_tolerance}; [0, 0.5) expected")
         for name in ("proprio_method", "command_method"):
             if getattr(self, name) not in METHODS:
                 raise ValueError(f"{name}: {getattr(self, name)!r}; one of {METHODS} expected")
@@ -148,10 +155,12 @@ class Aligner:
         self.buffers = {role: SampleBuffer(_ns(config.reorder_s)) for role in roles}
         self.counts: Counter[str] = Counter()
         self.gaps: list[tuple[int, str]] = []
+        self._proprio = [role for role in roles if role.startswith("proprio")]
         self._config = config
         self._keep_image = keep_image
         self._period = _ns(config.period_s)
         self._image_tolerance = _ns(config.image_tolerance_s)
+        self._step_tolerance = _ns(config.step_tolerance * config.period_s)
         self._proprio_tolerance = _ns(config.proprio_tolerance_s)
         self._command_tolerance = _ns(config.command_tolerance_s)
         self._command_at = int(config.command_phase * self._period)
@@ -170,10 +179,7 @@ class Aligner:
     def push(self, role: str, stamp: int, value: Any) -> Iterator[Episode]:
         """Take in a sample; yield the episodes that it completes."""
         if self.buffers[role].push(stamp, value):
-            yield from self.finish("clock set back")
-            for buffer in self.buffers.values():
-                buffer.clear()
-            self._boundaries.clear()
+            yield from self.restart("clock set back")
             return
         yield from self._advance(finishing=False)
         if self._episode is None and not self.buffers["image"]:
@@ -183,6 +189,13 @@ class Aligner:
         """Begin a new episode at ``stamp``; ``meta`` describes it."""
         self._boundaries.append((stamp, reason, meta or {}))
         self._boundaries.sort(key=lambda item: item[0])
+
+    def restart(self, reason: str) -> Iterator[Episode]:
+        """End everything: what comes next is of another time."""
+        yield from self.finish(reason)
+        for buffer in self.buffers.values():
+            buffer.clear()
+        self._boundaries.clear()
 
     def finish(self, reason: str = "end of bag") -> Iterator[Episode]:
         """Yield what the samples at hand still give; nothing more will come."""
@@ -206,7 +219,7 @@ class Aligner:
                 self._next = images.stamps[0]
             if not finishing and not self._ready(self._next):
                 return
-            found = images.nearest(self._next, self._image_tolerance)
+            found = self._frame()
             if finishing and found is None and not images:
                 return
             stamp = self._next if found is None else images.stamps[found]
@@ -220,20 +233,32 @@ class Aligner:
                 continue
             yield from self._step(stamp, found)
 
+    def _frame(self) -> int | None:
+        """Index of the frame that belongs to the next step, or None."""
+        images = self.buffers["image"]
+        found = images.nearest(self._next, self._image_tolerance)
+        if found is None or self._episode is None or not self._step_tolerance:
+            return found
+        if abs(images.stamps[found] - self._next) <= self._step_tolerance:
+            return found
+        self.counts[OFF_STEP] += 1
+        return None
+
     def _step(self, stamp: int, found: int | None) -> Iterator[Episode]:
         """Add one step to the running episode, or end it where something is missing."""
         images, config = self.buffers["image"], self._config
         frame = None if found is None else images.values[found]
         proprio = state = None
-        if "proprio" in self.buffers:
-            proprio = self._read("proprio", stamp, config.proprio_method)
+        if self._proprio:
+            proprio = self._read_proprio(stamp)
         if "state" in self.buffers:
             state = self._read("state", stamp, "nearest")
         lacking = next(
             (
                 role
                 for role, value in (("proprio", proprio), ("state", state))
-                if role in self.buffers and value is None
+                if (role in self.buffers or (role == "proprio" and self._proprio))
+                and value is None
             ),
             None,
         )
@@ -286,13 +311,20 @@ class Aligner:
         episode.images.append(frame)
         episode.image_steps.append(len(episode.stamps))
 
+    def _read_proprio(self, stamp: int) -> Any | None:
+        """Numbers of all publishers, one after another; None where one of them has none."""
+        found = [self._read(role, stamp, self._config.proprio_method) for role in self._proprio]
+        if any(value is None for value in found):
+            return None
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
     def _read(self, role: str, stamp: int, method: str) -> Any | None:
         return self.buffers[role].read(stamp, method, self._proprio_tolerance)
 
     def _forget(self, stamp: int) -> None:
         """Let go of samples that no later step can want."""
         for role, tolerance in (
-            ("proprio", self._proprio_tolerance),
+            *((role, self._proprio_tolerance) for role in self._proprio),
             ("state", self._proprio_tolerance),
             ("command", self._command_tolerance),
         ):

@@ -74,6 +74,11 @@ class SampleBuffer:
             del self.stamps[:count], self.values[:count]
         return count
 
+    def forget_from(self, stamp: int) -> None:
+        """Drop samples of ``stamp`` and later: something else holds from there on."""
+        at = bisect_left(self.stamps, stamp)
+        del self.stamps[at:], self.values[at:]
+
     def clear(self) -> None:
         """Forget everything, the newest stamp included."""
         self.stamps.clear()

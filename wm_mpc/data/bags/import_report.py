@@ -9,8 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from wm_mpc.data.bags.clocks import Clock
+
 COMPLETE, FAILED, PARTIAL = 0, 1, 3
 """Exit codes: all was sound; nothing was usable; the sound part was imported, the rest is told."""
+
+
+LOST = (
+    "frames without proprio", "frames without command", "frames without state",
+    "steps in episodes too short", "steps after the last frame", "frames off their step",
+)  # fmt: skip
+"""Counts of what nobody asked to lose."""
 
 
 @dataclass
@@ -22,6 +31,9 @@ class TopicReport:
         messages: how many there were.
         dropped: reason -> how many of them were not used.
         clock: where stamps came from: ``header`` or ``recorder``.
+        rate_hz: [Hz] by that clock, median; None: too few messages.
+        offset_s: [s] median of header less reception; None: no header.
+        notes: what else was found or done, one line each.
     """
 
     topic: str
@@ -29,6 +41,31 @@ class TopicReport:
     messages: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     clock: str = ""
+    rate_hz: float | None = None
+    offset_s: float | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def take_clock(self, clock: Clock) -> None:
+        """Note how the topic is dated."""
+        self.clock, self.offset_s = clock.source, clock.offset_s
+        self.rate_hz = 1 / clock.period_s if clock.period_s else None
+        if clock.why:
+            self.notes.append(clock.why)
+        for at, seconds in clock.jumps:
+            self.notes.append(
+                f"its header and the recorder's clock part by {seconds:+.3f} s at {at / 1e9:.3f} s"
+            )
+
+    def line(self, part: str) -> str:
+        """The topic in one line for people."""
+        words = [f"{self.messages} messages", f"{self.clock or 'no'} stamps"]
+        if self.rate_hz:
+            words.append(f"{self.rate_hz:.2f} Hz")
+        if self.offset_s is not None and abs(self.offset_s) >= 0.05:
+            words.append(f"header {self.offset_s:+.3f} s from reception")
+        lost = sum(self.dropped.values())
+        words.append(f"{lost} dropped" if lost else "none dropped")
+        return f"  {part:<12} {self.topic} [{self.msgtype}] {', '.join(words + self.notes)}"
 
 
 @dataclass
@@ -46,6 +83,8 @@ class BagReport:
         seconds: wall time of the import [s].
         already: episodes that an earlier run had imported.
         trajectories: ready-made trajectories taken over.
+        borders: ``(stamp [ns], reason)`` where a clock was set and an episode had to end.
+        refused: the import is strict and found problems: nothing is in the store.
     """
 
     bag: str
@@ -58,6 +97,8 @@ class BagReport:
     seconds: float = 0.0
     already: int = 0
     trajectories: int = 0
+    borders: list[tuple[int, str]] = field(default_factory=list)
+    refused: bool = False
 
     @property
     def usable(self) -> int:
@@ -67,7 +108,7 @@ class BagReport:
     @property
     def exit_code(self) -> int:
         """One of COMPLETE, FAILED, PARTIAL."""
-        if not self.usable:
+        if self.refused or not self.usable:
             return FAILED
         return PARTIAL if self.problems else COMPLETE
 
@@ -82,6 +123,13 @@ class BagReport:
                     f"{part} {topic.topic}: {count} of {topic.messages} messages ({share:.1%}) "
                     f"not used: {reason}"
                 )
+        if lost := sum(self.counts[name] for name in LOST):
+            why = ", ".join(f"{self.counts[n]} {n}" for n in LOST if self.counts[n])
+            total = self.topics["image"].messages if "image" in self.topics else lost
+            self.problems.append(
+                f"image: {lost} of {total} frames inside the time that all topics cover are not "
+                f"in an episode: {why}"
+            )
         frames, missing = self.counts["frames"], self.counts["missing frames"]
         if missing:
             self.problems.append(
@@ -103,10 +151,7 @@ class BagReport:
         verdict = {COMPLETE: "complete", FAILED: "nothing usable", PARTIAL: "partly usable"}
         yield f"{self.bag}: {verdict[self.exit_code]}"
         for part, topic in self.topics.items():
-            yield (
-                f"  {part:<12} {topic.topic} [{topic.msgtype}] {topic.messages} messages, "
-                f"{topic.clock} stamps"
-            )
+            yield topic.line(part)
         yield (
             f"  {self.counts['episodes']} episodes, {self.counts['steps']} steps, "
             f"{self.counts['frames']} frames, {self.trajectories} ready-made trajectories, "
@@ -118,8 +163,12 @@ class BagReport:
         for what, count in sorted(self.counts.items()):
             if count and what not in shown:
                 yield f"  {count} {what}"
+        for at, reason in self.borders:
+            yield f"  at {at / 1e9:.3f} s: {reason}; an episode ends there"
         for problem in self.problems:
             yield f"  ! {problem}"
+        if self.refused:
+            yield "  nothing of it is stored: --strict"
 
     def row(self) -> dict[str, Any]:
         """The report as a row of a JSON report."""
@@ -130,6 +179,8 @@ class BagReport:
             "counts": dict(self.counts),
             "problems": self.problems,
             "gaps": self.gaps,
+            "borders": [{"at_s": at / 1e9, "reason": why} for at, why in self.borders],
+            "refused": self.refused,
             "bytes_read": self.bytes_read,
             "data_seconds": self.data_seconds,
             "seconds": self.seconds,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from binascii import crc32
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
@@ -18,17 +19,24 @@ from wm_mpc.data.bags.zstandard import zstd
 
 MAGIC = b"\x89MCAP0\r\n"
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END, _FOOTER = 0x03, 0x04, 0x05, 0x06, 0x0F, 0x02
+_CACHE_BYTES = 96 * 2**20
+"""Unpacked chunks that are kept while messages are read in another order than the file's."""
 _RECORD_LIMIT = 1 << 32
 """No writer makes single records beyond 4 GiB: a larger length is a damaged one."""
 
 
 class RawMessage(NamedTuple):
-    """One message of a bag; ``log_ns`` is the recorder's clock, ``data`` the CDR bytes."""
+    """One message of a bag.
+
+    ``log_ns`` is the recorder's clock, ``data`` the CDR bytes, ``where`` two numbers by which the
+    file's reader finds the message again.
+    """
 
     topic: str
     msgtype: str
     log_ns: int
     data: bytes | memoryview
+    where: tuple[int, int] = (0, 0)
 
 
 class Definition(NamedTuple):
@@ -109,14 +117,27 @@ class McapScan:
             if len(body) < size:
                 raise _EndOfFileError
             if opcode != _CHUNK:
-                yield from self._record(opcode, memoryview(body))
+                where = (self.position - len(body) - 9, -1)
+                yield from self._sound_record(opcode, memoryview(body), where)
 
-    def _record(self, opcode: int, body: memoryview) -> Iterator[RawMessage]:
+    def _sound_record(
+        self, opcode: int, body: memoryview, where: tuple[int, int]
+    ) -> Iterator[RawMessage]:
+        """Yield what a record holds; one whose inside does not fit its length is left out."""
+        try:
+            yield from self._record(opcode, body, where)
+        except (struct.error, UnicodeDecodeError):
+            if len(self.problems) < 20:
+                self.problems.append(f"{self._name}: damaged record at byte {where[0]} left out")
+
+    def _record(
+        self, opcode: int, body: memoryview, where: tuple[int, int]
+    ) -> Iterator[RawMessage]:
         if opcode == _MESSAGE:
             channel, _, log_ns, _ = struct.unpack_from("<HIQQ", body)
             if channel in self._channels:
                 topic, msgtype = self._channels[channel]
-                yield RawMessage(topic, msgtype, log_ns, body[22:])
+                yield RawMessage(topic, msgtype, log_ns, body[22:], where)
         elif opcode == _SCHEMA:
             (key,) = struct.unpack_from("<H", body)
             name, at = _text(body, 2)
@@ -135,17 +156,18 @@ class McapScan:
         """Yield the messages of a chunk; of an incomplete one, those whose bytes are there."""
         if len(body) < 40:
             return
+        begin = self.position - len(body) - 9
         size, crc = struct.unpack_from("<QI", body, 16)
-        compression, at = _text(memoryview(body), 28)
-        at += 8
+        compression = ""
         try:
-            raw = _decompress(memoryview(body)[at:], compression)
-        except KeyError:
+            raw, compression = chunk_content(memoryview(body))
+        except UnknownCompressionError as error:
+            compression = str(error)
             self._unknown_compression[compression] = (
                 self._unknown_compression.get(compression, 0) + 1
             )
             return
-        except (zstd.ZstdError, RuntimeError, EOFError) as error:
+        except (zstd.ZstdError, RuntimeError, EOFError, struct.error, ValueError) as error:
             self._damaged_chunk(len(body), f"does not decompress ({error})")
             return
         if complete and (len(raw) != size or (crc and crc32(raw) != crc)):
@@ -157,7 +179,7 @@ class McapScan:
             at += 9
             if at + length > len(raw):
                 return
-            yield from self._record(opcode, raw[at : at + length])
+            yield from self._sound_record(opcode, raw[at : at + length], (begin, at - 9))
             at += length
 
     def _damaged_chunk(self, length: int, why: str) -> None:
@@ -165,6 +187,59 @@ class McapScan:
             f"{self._name}: chunk at byte {self.position - length - 9} {why}; "
             f"its {length} bytes are left out"
         )
+
+
+class McapReader:
+    """Finds messages again by their ``where``; keeps the chunks it unpacked last.
+
+    Args:
+        stream: the file, seekable; it is not closed here.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._chunks: OrderedDict[int, memoryview] = OrderedDict()
+        self._bytes = 0
+
+    def read(self, where: tuple[int, int]) -> bytes | memoryview:
+        """CDR bytes of one message."""
+        begin, inside = where
+        if inside < 0:
+            return self._body(begin)[22:]
+        chunk = self._chunks.get(begin)
+        if chunk is None:
+            chunk, _ = chunk_content(self._body(begin))
+            self._chunks[begin] = chunk
+            self._bytes += len(chunk)
+            while self._bytes > _CACHE_BYTES and len(self._chunks) > 1:
+                _, old = self._chunks.popitem(last=False)
+                self._bytes -= len(old)
+        else:
+            self._chunks.move_to_end(begin)
+        (length,) = struct.unpack_from("<Q", chunk, inside + 1)
+        return chunk[inside + 31 : inside + 9 + length]
+
+    def _body(self, begin: int) -> memoryview:
+        self._stream.seek(begin)
+        _, size = struct.unpack("<BQ", self._stream.read(9))
+        return memoryview(self._stream.read(size))
+
+
+class UnknownCompressionError(Exception):
+    """A chunk of a compression that the format does not name."""
+
+
+def chunk_content(body: memoryview) -> tuple[memoryview, str]:
+    """Unpack a chunk record, as much of it as is there; also the name of its compression.
+
+    Raises:
+        UnknownCompressionError: with the name.
+    """
+    compression, at = _text(body, 28)
+    try:
+        return _decompress(body[at + 8 :], compression), compression
+    except KeyError:
+        raise UnknownCompressionError(compression) from None
 
 
 def _text(body: memoryview, at: int) -> tuple[str, int]:

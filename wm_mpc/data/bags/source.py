@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copyfileobj
+from typing import BinaryIO
 
+import numpy as np
 import yaml
 
 from wm_mpc.core.errors import DataError
-from wm_mpc.data.bags.mcap_scan import Definition, McapScan, RawMessage
-from wm_mpc.data.bags.sqlite_scan import SqliteScan
+from wm_mpc.data.bags.mcap_scan import Definition, McapReader, McapScan, RawMessage
+from wm_mpc.data.bags.sqlite_scan import SqliteReader, SqliteScan, open_database
 from wm_mpc.data.bags.zstandard import ZSTD_MAGIC, zstd
 
 _STORAGES = {".mcap": "mcap", ".db3": "sqlite3"}
@@ -50,6 +53,7 @@ class Bag:
         files: the storage files in order of recording.
         metadata: ``rosbag2_bagfile_information`` of ``metadata.yaml``, or empty.
         definitions, topics: grow while messages are read.
+        file_index: of ``files``, where the last message came from.
 
     Raises:
         DataError: there is nothing that could be a bag.
@@ -63,6 +67,7 @@ class Bag:
         self.definitions: dict[str, Definition] = {}
         self.topics: dict[str, str] = {}
         self.metadata: dict = {}
+        self.file_index = 0
         self._done_bytes = 0
         self._scan: McapScan | SqliteScan | None = None
         if not path.exists():
@@ -124,10 +129,29 @@ class Bag:
         """Yield every readable message, file after file; damage ends up in ``problems``."""
         self._done_bytes = 0
         self._file_problems.clear()
-        for file in self.files:
+        for index, file in enumerate(self.files):
+            self.file_index = index
             yield from self._file_messages(file)
             self._done_bytes += file.size
             self._scan = None
+
+    @contextmanager
+    def reader(self) -> Iterator[Callable[[np.ndarray], bytes | memoryview]]:
+        """Give a function from a message's place, as ``survey`` keeps it, to its CDR bytes.
+
+        Files that are compressed as a whole are unpacked into a temporary folder for it.
+        """
+        with ExitStack() as stack:
+            opened: dict[int, McapReader | SqliteReader] = {}
+
+            def read(where: np.ndarray) -> bytes | memoryview:
+                index, first, second = (int(number) for number in where)
+                if index not in opened:
+                    opened[index] = stack.enter_context(_random_reader(self.files[index]))
+                data = opened[index].read((first, second))
+                return zstd.decompress(data) if data[:4] == ZSTD_MAGIC else data
+
+            yield read
 
     def _file_messages(self, file: BagFile) -> Iterator[RawMessage]:
         try:
@@ -157,7 +181,11 @@ class Bag:
                 if message.msgtype not in self.definitions:
                     self.definitions.update(scan.definitions)
                 if message.data[:4] == ZSTD_MAGIC:
-                    message = message._replace(data=zstd.decompress(message.data))
+                    try:
+                        message = message._replace(data=zstd.decompress(message.data))
+                    except (zstd.ZstdError, ValueError) as error:
+                        self._file_problems.append(f"{message.topic}: does not unpack: {error}")
+                        continue
                 yield message
         finally:
             self.topics.update(scan.topics)
@@ -171,8 +199,8 @@ class Bag:
             return {}
         try:
             info = yaml.safe_load(path.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
-            [str(name) for name in info["relative_file_paths"]]
-        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+            _check_metadata(info)
+        except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, OSError):
             self._own_problems.append(
                 f"{self.name}: metadata.yaml is damaged; files are read by name"
             )
@@ -201,6 +229,50 @@ class Bag:
                 "read as well"
             )
         return [present[name] for name in [*named, *extra] if name in present]
+
+
+def _check_metadata(info: dict) -> None:
+    """Touch everything that is read off metadata anywhere.
+
+    Raises:
+        LookupError, TypeError, ValueError: something is missing or of another kind.
+    """
+    for name in info["relative_file_paths"]:
+        Path(str(name))
+    for entry in info["topics_with_message_count"]:
+        topic = entry["topic_metadata"]
+        if not (isinstance(topic["name"], str) and isinstance(topic["type"], str)):
+            raise ValueError("topics_with_message_count: names and types expected")
+        int(entry["message_count"])
+    int(info["message_count"])
+    int(info["starting_time"]["nanoseconds_since_epoch"])
+    int(info["duration"]["nanoseconds"])
+
+
+@contextmanager
+def _random_reader(file: BagFile) -> Iterator[McapReader | SqliteReader]:
+    with ExitStack() as stack:
+        path = file.path
+        if file.compressed:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            path = folder / "unpacked"
+            source = stack.enter_context(zstd.open(file.path, "rb"))
+            with path.open("wb") as copy:
+                _copy_as_far_as_possible(source, copy)
+        if file.storage == "mcap":
+            yield McapReader(stack.enter_context(path.open("rb")))
+        else:
+            connection, _ = stack.enter_context(open_database(path))
+            yield SqliteReader(connection)
+
+
+def _copy_as_far_as_possible(source: BinaryIO, copy: BinaryIO) -> None:
+    """Unpack up to the first damage, which the scan has told already."""
+    try:
+        while block := source.read(1 << 20):
+            copy.write(block)
+    except (EOFError, zstd.ZstdError):
+        pass
 
 
 def _storage_of(path: Path) -> BagFile | None:

@@ -42,46 +42,28 @@ class SqliteScan:
             return
         last = 0
         try:
-            with self._connect() as connection:
+            with open_database(self._path) as (connection, note):
+                if note:
+                    self.problems.append(f"{self._name}: {note}")
                 topics = self._read_head(connection)
                 query = "SELECT id, topic_id, timestamp, data FROM messages ORDER BY id"
                 for row, topic_id, log_ns, data in connection.execute(query):
                     last = row
-                    self.position = min(size, self.position + len(data) + _ROW_OVERHEAD)
-                    if topic_id in topics and isinstance(data, bytes):
+                    length = len(data) if isinstance(data, (bytes, str)) else 0
+                    self.position = min(size, self.position + length + _ROW_OVERHEAD)
+                    if topic_id in topics and isinstance(data, bytes) and type(log_ns) is int:
                         topic, msgtype = topics[topic_id]
-                        yield RawMessage(topic, msgtype, log_ns, data)
+                        yield RawMessage(topic, msgtype, log_ns, data, (row, 0))
             self.position = size
         except sqlite3.DatabaseError as error:
-            self.problems.append(
-                f"{self._name}: damaged after message {last} ({error}); "
-                "everything before it is used"
-            )
-
-    @contextmanager
-    def _connect(self) -> Iterator[sqlite3.Connection]:
-        """Open read-only; where a killed writer left a journal, a copy that is rolled back."""
-        journals = [Path(f"{self._path}{end}") for end in ("-journal", "-wal")]
-        left = [journal for journal in journals if journal.exists()]
-        with ExitStack() as stack:
-            path, mode = self._path, "ro"
-            if left:
-                self.problems.append(
-                    f"{self._name}: its writer was killed; what it had not committed is lost"
-                )
-                folder = Path(stack.enter_context(TemporaryDirectory()))
-                for file in (self._path, *left):
-                    shutil.copy(file, folder)
-                path, mode = folder / self._path.name, "rw"
-            connection = sqlite3.connect(f"file:{path}?mode={mode}", uri=True)
-            stack.callback(connection.close)
-            # without it SQLite refuses a truncated file as a whole, even what is sound of it
-            connection.execute("PRAGMA writable_schema=ON")
-            yield connection
+            used = f"damaged after message {last}" if last else "not readable as an SQLite bag"
+            rest = "; everything before it is used" if last else ""
+            self.problems.append(f"{self._name}: {used} ({error}){rest}")
 
     def _read_head(self, connection: sqlite3.Connection) -> dict[int, tuple[str, str]]:
         """Read topics and, where the schema has them (version 4), definitions."""
         rows = connection.execute("SELECT id, name, type FROM topics").fetchall()
+        rows = [row for row in rows if isinstance(row[1], str) and isinstance(row[2], str)]
         self.topics.update({name: msgtype for _, name, msgtype in rows})
         tables = connection.execute(
             "SELECT name FROM sqlite_master WHERE type = 'table'"
@@ -91,5 +73,50 @@ class SqliteScan:
                 "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
             )
             for msgtype, encoding, text in connection.execute(query):
-                self.definitions[msgtype] = Definition(encoding, text)
+                if isinstance(encoding, str) and isinstance(text, str):
+                    self.definitions[msgtype] = Definition(encoding, text)
         return {key: (name, msgtype) for key, name, msgtype in rows}
+
+
+class SqliteReader:
+    """Finds messages again by their ``where``.
+
+    Args:
+        connection: of ``open_database``; it is not closed here.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def read(self, where: tuple[int, int]) -> bytes:
+        """CDR bytes of one message."""
+        query = "SELECT data FROM messages WHERE id = ?"
+        return self._connection.execute(query, (int(where[0]),)).fetchone()[0]
+
+
+@contextmanager
+def open_database(path: Path) -> Iterator[tuple[sqlite3.Connection, str]]:
+    """Open a bag's database so that nothing is ever written beside it, on any medium.
+
+    Where a writer left a journal that holds something, a copy in a temporary folder is opened with
+    it instead.
+
+    Returns:
+        The connection, and a note where data that were never committed are lost; else empty.
+    """
+    journals = [Path(f"{path}{end}") for end in ("-journal", "-wal")]
+    left = [journal for journal in journals if journal.exists() and journal.stat().st_size]
+    with ExitStack() as stack:
+        note, options = "", "mode=ro&immutable=1"
+        if left:
+            if left[0].name.endswith("-journal"):
+                note = "its writer was killed; what it had not committed is lost"
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            for file in (path, *left):
+                shutil.copy(file, folder)
+            path, options = folder / path.name, "mode=rw"
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True)
+        stack.callback(connection.close)
+        # without it SQLite refuses a truncated file as a whole, even what is sound of it
+        connection.execute("PRAGMA writable_schema=ON")
+        yield connection, note

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from wm_mpc.core.channels import Channel
 from wm_mpc.core.errors import DataError, UserError
 from wm_mpc.data.decoding import (
     MessageError,
@@ -32,6 +33,12 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "geometry_msgs/msg/Twist": _TWIST,
     "geometry_msgs/msg/TwistStamped": tuple(f"twist.{name}" for name in _TWIST),
     "geometry_msgs/msg/PoseStamped": tuple(f"pose.{name}" for name in _POSE),
+    "ackermann_msgs/msg/AckermannDriveStamped": ("drive.speed", "drive.steering_angle"),
+    "ackermann_msgs/msg/AckermannDrive": ("speed", "steering_angle"),
+    "std_msgs/msg/Float64": ("data",),
+    "std_msgs/msg/Float32": ("data",),
+    "control_msgs/msg/JointJog": ("velocities",),
+    "geometry_msgs/msg/PointStamped": ("point.x", "point.y", "point.z"),
     "nav_msgs/msg/Odometry": (
         *(f"pose.pose.{name}" for name in _POSE),
         *(f"twist.twist.{name}" for name in _TWIST),
@@ -57,7 +64,12 @@ class TopicConfig:
         proprio_fields: fields to read, dotted, in order, e.g. ``pose.position.x``; empty: those
             of FIELDS.
         command_fields: likewise.
-        joints: joint names in the order wanted; empty: as in the first message.
+        joints: joint names in the order wanted; empty: the store's, or as in the first message.
+        command_joints: likewise for commands that name joints.
+        proprio_unit, command_unit: unit of positions and of commands, where the type does not
+            say; kept in the store and compared with it.
+        command_role: what a command says: ``position``, ``velocity``, ``effort``, ``increment``;
+            empty: what its type says.
     """
 
     image: str = "image"
@@ -70,12 +82,17 @@ class TopicConfig:
     proprio_fields: tuple[str, ...] = ()
     command_fields: tuple[str, ...] = ()
     joints: tuple[str, ...] = ()
+    command_joints: tuple[str, ...] = ()
+    proprio_unit: str = ""
+    command_unit: str = ""
+    command_role: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a mapping without the two parts that nothing works without."""
         for name in ("image", "command"):
             if not getattr(self, name):
                 raise ValueError(f"{name}: empty; a topic name expected")
+        Channel(role=self.command_role)
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -191,13 +208,17 @@ class VectorReader:
         return values
 
 
-def read_image(message: Any, msgtype: str) -> np.ndarray:
-    """Decode either image type to uint8 ``(H, W, 3)`` RGB.
+def read_image(
+    message: Any, msgtype: str, depth_range: tuple[float, float] | None = None
+) -> np.ndarray:
+    """Decode either image type to uint8 ``(H, W, 3)`` RGB; depth by ``depth_range`` [m].
 
     Raises:
         MessageError: it does not decode.
     """
-    return compressed_to_rgb(message) if msgtype == COMPRESSED else image_to_rgb(message)
+    if msgtype == COMPRESSED:
+        return compressed_to_rgb(message, depth_range=depth_range)
+    return image_to_rgb(message, depth_range=depth_range)
 
 
 def header_ns(message: Any) -> int | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ from wm_mpc.core.errors import DataError
 from wm_mpc.core.locations import IMPORT_ROOT
 from wm_mpc.data.bags.mcap_scan import Definition
 
+DECODE_ERRORS = (
+    SerdeError, TypesysError, KeyError, IndexError, AssertionError, struct.error, ValueError,
+    MemoryError, OverflowError, TypeError,
+)  # fmt: skip
+"""What bytes that are no such message come to, in `rosbags` and numpy."""
 _COMMON = Stores.ROS2_KILTED
 
 
@@ -30,25 +36,33 @@ def common_types() -> Typestore:
     return get_typestore(_COMMON)
 
 
-def find_definition(msgtype: str) -> str:
+def find_definition(msgtype: str, more: Sequence[Path] = ()) -> str:
     """Find the .msg text of a type in this machine's ROS prefixes or this package's sources.
+
+    Args:
+        msgtype: for example ``ackermann_msgs/msg/AckermannDriveStamped``.
+        more: folders to look in first, laid out as ``PACKAGE/msg/NAME.msg``.
 
     Raises:
         DataError: no such file.
     """
     package, _, name = msgtype.partition("/msg/")
     prefixes = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
-    folders = [prefix / "share" / package / "msg" for prefix in (*prefixes, Path(sys.prefix))]
+    folders = [folder / package / "msg" for folder in more]
+    folders += [prefix / "share" / package / "msg" for prefix in (*prefixes, Path(sys.prefix))]
     if package == "wm_mpc":
         folders.append(IMPORT_ROOT / "msg")
     for folder in folders:
         path = folder / f"{name}.msg"
         if path.is_file():
             return path.read_text(encoding="utf-8")
-    raise DataError(f"type {msgtype}: no {name}.msg of package {package} in {len(folders)} places")
+    raise DataError(
+        f"type {msgtype}: the bag does not define it and no {name}.msg of package {package} is "
+        f"in {len(folders)} places; --types FOLDER with {package}/msg/{name}.msg helps"
+    )
 
 
-def ensure_type(store: Typestore, msgtype: str) -> None:
+def ensure_type(store: Typestore, msgtype: str, more: Sequence[Path] = ()) -> None:
     """Register ``msgtype`` and whatever it contains in ``store``, unless it is there.
 
     Raises:
@@ -57,12 +71,12 @@ def ensure_type(store: Typestore, msgtype: str) -> None:
     if msgtype in store.fielddefs:
         return
     try:
-        types = get_types_from_msg(find_definition(msgtype), msgtype)
+        types = get_types_from_msg(find_definition(msgtype, more), msgtype)
     except TypesysError as error:
         raise DataError(f"type {msgtype}: its .msg file does not parse ({error})") from None
     for name in _nested(types):
         if name not in types:
-            ensure_type(store, name)
+            ensure_type(store, name, more)
     store.register(types)
 
 
@@ -88,10 +102,14 @@ class Decoder:
 
     Args:
         definitions: message type -> definition; may be a live dict that grows while a bag is read.
+        more: folders with .msg files of types that the bag does not define.
     """
 
-    def __init__(self, definitions: Mapping[str, Definition]) -> None:
+    def __init__(
+        self, definitions: Mapping[str, Definition], more: Sequence[Path] = ()
+    ) -> None:
         self._definitions = definitions
+        self._more = more
         self._stores: dict[str, Typestore] = {}
 
     def decode(self, msgtype: str, data: bytes | memoryview) -> Any:
@@ -103,7 +121,7 @@ class Decoder:
         store = self.types(msgtype)
         try:
             return store.deserialize_cdr(data, msgtype)
-        except (SerdeError, TypesysError, KeyError, IndexError, AssertionError) as error:
+        except DECODE_ERRORS as error:
             raise DataError(f"{msgtype}: {len(data)} bytes do not decode ({error})") from None
 
     def types(self, msgtype: str) -> Typestore:
@@ -120,7 +138,7 @@ class Decoder:
         definition = self._definitions.get(msgtype)
         if definition is None or not definition.text:
             store = common_types()
-            ensure_type(store, msgtype)
+            ensure_type(store, msgtype, self._more)
             return store
         store = get_typestore(Stores.EMPTY)
         parse = get_types_from_idl if "idl" in definition.encoding else get_types_from_msg
@@ -130,7 +148,7 @@ class Decoder:
                 if parse is get_types_from_idl
                 else parse(definition.text, msgtype)
             )
-        except TypesysError as error:
+        except (TypesysError, KeyError, ValueError, TypeError) as error:
             raise DataError(f"{msgtype}: the bag's definition does not parse ({error})") from None
         common = common_types()
         for name in _nested(types) - set(types):

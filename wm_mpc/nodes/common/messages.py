@@ -12,7 +12,6 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import Image, JointState
 
 from wm_mpc.data.decoding import (
-    ENCODINGS,
     MessageError,
     compressed_to_rgb,
     image_to_rgb,
@@ -20,6 +19,7 @@ from wm_mpc.data.decoding import (
     message_to_trajectory,
     stamp_seconds,
 )
+from wm_mpc.data.encodings import ENCODINGS
 from wm_mpc.data.trajectory import Trajectory
 from wm_mpc.nodes.common.commands import (
     COMMAND_KINDS,
