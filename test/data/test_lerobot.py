@@ -30,7 +30,7 @@ def dataset(tmp_path: Path) -> tuple[Path, list[Trajectory]]:
     episodes = smooth(trajectories(3, steps=12))
     episodes[1].image_steps = episodes[1].image_steps[::2]
     episodes[1].images = episodes[1].images[::2]
-    export_lerobot(iter(episodes), tmp_path / "set", 10.0, "push")
+    export_lerobot(iter(episodes), tmp_path / "set", 10.0, "push", version="v2.1")
     return tmp_path / "set", episodes
 
 

@@ -47,12 +47,13 @@ class Robot:
 
     def run(self, steps: int, first: int = 0) -> None:
         """Publish ``steps`` control steps in real time."""
+        begin = time.monotonic()
         for k in range(first, first + steps):
             stamp = self.node.get_clock().now().to_msg()
             self.image.publish(rgb_to_image(np.full((32, 32, 3), k, np.uint8), stamp))
             self.proprio.publish(array_to_joint_state(np.array([k, -k]), ("x", "y"), stamp))
             self.command.publish(Float64MultiArray(data=[float(k)]))
-            time.sleep(PERIOD)
+            time.sleep(max(0.0, begin + (k - first + 1) * PERIOD - time.monotonic()))
 
 
 @pytest.fixture

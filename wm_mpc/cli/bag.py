@@ -22,6 +22,8 @@ from wm_mpc.data.bags.import_report import COMPLETE, FAILED, PARTIAL
 from wm_mpc.data.bags.importer import import_bags
 from wm_mpc.data.bags.inspect import inspect_bag, recover_bag
 from wm_mpc.data.bags.writer import BagWriter, WriterConfig
+from wm_mpc.data.lerobot_import import import_lerobot
+from wm_mpc.data.lerobot_reader import is_lerobot
 from wm_mpc.data.store.store import Store, StoreError
 
 _Bag = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BAG")]
@@ -68,6 +70,12 @@ class Export:
 
     video_fps: float = 0.0
     """[Hz] frame rate of lerobot videos; 0: the store's control rate."""
+
+    lerobot_version: str = "v3.0"
+    """v3.0 or v2.1."""
+
+    lerobot_pictures: str = "video"
+    """video (lossy), or image: PNG inside the tables."""
 
     def __post_init__(self) -> None:
         """Check choices and ranges."""
@@ -179,6 +187,11 @@ def run_import(config: Import) -> int:
     """Import, print a report, return the exit code."""
     if not config.bags:
         raise UserError("bags: none given; at least 1 expected")
+    datasets = [path for path in config.bags if is_lerobot(path)]
+    if datasets:
+        if len(datasets) != len(config.bags):
+            raise UserError("bags: rosbag2 and LeRobot datasets; import them one kind at a time")
+        return _import_lerobot(config)
     settings = import_config(config)
     reports, statistics = import_bags(settings, config.bags, config.out, not config.quiet)
     for report in reports:
@@ -197,6 +210,24 @@ def run_import(config: Import) -> int:
     if codes == {FAILED}:
         return FAILED
     return COMPLETE if codes == {COMPLETE} else PARTIAL
+
+
+def _import_lerobot(config: Import) -> int:
+    """LeRobot datasets; their features are named where bags have topics."""
+    names = (config.image_topic, config.proprio_topic, config.command_topic)
+    features = tuple(name or "" for name in names)
+    size = None if config.size is None else (config.size, config.size)
+    reports = [
+        import_lerobot(path, config.out, config.task or "", size, features)
+        for path in config.bags
+    ]
+    for report in reports:
+        print("\n".join(report.lines()))
+    if config.report:
+        write_report(
+            config.report, None, [{**vars(r), "path": str(r.path)} for r in reports]
+        )
+    return PARTIAL if any(report.problems for report in reports) else COMPLETE
 
 
 def run_info(config: Info) -> int:
@@ -227,7 +258,15 @@ def run_export(config: Export) -> int:
         from wm_mpc.data.lerobot import export_lerobot
 
         fps = config.video_fps or 1 / store.spec.control_period
-        count = export_lerobot(chosen, config.out, fps, store.spec.task)
+        count = export_lerobot(
+            chosen,
+            config.out,
+            fps,
+            store.spec.task,
+            version=config.lerobot_version,
+            pictures=config.lerobot_pictures,
+            channels=(store.spec.proprio_channels, store.spec.action_channels),
+        )
     else:
         with BagWriter(config.out, config.writer) as writer:
             count = Exporter(writer, config.bag).write(chosen)

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import tyro
 
 from wm_mpc.core.errors import UserError
-from wm_mpc.data.bags.align import AlignConfig
 from wm_mpc.data.bags.importer import ImportConfig
-from wm_mpc.data.bags.topics import TopicConfig, read_mapping
+from wm_mpc.data.bags.settings import settings_of
+from wm_mpc.data.bags.topics import read_mapping
 from wm_mpc.data.store.store import Store
 
 Bags = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="BAG ...")]
@@ -171,31 +171,6 @@ def import_config(config: Import) -> ImportConfig:
     rate = options.pop("rate", None)
     if rate is None and (config.out / "store.json").exists():
         rate = 1 / Store.open(config.out, skip_bad=True).spec.control_period
-    if rate is None:
-        raise UserError("rate: missing; the control rate [Hz], e.g. --rate 10")
-    if not isinstance(rate, (int, float)) or not 0 < rate <= 1000:
-        raise UserError(f"rate: {rate!r}; more than 0 and at most 1000 Hz expected")
-    aliases = {
-        "image_tolerance": "image_tolerance_s",
-        "proprio_tolerance": "proprio_tolerance_s",
-        "command_tolerance": "command_tolerance_s",
-    }
-    groups: dict[type, dict[str, Any]] = {AlignConfig: {}, TopicConfig: {}, ImportConfig: {}}
-    for option, value in options.items():
-        name = aliases.get(option, option.removesuffix("_topic"))
-        for kind, group in groups.items():
-            if name in {f.name for f in dataclasses.fields(kind)}:
-                group[name] = value
-    size = groups[ImportConfig].pop("size", None)
-    if "types" in groups[ImportConfig]:
-        groups[ImportConfig]["types"] = tuple(Path(p) for p in groups[ImportConfig]["types"])
-    try:
-        return ImportConfig(
-            align=AlignConfig(period_s=1 / rate, **groups[AlignConfig]),
-            topics=TopicConfig(**groups[TopicConfig]),
-            size=None if size is None else (size, size),
-            strict=config.strict,
-            **groups[ImportConfig],
-        )
-    except (TypeError, ValueError) as error:
-        raise UserError(str(error)) from None
+    if rate is not None:
+        options["rate"] = rate
+    return dataclasses.replace(settings_of(options), strict=config.strict)

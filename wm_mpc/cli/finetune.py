@@ -20,7 +20,7 @@ from wm_mpc.core.errors import UserError
 from wm_mpc.core.fields import Checked, NonNegativeInt
 from wm_mpc.core.locations import ASSETS
 from wm_mpc.core.provenance import write_report
-from wm_mpc.data.store.store import Store
+from wm_mpc.data.formats import open_data
 from wm_mpc.evaluation.rollouts import simulator
 from wm_mpc.evaluation.train_test_gap import GapConfig, measure_gap, print_gap
 from wm_mpc.latents.expert import load_expert
@@ -105,7 +105,7 @@ def run(config: Config) -> int:
         config.curriculum.goal_distance[1] if online else 1,
         config.gap.distance if config.measure_gap else 1,
     )
-    store = Store.open(config.data)
+    store = open_data(config.data)
     expert = load_expert(model, store, length, config.tokens, config.episodes, config.held_out)
     work = config.out / "work"
     env = simulator(config.task, model) if online or config.measure_gap else None

@@ -12,7 +12,7 @@ from wm_mpc.core.errors import UserError
 from wm_mpc.core.fields import Checked, NonNegativeInt
 from wm_mpc.core.locations import ASSETS
 from wm_mpc.core.provenance import write_report
-from wm_mpc.data.store.store import Store
+from wm_mpc.data.formats import open_data
 from wm_mpc.evaluation.rollouts import simulator
 from wm_mpc.evaluation.train_test_gap import GapConfig, landscape, measure_gap, print_gap
 from wm_mpc.latents.expert import load_expert
@@ -75,7 +75,7 @@ def run(config: Config) -> int:
         encoder = next(iter(models.values())).encoder if models else None
         models[label] = WorldModel.load(folder, encoder)
     first = next(iter(models.values()))
-    store = Store.open(config.data)
+    store = open_data(config.data)
     distance = config.gap.distance
     expert = load_expert(first, store, distance, config.tokens, config.episodes, config.held_out)
     found = measure_gap(models, simulator(config.task, first), expert, config.gap)

@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 
 from wm_mpc.core.errors import UserError
 from wm_mpc.core.files import disk_full, write_failure
-from wm_mpc.data.store.store import Store
+from wm_mpc.data.formats import open_data
 from wm_mpc.latents.expert import check_store, load_expert
 from wm_mpc.latents.frames import FrameView, frame_latents, held_out_frames
 from wm_mpc.models.identity import perception_hash
@@ -58,7 +58,7 @@ def train(
     if isinstance(config, WorldModelTraining):
         train_world_model(config)
         return 0
-    views = [FrameView(Store.open(path).frames()) for path in config.data]
+    views = [FrameView(open_data(path).frames()) for path in config.data]
     facts = train_dino(views, config.out, config.dino)
     last = facts["history"][-1]
     print(
@@ -77,7 +77,7 @@ def add_decoder(config: DecoderForModel) -> int:
     if config.threads:
         torch.set_num_threads(config.threads)
     model = WorldModel.load(config.model, device=config.device)
-    store = Store.open(config.data)
+    store = open_data(config.data)
     check_store(model, store)
     frames = store.frames()
     ids = held_out_frames(frames, 1.0, config.frames, config.decoder.seed)
@@ -97,7 +97,7 @@ def add_proposals(config: ProposalsForModel) -> int:
         torch.set_num_threads(config.threads)
     model = WorldModel.load(config.model)
     expert = load_expert(
-        model, Store.open(config.data), config.horizon, config.tokens, config.episodes
+        model, open_data(config.data), config.horizon, config.tokens, config.episodes
     )
     augment = task_symmetry(model) if config.augment else None
     network = train_proposer(

@@ -13,7 +13,7 @@ from tyro.conf import Positional
 from wm_mpc.core.fields import Checked, NonNegativeFloat, NonNegativeInt, PositiveInt
 from wm_mpc.core.files import write_atomically
 from wm_mpc.core.provenance import write_report
-from wm_mpc.data.store.store import Store
+from wm_mpc.data.formats import open_data
 from wm_mpc.evaluation.rows import evaluate
 from wm_mpc.evaluation.validation import lines, validate
 from wm_mpc.latents.novelty import fit_novelty
@@ -75,7 +75,7 @@ def run(config: Config) -> int:
     if config.threads:
         torch.set_num_threads(config.threads)
     model = WorldModel.load(config.model, device=config.device)
-    store = Store.open(config.data)
+    store = open_data(config.data)
     if config.write_novelty:
         stores = [store, *map(Store.open, config.more_data)]
         frames = [each.frames() for each in stores]

@@ -17,7 +17,7 @@ SAME_CLOCK_NS = 10**9
 """Headers further than this from the time of reception are of another clock."""
 _JUMP_NS = 10**8
 _SHUFFLED = 3
-"""More set-backs than this, without overlap, are files or chunks out of order and no clock."""
+"""More set-backs than this are pieces out of order and no clock."""
 
 
 @dataclass
@@ -213,10 +213,11 @@ def _examine(clock: Clock, times: TopicTimes, reorder_ns: int) -> None:
     clock.segment = np.zeros(len(stamps), np.int64)
     breaks = _set_backs(stamps, clock.dropped, reorder_ns)
     files = times.where[:, 0]
-    if breaks and _disjoint(stamps, clock.dropped, breaks):
-        # another file, or many pieces: the order of reading is wrong, not the clock
+    if len(breaks) > _SHUFFLED:
+        breaks = []
+    elif breaks and _disjoint(stamps, clock.dropped, breaks):
+        # at the border of two files the order of reading is wrong, not the clock
         breaks = [b for b in breaks if files[b] == files[b - 1]]
-        breaks = [] if len(breaks) > _SHUFFLED else breaks
     for at in breaks:
         clock.segment[at:] += 1
     clock.jumps = [(int(stamps[i]), s) for i, s in clock.jumps if i < len(stamps)]

@@ -17,7 +17,7 @@ COMPLETE, FAILED, PARTIAL = 0, 1, 3
 
 LOST = (
     "frames without proprio", "frames without command", "frames without state",
-    "steps in episodes too short", "steps after the last frame", "frames off their step",
+    "steps in episodes too short",
 )  # fmt: skip
 """Counts of what nobody asked to lose."""
 

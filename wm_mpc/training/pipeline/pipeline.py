@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from wm_mpc.core.provenance import write_report
-from wm_mpc.data.store.store import Store, StoreSpec
+from wm_mpc.data.formats import open_data
+from wm_mpc.data.store.store import StoreSpec
 from wm_mpc.data.store.windows import Frames
 from wm_mpc.evaluation.validation import lines, validate
 from wm_mpc.latents.frames import frame_latents, held_out_frames, held_out_windows
@@ -48,7 +49,7 @@ def train_world_model(config: WorldModelTraining) -> WorldModel:
         part = "patch" if config.layout == "patch" else "dynamics"
         distributed.check_batch(f"{part}.batch", getattr(config, part).batch)
         started = time.perf_counter()
-        store = Store.open(config.data)
+        store = open_data(config.data)
         if isinstance(config, RobotTraining):
             config = for_robot(config, store.spec)
         material = prepare(config, store, device)

@@ -1,0 +1,596 @@
+#!/usr/bin/env python3
+"""Small bags as people really have them, each with what an import must make of it.
+
+    python test/data/bags_in_the_wild/make.py --out bags        # writes all of them
+
+A step ``k`` has a picture of colour ``k``, a joint at ``k`` and a command ``k``, so a store tells
+whether it mixed anything up. ``CASES`` is read by ``test_bags_in_the_wild.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sqlite3
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bag_helpers import START, Tape, at, picture, tape
+
+STEPS = 40
+S = 10**9
+CHOSEN = {"mcap": ".mcap", "sqlite3": ".db3"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of bag.
+
+    Attributes:
+        make: writes it; ``make(path, storage)``.
+        words: options of ``bag import`` beside ``--rate 10``.
+        code: exit code.
+        said: what the report says.
+        lengths: steps of the episodes; None: not compared.
+        storages: in which it exists.
+        second: another bag imported into the same store first.
+        check: what else holds of the store.
+        aligned: whether colour, joint and command of a step must agree.
+    """
+
+    make: Callable[[Path, str], None]
+    words: tuple[str, ...] = ()
+    code: int = 0
+    said: tuple[str, ...] = ()
+    lengths: tuple[int, ...] | None = (STEPS - 1,)
+    storages: tuple[str, ...] = ("mcap", "sqlite3")
+    second: Callable[[Path, str], None] | None = None
+    check: Callable[[list], None] | None = None
+    aligned: bool = True
+    name: str = field(default="bag")
+
+
+CASES: dict[str, Case] = {}
+
+
+def case(**settings: Any) -> Callable:
+    """Register the function below as the maker of a case, under its own name."""
+
+    def register(function: Callable[[Tape], None]) -> Callable:
+        def make(path: Path, storage: str) -> None:
+            bag = tape(path, storage)
+            function(bag)
+            bag.writer.close()
+
+        CASES[function.__name__] = Case(make, **settings)
+        return function
+
+    return register
+
+
+def after(name: str, **settings: Any) -> Callable:
+    """Register a function that changes the finished bag of another case."""
+
+    def register(function: Callable[[Path, str], None]) -> Callable:
+        def make(path: Path, storage: str) -> None:
+            CASES[name].make(path, storage)
+            function(path, storage)
+
+        CASES[function.__name__] = Case(make, **settings)
+        return function
+
+    return register
+
+
+def joints(bag: Tape, stamp: int, names: list[str], position: Any, velocity: Any = (),
+           log: int | None = None) -> None:  # fmt: skip
+    (kind,) = bag.writer.types("sensor_msgs/msg/JointState")
+    arrays = [np.array(v, np.float64) for v in (position, velocity, ())]
+    message = kind(bag.header(stamp), names, *arrays)
+    bag.put("/proprio", "sensor_msgs/msg/JointState", stamp if log is None else log, message)
+
+
+def trajectory(bag: Tape, stamp: int, names: list[str], points: list[tuple[float, list]]) -> None:
+    kind, point, duration = bag.writer.types(
+        "trajectory_msgs/msg/JointTrajectory", "trajectory_msgs/msg/JointTrajectoryPoint",
+        "builtin_interfaces/msg/Duration",
+    )  # fmt: skip
+    none = np.zeros(0)
+    made = [
+        point(np.array(v, np.float64), none, none, none, duration(int(t), round(t % 1 * 1e9)))
+        for t, v in points
+    ]
+    message = kind(bag.header(stamp), names, made)
+    bag.put("/command", "trajectory_msgs/msg/JointTrajectory", stamp, message)
+
+
+def step(bag: Tape, k: int, image: int = 0, proprio: int = 0, log: int = 0) -> None:
+    """A step whose headers are off by so much [ns]; ``log`` moves everything's reception."""
+    bag.image(at(k) + image, picture(k), log=at(k) + log)
+    bag.proprio(at(k) + proprio, np.array([k, -k]), log=at(k) + log)
+    bag.command(at(k) + log + 20_000_000, np.array([k, k / 2]))
+
+
+# ---- order -------------------------------------------------------------------------------------
+
+
+@case()
+def plain(bag: Tape) -> None:
+    bag.steps(range(STEPS))
+
+
+@case(said=("sorted by time",))
+def topic_by_topic(bag: Tape) -> None:
+    for k in range(STEPS):
+        bag.image(at(k), picture(k))
+    for k in range(STEPS):
+        bag.proprio(at(k), np.array([k, -k]))
+    for k in range(STEPS):
+        bag.command(at(k) + 20_000_000, np.array([k, k / 2]))
+
+
+@case(said=("sorted by time",))
+def topics_in_blocks(bag: Tape) -> None:
+    for begin in range(0, STEPS, 10):
+        block = range(begin, begin + 10)
+        for k in block:
+            bag.command(at(k) + 20_000_000, np.array([k, k / 2]))
+        for k in block:
+            bag.image(at(k), picture(k))
+        for k in block:
+            bag.proprio(at(k), np.array([k, -k]))
+
+
+@case(said=("sorted by time",))
+def pieces_shuffled(bag: Tape) -> None:
+    for begin in (5, 0, 15, 10, 25, 20, 35, 30):
+        bag.steps(range(begin, begin + 5))
+
+
+def files_in_wrong_order(path: Path, storage: str) -> None:
+    bag = tape(path, storage, split_s=1.0)
+    bag.steps(range(STEPS))
+    bag.writer.close()
+    file = path / "metadata.yaml"
+    document = yaml.safe_load(file.read_text())
+    document["rosbag2_bagfile_information"]["relative_file_paths"].reverse()
+    file.write_text(yaml.safe_dump(document))
+
+
+CASES["files_in_wrong_order"] = Case(files_in_wrong_order, said=("sorted by time",))
+
+
+@case(code=3, said=("stamp goes backward",))
+def one_stamp_far_ahead(bag: Tape) -> None:
+    for k in range(STEPS):
+        bag.steps(range(k, k + 1))
+        if k == 20:
+            bag.proprio(at(k) + 500 * S, np.array([999, 999]), log=at(k) + 1)
+
+
+# ---- rates -------------------------------------------------------------------------------------
+
+
+def camera(rate: float) -> Callable[[Tape], None]:
+    def make(bag: Tape) -> None:
+        for n in range(round(4 * rate)):
+            bag.image(START + round(n * S / rate), picture(round(n * 10 / rate)))
+        for k in range(STEPS):
+            bag.proprio(at(k), np.array([k, -k]))
+            bag.command(at(k) + 20_000_000, np.array([k, k / 2]))
+
+    make.__name__ = f"camera_{rate:g}_hz".replace(".", "_")
+    return make
+
+
+for _rate, _fits in ((12, "--rate 12"), (14.9, "--rate 14.9"), (7.5, "--rate 7.5")):
+    case(code=1, said=(f"frames come at {_rate:.2f} Hz", _fits), lengths=())(camera(_rate))
+case()(camera(30))
+case(lengths=None, aligned=False)(camera(9.7))
+case(code=1, said=("--frame-stride 5",), lengths=())(camera(2))
+CASES["camera_2_hz_stride"] = Case(
+    CASES["camera_2_hz"].make, ("--frame-stride", "5"), lengths=None, aligned=False
+)
+CASES["camera_12_hz_at_12"] = Case(
+    CASES["camera_12_hz"].make, ("--rate", "12"), lengths=None, aligned=False
+)
+
+
+# ---- names -------------------------------------------------------------------------------------
+
+ARM = ["shoulder", "elbow"]
+
+
+@case()
+def arm(bag: Tape) -> None:
+    for k in range(STEPS):
+        bag.image(at(k), picture(k))
+        joints(bag, at(k), ARM, [k, -k])
+        trajectory(bag, at(k) + 20_000_000, ARM, [(0.1, [k, k / 2])])
+
+
+def _by_name(stored: list) -> None:
+    for found in stored:
+        np.testing.assert_allclose(found.proprio[:, 1], -found.proprio[:, 0])
+        np.testing.assert_allclose(found.actions[:, 1], found.actions[:, 0] / 2)
+
+
+@case(second=CASES["arm"].make, said=("joints put in order",), lengths=(39, 39), check=_by_name)
+def other_order_of_joints(bag: Tape) -> None:
+    for k in range(STEPS):
+        bag.image(at(k), picture(k))
+        joints(bag, at(k), ARM[::-1], [-k, k])
+        trajectory(bag, at(k) + 20_000_000, ARM[::-1], [(0.1, [k / 2, k])])
+
+
+@case(check=_by_name)
+def order_changes_within(bag: Tape) -> None:
+    for k in range(STEPS):
+        turn = 1 if k % 2 == 0 else -1
+        bag.image(at(k), picture(k))
+        joints(bag, at(k), ARM[::turn], [k, -k][::turn])
+        trajectory(bag, at(k) + 20_000_000, ARM[::turn], [(0.1, [k, k / 2][::turn])])
+
+
+@case(second=CASES["arm"].make, code=1, said=("'shoulder' is in no message",), lengths=(39,))
+def other_joints(bag: Tape) -> None:
+    for k in range(STEPS):
+        bag.image(at(k), picture(k))
+        joints(bag, at(k), ["left", "right"], [k, -k])
+        trajectory(bag, at(k) + 20_000_000, ["left", "right"], [(0.1, [k, k])])
+
+
+@case(said=("several points",))
+def trajectories_of_five_points(bag: Tape) -> None:
+    for k in range(STEPS):
+        if k % 5 == 0:
+            points = [((i + 1) * 0.1, [k + i, (k + i) / 2]) for i in range(5)]
+            trajectory(bag, at(k) + 20_000_000, ARM, points)
+        bag.image(at(k), picture(k))
+        joints(bag, at(k), ARM, [k, -k])
+
+
+def _gripper(stored: list) -> None:
+    (found,) = stored
+    assert found.proprio.shape[1] == 3
+    np.testing.assert_allclose(found.proprio[:, 2], 2 * found.proprio[:, 0], atol=1e-3)
+
+
+@case(said=("2 publishers of different joints",), check=_gripper, lengths=None)
+def arm_and_gripper_on_one_topic(bag: Tape) -> None:
+    for k in range(STEPS):
+        bag.image(at(k), picture(k))
+        joints(bag, at(k), ARM, [k, -k])
+        bag.command(at(k) + 20_000_000, np.array([k, k / 2]))
+        for i in range(5):
+            joints(bag, at(k + i / 5) + 1, ["gripper"], [2 * (k + i / 5)])
+
+
+@case()
+def velocity_is_nan(bag: Tape) -> None:
+    for k in range(STEPS):
+        bag.image(at(k), picture(k))
+        joints(bag, at(k), ARM, [k, -k], [np.nan, np.nan])
+        bag.command(at(k) + 20_000_000, np.array([k, k / 2]))
+
+
+@case()
+def velocity_comes_and_goes(bag: Tape) -> None:
+    for k in range(STEPS):
+        bag.image(at(k), picture(k))
+        joints(bag, at(k), ARM, [k, -k], [0.0, 0.0] if k % 2 else [])
+        bag.command(at(k) + 20_000_000, np.array([k, k / 2]))
+
+
+def _velocity(stored: list) -> None:
+    np.testing.assert_allclose(stored[0].proprio[:, 2:], 1.0)
+
+
+@case(check=_velocity)
+def velocity_is_there(bag: Tape) -> None:
+    for k in range(STEPS):
+        bag.image(at(k), picture(k))
+        joints(bag, at(k), ARM, [k, -k], [1.0, 1.0])
+        bag.command(at(k) + 20_000_000, np.array([k, k / 2]))
+
+
+@case(second=CASES["plain"].make, code=3, said=("degrees and radians mixed?",), aligned=False,
+      lengths=(39, 39))  # fmt: skip
+def degrees(bag: Tape) -> None:
+    for k in range(STEPS):
+        bag.image(at(k), picture(k))
+        bag.proprio(at(k), np.array([k, -k]) * 57.29578)
+        bag.command(at(k) + 20_000_000, np.array([k, k / 2]))
+
+
+# ---- clocks ------------------------------------------------------------------------------------
+
+
+@case(said=("years from reception",))
+def camera_stamps_since_boot(bag: Tape) -> None:
+    for k in range(STEPS):
+        step(bag, k, image=77 * S - START)
+
+
+@case(said=("headers are zero",))
+def camera_stamps_nothing(bag: Tape) -> None:
+    for k in range(STEPS):
+        step(bag, k, image=-at(k))
+
+
+@case(said=("+3.000 s from reception",))
+def clocks_three_seconds_apart(bag: Tape) -> None:
+    for k in range(STEPS):
+        step(bag, k, image=3 * S)
+
+
+@case(said=("stands still",))
+def camera_header_stands_still(bag: Tape) -> None:
+    for k in range(STEPS):
+        step(bag, k, image=START - at(k))
+
+
+@case()
+def simulated_time_and_commands_without_header(bag: Tape) -> None:
+    for k in range(STEPS):
+        step(bag, k, image=-START, proprio=-START)
+
+
+CASES["header_asked_for_one_topic"] = Case(
+    CASES["clocks_three_seconds_apart"].make, ("--stamps", "auto,/image=receive"),
+    said=("as asked",),
+)  # fmt: skip
+CASES["header_of_a_topic_without"] = Case(
+    CASES["plain"].make, ("--stamps", "/command=header"), 1, ("/command has no header",), ()
+)
+
+
+@case(lengths=(19, 19), said=("1 ended: clock set back",))
+def clock_set_back_two_seconds(bag: Tape) -> None:
+    for k in range(STEPS):
+        shift = 0 if k < 20 else -2 * S
+        step(bag, k, image=shift, proprio=shift, log=shift)
+
+
+@case(lengths=(19, 19))
+def clock_set_ahead_a_minute(bag: Tape) -> None:
+    for k in range(STEPS):
+        shift = 0 if k < 20 else 60 * S
+        step(bag, k, image=shift, proprio=shift, log=shift)
+
+
+# ---- storage -----------------------------------------------------------------------------------
+
+
+@after("plain", storages=("sqlite3",))
+def sqlite_in_wal_mode(path: Path, storage: str) -> None:
+    (file,) = path.glob("*.db3")
+    base = sqlite3.connect(file)
+    base.execute("PRAGMA journal_mode=WAL")
+    base.close()
+
+
+@after("sqlite_in_wal_mode", storages=("sqlite3",))
+def empty_wal_left_by_a_reader(path: Path, storage: str) -> None:
+    (file,) = path.glob("*.db3")
+    Path(f"{file}-wal").touch()
+    Path(f"{file}-shm").write_bytes(bytes(32768))
+
+
+@after("plain", storages=("sqlite3",))
+def wal_with_messages(path: Path, storage: str) -> None:
+    """A recorder that was killed before its last messages came into the main file."""
+    (file,) = path.glob("*.db3")
+    base = sqlite3.connect(file, isolation_level=None)
+    base.execute("PRAGMA journal_mode=WAL")
+    base.execute("PRAGMA wal_autocheckpoint=0")
+    base.execute("UPDATE messages SET timestamp = timestamp WHERE id > 30")
+    kept = [Path(f"{file}{end}").read_bytes() for end in ("", "-wal")]
+    base.close()
+    for end, data in zip(("", "-wal"), kept, strict=True):
+        Path(f"{file}{end}").write_bytes(data)
+
+
+@after("plain", code=3, said=("metadata.yaml is damaged",))
+def metadata_cut_short(path: Path, storage: str) -> None:
+    file = path / "metadata.yaml"
+    text = file.read_text()
+    file.write_text(text[: text.index("topics_with_message_count") + 60])
+
+
+@after("plain", code=3, said=("no metadata.yaml",))
+def no_metadata(path: Path, storage: str) -> None:
+    (path / "metadata.yaml").unlink()
+
+
+CASES["folder_with_odd_name"] = Case(CASES["plain"].make, name="a #1? %41&b=c")
+
+
+# ---- types -------------------------------------------------------------------------------------
+
+
+@after("plain", storages=("sqlite3",))
+def no_definitions_as_in_humble(path: Path, storage: str) -> None:
+    (file,) = path.glob("*.db3")
+    with sqlite3.connect(file) as base:
+        base.execute("DROP TABLE message_definitions")
+    base.close()
+
+
+def _register(bag: Tape, name: str, text: str) -> Any:
+    from rosbags.typesys import get_types_from_msg
+
+    store = bag.writer._types
+    store.register(get_types_from_msg(text, name))
+    return store.types[name]
+
+
+@case()
+def unknown_types_beside(bag: Tape) -> None:
+    kind = _register(bag, "acme_msgs/msg/Secret", "float64 x\n")
+    for k in range(STEPS):
+        bag.steps(range(k, k + 1))
+        bag.put("/secret", "acme_msgs/msg/Secret", at(k), kind(1.0))
+
+
+def _ackermann(bag: Tape) -> None:
+    drive = "ackermann_msgs/msg/AckermannDrive"
+    words = "float32 steering_angle\nfloat32 steering_angle_velocity\nfloat32 speed\n"
+    inner = _register(bag, drive, words + "float32 acceleration\nfloat32 jerk\n")
+    outer = _register(
+        bag, "ackermann_msgs/msg/AckermannDriveStamped",
+        "std_msgs/Header header\nackermann_msgs/AckermannDrive drive\n",
+    )  # fmt: skip
+    for k in range(STEPS):
+        bag.image(at(k), picture(k))
+        bag.proprio(at(k), np.array([k, -k]))
+        message = outer(bag.header(at(k) + 20_000_000), inner(k / 2, 0.0, float(k), 0.0, 0.0))
+        bag.put("/command", outer.__msgtype__, at(k) + 20_000_000, message)
+
+
+@case()
+def ackermann(bag: Tape) -> None:
+    _ackermann(bag)
+
+
+CASES["ackermann_by_fields"] = Case(
+    CASES["ackermann"].make, ("--command-fields", "drive.speed", "drive.jerk")
+)
+
+
+@after("ackermann", storages=("sqlite3",), code=1, lengths=(), said=("--types FOLDER",))
+def ackermann_without_definition(path: Path, storage: str) -> None:
+    no_definitions_as_in_humble(path, storage)
+
+
+# ---- pictures ----------------------------------------------------------------------------------
+
+
+def encoded(name: str, make: Callable[[int], tuple[np.ndarray, int]], **settings: Any) -> None:
+    """A case whose camera sends ``make(k)``: bytes and step."""
+
+    def write(bag: Tape) -> None:
+        for k in range(STEPS):
+            data, row = make(k)
+            raw = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
+            (kind,) = bag.writer.types("sensor_msgs/msg/Image")
+            message = kind(bag.header(at(k)), 16, 16, name, 0, row, raw)
+            bag.put("/image", "sensor_msgs/msg/Image", at(k), message)
+            bag.proprio(at(k), np.array([k, -k]))
+            bag.command(at(k) + 20_000_000, np.array([k, k / 2]))
+
+    write.__name__ = f"camera_sends_{name.lower()}"
+    case(**{"aligned": False, **settings})(write)
+
+
+def grey(k: int) -> np.ndarray:
+    return np.full((16, 16), 16 + 5 * k, np.uint8)
+
+
+def _mono(stored: list) -> None:
+    (found,) = stored
+    levels = found.images[:, 8, 8].astype(int)
+    assert np.all(np.diff(levels[:, 0]) > 0) and np.ptp(levels, axis=1).max() <= 1
+
+
+def _pairs(k: int, luma_first: bool) -> tuple[np.ndarray, int]:
+    chroma = np.full((16, 16), 128, np.uint8)
+    order = (grey(k), chroma) if luma_first else (chroma, grey(k))
+    return np.stack(order, 2), 32
+
+
+def _planes(k: int) -> tuple[np.ndarray, int]:
+    return np.concatenate([grey(k), np.full((8, 16), 128, np.uint8)]), 16
+
+
+encoded("yuv422_yuy2", lambda k: _pairs(k, True), check=_mono)
+encoded("uyvy", lambda k: _pairs(k, False), check=_mono)
+encoded("nv12", _planes, check=_mono)
+encoded("nv21", _planes, check=_mono)
+encoded("bayer_rggb8", lambda k: (grey(k), 16), check=_mono)
+encoded("bayer_gbrg16", lambda k: (grey(k).astype(np.uint16) << 8, 32), check=_mono)
+encoded("rgb16", lambda k: (np.stack([grey(k)] * 3, 2).astype(np.uint16) << 8, 96), check=_mono)
+encoded(
+    "16UC1", lambda k: (grey(k).astype(np.uint16) * 10, 32),
+    code=1, lengths=(), said=("16UC1 is depth, not a picture",),
+)  # fmt: skip
+encoded(
+    "32FC1", lambda k: (grey(k).astype(np.float32), 64),
+    code=1, lengths=(), said=("--depth-range NEAR FAR",),
+)  # fmt: skip
+CASES["depth_by_range"] = Case(
+    CASES["camera_sends_16uc1"].make, ("--depth-range", "0.1", "3.0"), aligned=False
+)
+
+
+def compressed(name: str, form: str, make: Callable[[int], bytes], **settings: Any) -> None:
+    """A case whose camera sends CompressedImage."""
+
+    def write(bag: Tape) -> None:
+        (kind,) = bag.writer.types("sensor_msgs/msg/CompressedImage")
+        for k in range(STEPS):
+            data = np.frombuffer(make(k), np.uint8)
+            message = kind(bag.header(at(k)), form, data)
+            bag.put("/image/compressed", "sensor_msgs/msg/CompressedImage", at(k), message)
+            bag.proprio(at(k), np.array([k, -k]))
+            bag.command(at(k) + 20_000_000, np.array([k, k / 2]))
+
+    write.__name__ = f"compressed_{name}"
+    case(**{"aligned": False, **settings})(write)
+
+
+def _png(k: int) -> bytes:
+    return cv2.imencode(".png", cv2.cvtColor(picture(k), cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+compressed("png", "bgr8; png compressed bgr8", _png, aligned=True)
+compressed("jpeg", "rgb8; jpeg compressed bgr8",
+           lambda k: cv2.imencode(".jpg", grey(k))[1].tobytes(), check=_mono)  # fmt: skip
+compressed("h264", "h264", lambda k: b"\0\0\0\1" + bytes([k]) * 50, code=1, lengths=(),
+           said=("h264 has no whole pictures",))  # fmt: skip
+compressed("depth", "16UC1; compressedDepth png", lambda k: bytes(12) + _png(k), code=1,
+           lengths=(), said=("compressedDepth is depth",))  # fmt: skip
+compressed("cut_short", "jpeg",
+           lambda k: _png(k)[: -30 if k == 7 else None], code=3, lengths=(39,),
+           said=("the end of the picture is missing",))  # fmt: skip
+
+# ---- neighbours --------------------------------------------------------------------------------
+
+
+@case(code=3, lengths=(15, 14), said=("frames without command",))
+def controller_idle_in_between(bag: Tape) -> None:
+    for k in range(STEPS):
+        bag.image(at(k), picture(k))
+        bag.proprio(at(k), np.array([k, -k]))
+        if k < 15 or k >= 25:
+            bag.command(at(k) + 20_000_000, np.array([k, k / 2]))
+
+
+CASES["strict_refuses"] = Case(
+    CASES["one_stamp_far_ahead"].make, ("--strict",), 1, ("nothing of it is stored",), ()
+)
+CASES["strict_takes_what_is_sound"] = Case(CASES["topic_by_topic"].make, ("--strict",))
+
+
+def main() -> None:
+    """Write every bag."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    out = parser.parse_args().out
+    out.mkdir(parents=True)
+    for name, found in CASES.items():
+        for storage in found.storages:
+            found.make(out / f"{name}.{storage}", storage)
+    print(f"{sum(len(c.storages) for c in CASES.values())} bags of {len(CASES)} kinds in {out}")
+
+
+if __name__ == "__main__":
+    main()
