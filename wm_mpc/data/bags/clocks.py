@@ -15,7 +15,7 @@ from wm_mpc.data.bags.survey import TopicTimes
 WAYS = ("auto", "header", "receive")
 SAME_CLOCK_NS = 10**9
 """Headers further than this from the time of reception are of another clock."""
-_JUMP_NS = 10**8
+_JUMP_NS = 250_000_000
 _SHUFFLED = 3
 """More set-backs than this are pieces out of order and no clock."""
 
@@ -197,7 +197,11 @@ def _offset_jumps(header: np.ndarray, log: np.ndarray) -> list[tuple[int, float]
         # the step itself lies where single differences are largest
         around = slice(max(0, peak), min(len(offsets) - 1, peak + 2 * width))
         step = around.start + int(np.argmax(np.abs(np.diff(offsets)[around])))
-        found.append((step + 1, float(change[peak])))
+        before, after = offsets[max(0, step - 24) : step + 1], offsets[step + 1 : step + 26]
+        # a clock that was set stays set; a late delivery is made up for
+        gap = max(np.min(after) - np.max(before), np.min(before) - np.max(after))
+        if len(after) >= 2 * width and gap > limit / 2:
+            found.append((step + 1, float(np.median(after) - np.median(before))))
         at = end + width
     return found[:20]
 
