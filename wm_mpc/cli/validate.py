@@ -77,7 +77,7 @@ def run(config: Config) -> int:
     model = WorldModel.load(config.model, device=config.device)
     store = open_data(config.data)
     if config.write_novelty:
-        stores = [store, *map(Store.open, config.more_data)]
+        stores = [store, *map(open_data, config.more_data)]
         frames = [each.frames() for each in stores]
         novelty = fit_novelty(model, frames, config.held_out, config.seed)
         write_atomically(config.model / NOVELTY_FILE, novelty.serialize())
