@@ -45,7 +45,7 @@ def canonical(name: str) -> str:
 def requirements() -> list[Requirement]:
     project = PYPROJECT["project"]
     texts = [*project["dependencies"], *PYPROJECT["build-system"]["requires"]]
-    for group in ("sim", "ros", "viz", "view", "export", "dev"):
+    for group in ("sim", "ros", "viz", "view", "export", "docs", "dev"):
         texts += project["optional-dependencies"][group]
     return [Requirement(text) for text in texts]
 

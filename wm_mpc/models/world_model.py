@@ -47,7 +47,8 @@ class WorldModel(nn.Module):
     Args:
         config: architecture.
         encoder: frozen DINO encoder; None builds a model that works on cached latents only.
-        num_tokens, channels: token grid of the encoder when ``encoder`` is None.
+        num_tokens: tokens per frame of the encoder, when ``encoder`` is None.
+        channels: numbers per token, likewise.
     """
 
     def __init__(
@@ -269,7 +270,7 @@ class WorldModel(nn.Module):
 
         Raises:
             CheckpointError: a file is missing, truncated or altered, or of another format, version
-            or shape.
+                or shape.
             UserError: this machine has no such device.
         """
         device = usable_device(device)

@@ -86,7 +86,8 @@ class GoalObjective:
     Args:
         config: weights.
         horizon: ``T``.
-        visual_dim, proprio_width: layout of the latent's last axis.
+        visual_dim: visual channels, the first of the latent's last axis.
+        proprio_width: channels of proprioception behind them.
         device: torch device.
         proprio_weights: relative weight per proprioception channel, see
             ``ObjectiveConfig.channel_weights``.

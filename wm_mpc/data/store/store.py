@@ -99,7 +99,7 @@ class StoreWriter:
         Raises:
             ValueError: it does not validate or fit the store; nothing is queued.
             StoreError: the disk is full or not writable; earlier shards are intact and the queue
-            is kept.
+                is kept.
         """
         self.spec.check(trajectory)
         self._pending.append(trajectory)
@@ -112,7 +112,7 @@ class StoreWriter:
 
         Raises:
             StoreError: the disk is full or not writable; earlier shards are intact and the queue
-            is kept.
+                is kept.
         """
         if self._pending:
             self._write(self._pending)
@@ -221,7 +221,7 @@ class Store:
 
         Raises:
             StoreError: no store, another format or version, more shards than the system maps, or
-            (without ``skip_bad``) a damaged shard.
+                (without ``skip_bad``) a damaged shard.
         """
         path = Path(path)
         spec = read_manifest(path)

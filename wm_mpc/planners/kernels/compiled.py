@@ -91,8 +91,7 @@ class CompiledKernel:
         """Compile what the calls need and compare it with autograd; see ``PreparedKernel``."""
         begun = time.monotonic()
         try:
-            if not hasattr(self, "bound"):  # recordings hold on to where the weights lie
-                self.bound = self.weights()
+            self.bound = self.weights()
             for call in calls:
                 if not self.trouble and call not in self.ready:
                     self.make(call)
