@@ -187,6 +187,24 @@ def test_another_models_weights_run_under_the_same_code(which: str) -> None:
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
+def test_a_recording_keeps_its_weights_where_they_are() -> None:
+    """CUDA graphs remember addresses: another kernel may neither move nor share them."""
+    models = [make_model("gru", seed) for seed in (1, 2)]
+    before = [[w.clone() for w in model.parameters()] for model in models]
+    pair = [GraphKernel(model, make_cost(model), Rerun()) for model in models]
+    pair[0].prepare(calls(3))
+    places = [w.data_ptr() for w in pair[0].recording.inner.bound]
+    pair[1].prepare(calls(4))
+    latent, goal, x = problem(models[0], 3)
+    for kernel in (*pair, *pair):
+        kernel.cost(latent, goal, x)
+    assert [w.data_ptr() for w in pair[1].recording.inner.bound] == places
+    own = {w.data_ptr() for model in models for w in model.parameters()}
+    assert not own & set(places)
+    for model, weights in zip(models, before, strict=True):
+        assert all(map(torch.equal, model.parameters(), weights))
+
+
 def test_a_goal_without_posture_reaches_the_recording() -> None:
     model = make_model("gru")
     cost = make_cost(model)

@@ -162,7 +162,7 @@ def check_gpu() -> Finding:
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
         name = torch.cuda.get_device_name(0)
         # docs/performance.md, "State of the GPU path"
-        detail = f"{name}, {memory:.0f} GiB; the CUDA graph kernels are not yet run on a GPU"
+        detail = f"{name}, {memory:.0f} GiB; CUDA graphs are off: they failed in repeated ticks"
         return Finding("gpu", OK, detail, "measure with: wm-mpc bench --latency --device cuda")
     if Path("/dev/nvidia0").exists() or Path("/dev/nvhost-gpu").exists():
         detail = f"a device is there, but torch {torch.__version__} cannot use it"

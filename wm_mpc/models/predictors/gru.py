@@ -33,7 +33,9 @@ class GruPredictor(nn.Module):
     def forward(self, latents: Tensor, actions: Tensor) -> Tensor:
         """Predict the next latent of every frame: ``(B, H, *L), (B, H, A) -> (B, H, *L)``."""
         x = self.embed(torch.cat([latents.flatten(2), actions], -1))
-        hidden, _ = self.gru(x)
+        # cuDNN's recurrent layers have a gradient in training mode only; planning needs one too.
+        with torch.backends.cudnn.flags(enabled=self.training):
+            hidden, _ = self.gru(x)
         return latents + self.head(hidden).unflatten(-1, self.latent_shape)
 
     def one_frame(self, latent: Tensor, action: Tensor) -> Tensor:

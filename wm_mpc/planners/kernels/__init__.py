@@ -3,8 +3,8 @@
 | kernel | models | file |
 |---|---|---|
 | C | residual MLPs on the CPU | ``native`` |
-| compiled | every other predictor on the CPU (TorchInductor) | ``compiled`` |
-| graph | every predictor on a GPU (compiled, then recorded in CUDA graphs) | ``graphs`` |
+| compiled | every other predictor (TorchInductor) | ``compiled`` |
+| graph | every predictor on a GPU, recorded in CUDA graphs; opt-in | ``graphs`` |
 | autograd | any differentiable model; the reference | ``autograd`` |
 
 ``make_kernel`` chooses. A kernel that compiles is checked against autograd before it is used.

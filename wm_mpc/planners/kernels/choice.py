@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import torch
 from torch import nn
@@ -18,6 +19,10 @@ from wm_mpc.planners.kernels.protocol import Kernel
 from wm_mpc.planners.objective import GoalObjective
 
 log = logging.getLogger(__name__)
+
+GRAPHS = "WM_MPC_CUDA_GRAPHS"
+"""Environment variable; 1: record CUDA graphs. Off, because their first run on a GPU failed in
+repeated ticks and what was mended since has not run on one (docs/performance.md)."""
 
 LARGE = 1_000_000
 """Weights of a predictor from which bfloat16 is tried on a GPU; below, launches take the time."""
@@ -39,21 +44,26 @@ def make_kernel(model: Dynamics, objective: GoalObjective, compile: bool = True)
         if lib is not None:
             return native.MlpKernel(model, objective, lib)
     device = objective.time_weights.device
-    executor = executor_for(device)
+    executor = executor_for(device) if os.environ.get(GRAPHS) == "1" else None
     if executor is not None:
         return graph_kernel(model, objective, executor)
     reason = obstacle(device)
     if reason:
         log.warning("planning by autograd, several times slower: %s", reason)
         return AutogradKernel(model, objective)
-    return CompiledKernel(model, objective)
+    return CompiledKernel(model, objective, lower=precision(model, device))
+
+
+def precision(model: Dynamics, device: torch.device) -> torch.dtype | None:
+    """Type of the products; None: the weights' own."""
+    weights = sum(p.numel() for p in model.predictor.parameters())
+    return torch.bfloat16 if device.type == "cuda" and weights >= LARGE else None
 
 
 def graph_kernel(model: Dynamics, objective: GoalObjective, executor: Executor) -> Kernel:
     """Kernel that records, of compiled code where there is a compiler."""
     device = objective.time_weights.device
-    weights = sum(p.numel() for p in model.predictor.parameters())
-    lower = torch.bfloat16 if device.type == "cuda" and weights >= LARGE else None
+    lower = precision(model, device)
     reason = obstacle(device)
     if reason:
         log.warning("recording what is not compiled: %s", reason)

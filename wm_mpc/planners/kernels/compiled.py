@@ -91,7 +91,8 @@ class CompiledKernel:
         """Compile what the calls need and compare it with autograd; see ``PreparedKernel``."""
         begun = time.monotonic()
         try:
-            self.bound = self.weights()
+            if not hasattr(self, "bound"):  # recordings hold on to where the weights lie
+                self.bound = self.weights()
             for call in calls:
                 if not self.trouble and call not in self.ready:
                     self.make(call)
