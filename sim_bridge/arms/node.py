@@ -34,6 +34,7 @@ from wm_mpc.core.clock import monotonic
 from wm_mpc.core.errors import UserError, one_line
 from wm_mpc.core.fields import Checked, Seed
 from wm_mpc.nodes.common import qos
+from wm_mpc.nodes.common.inputs import publish_inputs
 from wm_mpc.nodes.common.messages import array_to_joint_state, rgb_to_image
 from wm_mpc.nodes.common.parameters import ParameterReader
 from wm_mpc.nodes.common.spin import run_node
@@ -95,6 +96,7 @@ class SimArm(Node):
     def start(self) -> None:
         """Begin to simulate."""
         self._thread.start()
+        publish_inputs(self)
 
     def stop(self) -> None:
         """End the simulation."""

@@ -3,21 +3,72 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
+from helpers import tiny_checkpoint
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from ros import NodeProcess, Probe
-from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Float64MultiArray
+from ros import START_S, NodeProcess, Probe
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import Float64MultiArray, String
 
+from wm_mpc.msg import Plan, PlannerStatus, Trajectory
 from wm_mpc.nodes.common.inputs import INPUTS, mismatch
 from wm_mpc.nodes.common.qos import IMAGE, LATCHED
 
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+VOLATILE = QoSProfile(depth=1, durability=DurabilityPolicy.VOLATILE)
+WALL = {"task": "wall", "joint_names": ["'x'", "'y'"]}
+BOX = {
+    "command_names": ["shoulder", "elbow"], "low": [-1.0, -1.0], "high": [1.0, 1.0],
+    "speed": [1.0, 1.0],
+}  # fmt: skip
+# Input -> a publisher that cannot be heard there: a type, where every quality of service is heard.
+IMAGES = {"image": (CompressedImage, RELIABLE), "image/compressed": (Image, RELIABLE)}
+NODES = {
+    "mpc_node": (
+        "wm_mpc.nodes.mpc.node", WALL,
+        IMAGES | {
+            "proprio": (String, RELIABLE), "goal_image": (Image, VOLATILE),
+            "goal_proprio": (JointState, VOLATILE), "e_stop": (String, RELIABLE),
+        },
+    ),
+    "command_gate": (
+        "wm_mpc.nodes.gate.node",
+        {"action_low": [-1.0, -1.0], "action_high": [1.0, 1.0], "rate_limit": [1.0, 1.0]},
+        {"command_request": (Float64MultiArray, BEST_EFFORT), "e_stop": (String, RELIABLE)},
+    ),
+    "sim_arm": (
+        "sim_bridge.arms.node", {"image_size": 32}, {"command": (Float64MultiArray, BEST_EFFORT)}
+    ),
+    "trainer_node": (
+        "wm_mpc.nodes.trainer.node", WALL,
+        IMAGES | {
+            "proprio": (String, RELIABLE), "goal_image": (Image, VOLATILE),
+            "command": (Float64MultiArray, BEST_EFFORT), "status": (PlannerStatus, BEST_EFFORT),
+            "plan": (Plan, BEST_EFFORT), "corrected_trajectory": (Trajectory, BEST_EFFORT),
+        },
+    ),
+    "explore_node": (
+        "wm_mpc.nodes.explore.node",
+        {
+            "command_type": "twist_stamped", "command_names": ["linear.x"], "low": [-0.1],
+            "high": [0.1], "speed": [0.1],
+        },
+        {"proprio": (String, RELIABLE), "tip_pose": (String, RELIABLE)},
+    ),
+    "view": (
+        "wm_mpc.nodes.view.node", {"port": 0},
+        IMAGES | {
+            "goal_image": (Image, VOLATILE), "status": (String, RELIABLE),
+            "plan": (String, RELIABLE), "gate_status": (String, RELIABLE),
+            "task_state": (String, RELIABLE),
+        },
+    ),
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -44,6 +95,46 @@ def test_a_mismatch_is_told_in_words() -> None:
     )
     for offered in (BEST_EFFORT, RELIABLE, LATCHED):
         assert not mismatch(offered, IMAGE)
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_every_input_of_every_node_names_who_is_not_heard(
+    probe: Probe,
+    tmp_path: Path,
+    ros_domain: int,
+    node: str,
+    record_property: Callable[[str, object], None],
+) -> None:
+    module, parameters, inputs = NODES[node]
+    if node in ("mpc_node", "trainer_node"):
+        size = {"proprio_dim": 2, "action_low": (-1.8, -1.8), "action_high": (1.8, 1.8)}
+        model = tiny_checkpoint(tmp_path / "model", task="wall", **size)
+        parameters = {**parameters, "model": model}
+    if node == "trainer_node":
+        parameters |= {"out": tmp_path / "live"}
+    camera = Probe(ros_domain)
+    process = NodeProcess(module, tmp_path / "out.txt", **parameters)
+    try:
+        probe.wait(lambda: entry(probe, node), START_S, "diagnostics")
+        if "image" in inputs:
+            # a camera may offer either; an active controller listens
+            for offered in (BEST_EFFORT, RELIABLE):
+                heard = camera.node.create_publisher(Image, "image", offered)
+                probe.wait(heard.get_subscription_count, START_S, "a picture's listener")
+        assert entry(probe, node).message == "every publisher is heard"
+        for topic, (kind, offered) in inputs.items():
+            probe.node.create_publisher(kind, topic, offered)
+        began, expected = time.monotonic(), {f"/{topic}" for topic in inputs}
+        told = probe.wait(
+            lambda: (e := entry(probe, node)) and {v.key for v in e.values} == expected and e,
+            10, f"a word of each of {expected}",
+        )  # fmt: skip
+        record_property("told_after_s", time.monotonic() - began)
+        who = f"/{probe.node.get_name()} is not heard: "
+        assert all(value.value.startswith(who) for value in told.values), told.values
+    finally:
+        camera.close()
+        process.end()
 
 
 def test_a_command_that_the_simulator_cannot_hear_is_named(

@@ -17,6 +17,7 @@ from sensor_msgs.msg import JointState
 
 from wm_mpc.core.clock import monotonic
 from wm_mpc.nodes.common import qos
+from wm_mpc.nodes.common.inputs import publish_inputs
 from wm_mpc.nodes.common.messages import CommandFormat, MessageError, joint_state_to_array
 from wm_mpc.nodes.common.parameters import ParameterReader
 from wm_mpc.nodes.common.spin import run_node
@@ -65,6 +66,7 @@ class ExploreNode(Node):
 
     def start(self) -> None:
         """Say what is going to happen; nothing moves before joint states come."""
+        publish_inputs(self)
         config = self.config
         self.get_logger().info(
             f"explores for {config.minutes:g} min, seed {config.seed}: low {list(config.low)}, "

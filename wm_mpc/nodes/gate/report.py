@@ -12,6 +12,7 @@ from rclpy.node import Node
 from wm_mpc.control.gate import CommandGate, GateState
 from wm_mpc.msg import GateStatus
 from wm_mpc.nodes.common import qos
+from wm_mpc.nodes.common.inputs import inputs_status
 
 WINDOW = 1000
 """Requests over which latency is judged."""
@@ -84,7 +85,7 @@ class Report:
             hardware_id="",
             values=[KeyValue(key=key, value=value) for key, value in values.items()],
         )
-        array = DiagnosticArray(status=[status])
+        array = DiagnosticArray(status=[status, inputs_status(self._node)])
         array.header.stamp = self._node.get_clock().now().to_msg()
         self._diagnostics.publish(array)
 

@@ -21,6 +21,7 @@ from wm_mpc.core.locations import ASSETS
 from wm_mpc.data.decoding import compressed_to_rgb, image_to_rgb, stamp_seconds
 from wm_mpc.msg import GateStatus, Plan, PlannerStatus, TaskState
 from wm_mpc.nodes.common import qos
+from wm_mpc.nodes.common.inputs import publish_inputs
 from wm_mpc.nodes.common.parameters import ParameterReader
 from wm_mpc.nodes.common.spin import run_node
 from wm_mpc.nodes.view.board import Board
@@ -73,6 +74,7 @@ class ViewNode(Node):
         listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, NEWEST)
         self.create_timer(0.25, self._on_quarter)
         self._open_imagination()
+        publish_inputs(self)
         self.page.start()
         print(f"view: {self.page.url}", flush=True)
 
