@@ -282,3 +282,20 @@ def test_configurations_name_field_value_and_bound(
 ) -> None:
     with pytest.raises(ValueError, match=rf"^{field}: .*{bound}"):
         planner_config(name, **{field: value})
+
+
+def test_a_trace_tells_the_search_and_changes_nothing(
+    name: str, model: AnalyticDynamics
+) -> None:
+    asked, config = request(model=model), small(name, chunk=2)
+    plan = make_planner(name, model, make_objective(), config).plan(asked)
+    traced_request = dataclasses.replace(asked, trace=True)
+    traced = make_planner(name, model, make_objective(), config).plan(traced_request)
+    assert plan.trace is None and torch.equal(traced.actions, plan.actions)
+    history = traced.trace.cost_history()
+    assert len(history) == math.ceil(config.iterations / 2)
+    assert (history.diff() <= 0).all() and history[-1] >= traced.cost
+    plans, costs = traced.trace.candidates(5)
+    assert plans.shape == (5, HORIZON, ACTION) and (costs.diff() >= 0).all()
+    for actions, cost in zip(plans, costs, strict=True):
+        assert float(cost) == pytest.approx(true_cost(model, asked, actions), rel=1e-4)

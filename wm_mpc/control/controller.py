@@ -76,6 +76,9 @@ class Controller:
         limits: how old inputs may be.
         clock: monotonic clock for deadlines and durations; stamps and ages are the node clock's.
         meter: what the calling thread was given.
+
+    Attributes:
+        trace_search: keep how every search went, see ``wm_mpc.planners.trace``.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Controller:
         self.clock = clock
         self.meter = meter
         self.ticks = 0
+        self.trace_search = False
         self._check = InputCheck(config.image_shape, engine.model.config.proprio_dim)
         self._next_engine: Engine | None = None
         self._reserve, self._was_late = 0.0, False
@@ -267,6 +271,7 @@ class Controller:
             warm_states=states,
             deadline=asked,
             seed=self.config.seed + self.ticks,
+            trace=self.trace_search,
         )
         plan = engine.planner.plan(request)
         planned = self.clock()

@@ -17,6 +17,7 @@ from wm_mpc.planners.kernels import make_kernel
 from wm_mpc.planners.kernels.protocol import Kernel, KernelCall, PreparedKernel
 from wm_mpc.planners.objective import GoalObjective
 from wm_mpc.planners.pace import Pace
+from wm_mpc.planners.trace import SearchTrace
 
 
 class Search(Protocol):
@@ -44,6 +45,10 @@ class Search(Protocol):
 
     def best(self) -> tuple[Tensor, Tensor]:
         """Best plan so far ``(T, A)`` and its cost, 0-d (``inf``: nothing finite was seen)."""
+        ...
+
+    def candidates(self) -> tuple[Tensor, Tensor]:
+        """Plans ``(N, T, A)`` compared last and their costs ``(N,)``; inf: not usable."""
         ...
 
     def warm_cost(self) -> float:
@@ -109,7 +114,8 @@ class AnytimePlanner:
             return self._empty(fallback, "deadline", started)
         generator = torch.Generator(self.device).manual_seed(request.seed)
         search = self.begin(request, generator)
-        iterations, stopped = self._iterate(search, request)
+        history: list[Tensor] = []
+        iterations, stopped = self._iterate(search, request, history)
         if iterations == 0:
             return self._empty(fallback, stopped, started)
         search.finish()
@@ -130,6 +136,7 @@ class AnytimePlanner:
             stopped=stopped,
             planner=self.name,
             virtual_states=search.virtual_states(),
+            trace=SearchTrace(tuple(history), search) if request.trace else None,
         )
 
     def calls(self) -> list[KernelCall]:
@@ -152,7 +159,9 @@ class AnytimePlanner:
             deadline = None if seconds is None else self.clock() + seconds
             self.plan(replace(request, warm_start=warm, deadline=deadline))
 
-    def _iterate(self, search: Search, request: PlanRequest) -> tuple[int, str]:
+    def _iterate(
+        self, search: Search, request: PlanRequest, history: list[Tensor]
+    ) -> tuple[int, str]:
         """Advance in chunks; all but the first begin only if they will end in time."""
         done = 0
         limit, closing = self.config.iterations, search.closing + self.horizon
@@ -176,6 +185,8 @@ class AnytimePlanner:
                 torch.cuda.synchronize(self.device)
             self.pace.add((self.clock() - before) / (search.transitions - spent))
             done += count
+            if request.trace:
+                history.append(search.best()[1].clone())
         return done, "iterations"
 
     def _fitting(self, search: Search, count: int, left: float, closing: int) -> int:

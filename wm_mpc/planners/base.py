@@ -16,6 +16,7 @@ from typing import Protocol
 from torch import Tensor
 
 from wm_mpc.core.pauses import Pause, no_pause
+from wm_mpc.planners.trace import SearchTrace
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class PlanRequest:
             model step).
         seed: every random draw of the call derives from it; same request, same plan (without a
             deadline).
+        trace: keep what ``Plan.trace`` tells; a copy of one number per chunk.
     """
 
     latent: Tensor
@@ -44,6 +46,7 @@ class PlanRequest:
     deadline: float | None = None
     max_transitions: int | None = None
     seed: int = 0
+    trace: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Plan:
         planner: name in the registry.
         virtual_states: lifted states of GRASP / LatCo, ``(T - 1, *L)``, to be shifted and
             handed back.
+        trace: how the search went, where the request asked for it.
     """
 
     actions: Tensor
@@ -76,6 +80,7 @@ class Plan:
     stopped: str
     planner: str
     virtual_states: Tensor | None = None
+    trace: SearchTrace | None = None
 
 
 class Planner(Protocol):

@@ -148,6 +148,10 @@ class LiftedSearch:
         """Best evaluated actions and their cost."""
         return self.kept.best()
 
+    def candidates(self) -> tuple[Tensor, Tensor]:
+        """Best iterate of every start and its cost."""
+        return self.kept.actions, self.kept.costs
+
     def warm_cost(self) -> float:
         """Cost of the warm start, which is row 0 of the first evaluation."""
         given = self.request.warm_start is not None and self.first_cost is not None

@@ -55,6 +55,7 @@ class SamplingSearch:
         self.samples = torch.empty(self.config.samples, *planner.shape, device=planner.device)
         self.best_actions = self.mean
         self.best_cost = torch.full((), math.inf, device=planner.device)
+        self.costs = torch.full((self.config.samples,), math.inf, device=planner.device)
         self.first_cost: Tensor | None = None
         self.transitions = 0
         self.per_iteration = self.config.samples * planner.horizon
@@ -71,7 +72,7 @@ class SamplingSearch:
             cost = self.kernel.cost(self.latent, self.goal, x)
             if self.first_cost is None:
                 self.first_cost = cost[0].clone()
-            cost = cost.nan_to_num(math.inf, math.inf, math.inf)
+            cost = self.costs = cost.nan_to_num(math.inf, math.inf, math.inf)
             self.keep(x, cost)
             self.refit(x, cost)
             self.transitions += self.per_iteration
@@ -102,6 +103,10 @@ class SamplingSearch:
     def best(self) -> tuple[Tensor, Tensor]:
         """Best sample and its cost."""
         return self.best_actions, self.best_cost
+
+    def candidates(self) -> tuple[Tensor, Tensor]:
+        """Samples of the last iteration and their costs."""
+        return self.samples, self.costs
 
     def warm_cost(self) -> float:
         """Cost of the warm start."""

@@ -28,6 +28,8 @@ class MpcNodeConfig(Checked):
         max_proprio_offset_s: [s] largest distance in time of image and proprioception.
         command_type: float64_multi_array, twist_stamped or joint_trajectory.
         command_names: what each action dimension is: linear.x ... angular.z, or joints.
+        publish_search: true: the plan tells its search too (costs, candidates, imagined latents),
+            after the command has left, where time is left.
         autostart: true: configure and activate at start; false: wait for a lifecycle manager.
     """
 
@@ -40,6 +42,7 @@ class MpcNodeConfig(Checked):
     max_proprio_offset_s: Annotated[float, Ge(0.0), Le(10.0)] = 0.05
     command_type: str = "float64_multi_array"
     command_names: tuple[str, ...] = ()
+    publish_search: bool = False
     autostart: bool = True
 
     @property

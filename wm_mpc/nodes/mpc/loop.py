@@ -66,6 +66,7 @@ class ControlLoop:
         gaps: told the end of every tick; None: nobody works beside this loop.
         meter: what the calling thread was given.
         stamps: knows why images may be older than they are; None: nobody does.
+        afterwards: does what can wait for the command, until an instant of ``clock``.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class ControlLoop:
         gaps: Gaps | None = None,
         meter: Meter = thread_usage,
         stamps: StampWatch | None = None,
+        afterwards: Callable[[float], object] = lambda until: None,
     ) -> None:
         self.controller = controller
         self.filter = command_filter
@@ -93,6 +95,7 @@ class ControlLoop:
         self.max_offset_s = max_offset_s
         self.on_error = on_error
         self.guard = guard
+        self.afterwards = afterwards
         self.gaps = Gaps() if gaps is None else gaps
         self.meter = meter
         self.clock = clock
@@ -109,6 +112,7 @@ class ControlLoop:
         self.poll_s = POLL_S if paced_by_node_clock else math.inf
         self._engine: Engine | None = None
         self._since_swap = -1
+        self._started = -math.inf
         self._queued_s: float | None = None
         self._guard_s = 0.0
         # At rest and told so, or never moved: then silence is allowed while there is no goal.
@@ -182,8 +186,17 @@ class ControlLoop:
             published = self.clock()
             self._watch(result, sent, now)
             self._guard_s = self.clock() - published
+        self.afterwards(self._next_due(started))
         self._queued_s = self.meter().queued_s
         self.gaps.tick_ended()
+
+    def _next_due(self, started: float) -> float:
+        """When the tick after the one that began at ``started`` may begin, by ``clock``.
+
+        A simulated clock may be faster than this one: the last two ticks tell.
+        """
+        apart, self._started = started - self._started, started
+        return started + (1 - self.pacer.early) * min(self.filter.period, apart)
 
     def _send(self, result: TickResult, began: float, started: float) -> np.ndarray | None:
         """Filter and publish; returns what left.

@@ -174,6 +174,7 @@ class MpcNode(LifecycleNode):
         self._fault = ""
         self._outputs.begin()
         self._outputs.novelty_limit = self._controller.config.novelty_limit
+        self._controller.trace_search = self.config.publish_search
         if self._stop.pressed:
             self._filter.e_stop(True)
         self._inputs.goals_since_ns = self._goals_since_ns
@@ -190,6 +191,7 @@ class MpcNode(LifecycleNode):
             guard=self._guard,
             gaps=self._gaps,
             stamps=self._stamps,
+            afterwards=self._outputs.afterwards,
         )
         answer = super().on_activate(state)
         self._loop.start()

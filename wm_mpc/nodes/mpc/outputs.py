@@ -16,6 +16,7 @@ from wm_mpc.nodes.common import qos
 from wm_mpc.nodes.common.background import Bell
 from wm_mpc.nodes.common.inputs import inputs_status
 from wm_mpc.nodes.common.messages import CommandFormat
+from wm_mpc.nodes.mpc.search import SearchTeller
 from wm_mpc.nodes.mpc.telemetry import (
     Complaints,
     Telemetry,
@@ -54,6 +55,7 @@ class Outputs:
         self._format = command_format
         self._command = create(command_format.type, "command", qos.COMMAND)
         self._plan = create(PlanMessage, "plan", qos.EVENT)
+        self._search = SearchTeller(self._plan.publish)
 
     def begin(self) -> None:
         """Count ticks from here."""
@@ -76,7 +78,7 @@ class Outputs:
         tick_s = monotonic() - started
         plan = plan_message(result, stamp)
         if plan is not None:
-            self._plan.publish(plan)
+            self._search.take(plan, result)
         status = self._telemetry.status(result, tick_s, stamp)
         status.novelty_limit = self.novelty_limit
         self._misses.add(status.ticks, result, tick_s)
@@ -85,6 +87,14 @@ class Outputs:
         if result.state in (State.SAFE_STOP, State.E_STOP):
             self._complain("state", f"{result.state.name}: {result.reason}")
         self._bell.ring()
+
+    def afterwards(self, until: float) -> None:
+        """Publish what can wait for the command; in the control thread.
+
+        Args:
+            until: instant at which it should be done [s], monotonic clock.
+        """
+        self._search.tell(until)
 
     def idle(self, state: State, reason: str) -> None:
         """Publish a status where no tick does."""
