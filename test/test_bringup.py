@@ -169,6 +169,13 @@ def test_robot_commands_nothing_until_it_is_told_to() -> None:
     assert "action_low" not in parameters and "action_high" not in parameters
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "explore"])
+def test_a_controller_that_cannot_start_ends_its_launch(name: str) -> None:
+    node = resolve(name)["mpc_node"]
+    parameters = bringup.node_parameters(node.params_file)["mpc_node"]
+    assert node.required and parameters["exit_on_failed_start"] is True
+
+
 def test_arguments_override_the_file_with_typed_values() -> None:
     nodes = resolve("pusht_sim", seed="7", real_time_factor="5", dry_run="false", model="/m/12")
     assert nodes["mpc_node"].overrides == {

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import tiny_checkpoint
-from ros import START_S, NodeProcess, Probe
+from ros import ROOT, START_S, NodeProcess, Probe
 
 from wm_mpc.control.tick import State
 from wm_mpc.msg import PlannerStatus, TaskState
@@ -90,3 +93,41 @@ def test_hardware_without_limits_is_not_activated(
     finally:
         probe.close()
     assert process.end(signal.SIGTERM) == 0, process.output
+
+
+def test_a_failed_start_brings_the_launch_down(ros_domain: int, tmp_path: Path) -> None:
+    """A controller that cannot work leaves no simulator playing to nobody."""
+    launches = {}
+    for name, argument in (("device", "device:=cuda"), ("model", f"model:={tmp_path / 'none'}")):
+        command = [sys.executable, "-m", "wm_mpc.cli", "launch", "pusht_sim", argument]
+        command.append(f"namespace:={name}")
+        # CUDA_VISIBLE_DEVICES: also where there is a GPU
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
+        env["OMP_NUM_THREADS"] = "1"
+        launches[name] = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
+        )
+    try:
+        said = {name: launch.communicate(timeout=START_S)[0] for name, launch in launches.items()}
+    finally:
+        for launch in launches.values():
+            launch.kill()
+    assert "device: 'cuda'; this machine has no usable CUDA device" in said["device"]
+    assert str(tmp_path / "none") in said["model"]
+    for name, launch in launches.items():
+        assert launch.returncode == 1, said[name]
+        assert "[mpc_node] ended with code 1" in said[name]
+        assert "[launch] sim_bridge: process" in said[name] and "Traceback" not in said[name]
+
+
+def test_a_failed_start_waits_for_a_better_model_unless_told_otherwise(
+    ros_domain: int, start: Callable[..., NodeProcess], tmp_path: Path
+) -> None:
+    waiting = start(MPC, model=tmp_path / "none")
+    ending = start(MPC, model=tmp_path / "none", exit_on_failed_start=True)
+    impatient = start(MPC, model=tmp_path / "none", exit_on_failed_start=True, cores=[100000])
+    assert ending.process.wait(START_S) == 1, ending.output
+    assert impatient.process.wait(START_S) == 1, impatient.output
+    assert "configure: cores: [100000]; some of" in impatient.output
+    assert waiting.alive
+    assert waiting.end(signal.SIGTERM) == 0

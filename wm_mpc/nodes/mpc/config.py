@@ -31,6 +31,11 @@ class MpcNodeConfig(Checked):
         publish_search: true: the plan tells its search too (costs, candidates, imagined latents),
             after the command has left, where time is left.
         autostart: true: configure and activate at start; false: wait for a lifecycle manager.
+        exit_on_failed_start: true: a start that fails ends the process with code 1, which brings a
+            launch down; false: the node waits for load_model with a better model.
+        fifo_priority: SCHED_FIFO priority of the control thread, which must be permitted; 0: a
+            normal thread.
+        cores: cores the process is kept on; empty: any.
     """
 
     task: str = "pusht"
@@ -44,6 +49,9 @@ class MpcNodeConfig(Checked):
     command_names: tuple[str, ...] = ()
     publish_search: bool = False
     autostart: bool = True
+    exit_on_failed_start: bool = False
+    fifo_priority: Annotated[int, Ge(0), Le(99)] = 0
+    cores: tuple[int, ...] = ()
 
     @property
     def model_path(self) -> Path:

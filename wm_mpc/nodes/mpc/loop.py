@@ -28,6 +28,7 @@ from wm_mpc.control.tick import State, TickResult
 from wm_mpc.core.clock import Clock, monotonic
 from wm_mpc.core.errors import one_line
 from wm_mpc.core.pauses import Gaps
+from wm_mpc.core.scheduling import PausedCollector, use_fifo
 from wm_mpc.data.decoding import MessageError, compressed_to_rgb, image_to_rgb
 from wm_mpc.nodes.mpc.mailbox import Mailbox
 from wm_mpc.nodes.mpc.watch import Watcher
@@ -67,6 +68,8 @@ class ControlLoop:
         meter: what the calling thread was given.
         stamps: knows why images may be older than they are; None: nobody does.
         afterwards: does what can wait for the command, until an instant of ``clock``.
+        collector: what the garbage collector waits for; None: it comes when it likes.
+        fifo_priority: real-time priority of the thread, 1 to 99; 0: a normal thread.
     """
 
     def __init__(
@@ -86,7 +89,10 @@ class ControlLoop:
         meter: Meter = thread_usage,
         stamps: StampWatch | None = None,
         afterwards: Callable[[float], object] = lambda until: None,
+        collector: PausedCollector | None = None,
+        fifo_priority: int = 0,
     ) -> None:
+        self.collector, self.fifo_priority = collector, fifo_priority
         self.controller = controller
         self.filter = command_filter
         self.mailbox = mailbox
@@ -148,12 +154,18 @@ class ControlLoop:
 
     def _run(self) -> None:
         try:
+            use_fifo(self.fifo_priority)
+            if self.collector is not None:
+                self.collector.begin()
             self._tick_until_stopped()
             if not self._abandoned:
                 self._come_to_rest()
         except BaseException as error:  # SystemExit too: a thread that ends must not do so quietly
             self.heartbeat.end(one_line(error) or type(error).__name__)
             self.on_error("loop", f"planner: dead: {self.heartbeat.died}")
+        finally:
+            if self.collector is not None:
+                self.collector.end()
 
     def _tick_until_stopped(self) -> None:
         urged = True
@@ -162,6 +174,8 @@ class ControlLoop:
             wait = self.pacer.wait(self.pace_clock(), self.mailbox.complete)
             wait = min(wait, self._following_until - self.node_clock())
             if wait > 0 and not urged:
+                if self.collector is not None and self.collector.pause(wait):
+                    continue  # it took time
                 urged = self.mailbox.wait(min(wait, self.poll_s))
                 continue
             urged = False

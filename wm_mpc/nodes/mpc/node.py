@@ -30,6 +30,7 @@ from wm_mpc.core.clock import monotonic
 from wm_mpc.core.errors import UserError, one_line
 from wm_mpc.core.files import user_path
 from wm_mpc.core.pauses import Gaps, no_pause
+from wm_mpc.core.scheduling import PausedCollector, check_fifo, use_cores
 from wm_mpc.data.decoding import image_to_rgb
 from wm_mpc.models.world_model import WorldModel, names_encoder
 from wm_mpc.nodes.common import qos
@@ -69,7 +70,7 @@ class MpcNode(LifecycleNode):
 
         self._generation = 0
         self._fault = ""
-        self._starts_when_loaded = self._over = False
+        self._starts_when_loaded = self._start_failed = self._over = False
         self._complain = Complaints(self.get_logger().error)
         self._stop = EmergencyStop(0.0, monotonic)
         self._latched = False
@@ -104,8 +105,9 @@ class MpcNode(LifecycleNode):
         # Until the node is configured for the first time, by this or by anybody, a better model
         # may still start it. After that it is up to whoever takes it down to bring it up again.
         self._starts_when_loaded = True
-        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            self.trigger_activate()
+        succeeded = TransitionCallbackReturn.SUCCESS
+        if self.trigger_configure() != succeeded or self.trigger_activate() != succeeded:
+            self._start_failed = self.config.exit_on_failed_start
 
     def stop(self) -> None:
         """Come to rest and free the model."""
@@ -122,9 +124,12 @@ class MpcNode(LifecycleNode):
 
     @property
     def failed(self) -> bool:
-        """Whether the control thread died: then the process ends, for its supervisor to see."""
+        """Whether the control thread died, or the node could not start and shall not wait.
+
+        Then the process ends, for its supervisor to see.
+        """
         loop = self._loop
-        return loop is not None and bool(loop.heartbeat.died)
+        return self._start_failed or loop is not None and bool(loop.heartbeat.died)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load, measure, warm up."""
@@ -132,6 +137,8 @@ class MpcNode(LifecycleNode):
         # One that the node cannot be configured with is not tried a second time.
         prepared, self._prepared = self._prepared, None
         try:
+            use_cores(self.config.cores)
+            check_fifo(self.config.fifo_priority)
             engine = prepared or self._build(self.config.model_path)
             interface, period = engine.model.config, self.engine_config.period_s
             command_format = CommandFormat(
@@ -192,6 +199,8 @@ class MpcNode(LifecycleNode):
             gaps=self._gaps,
             stamps=self._stamps,
             afterwards=self._outputs.afterwards,
+            collector=PausedCollector(),
+            fifo_priority=self.config.fifo_priority,
         )
         answer = super().on_activate(state)
         self._loop.start()
