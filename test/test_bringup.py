@@ -170,6 +170,14 @@ def test_robot_commands_nothing_until_it_is_told_to() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "explore"])
+def test_two_machines_together_start_what_one_does(name: str) -> None:
+    more = {"online_finetune": "true", "record": "true"}
+    both, host, robot = (resolve(name, part=p, **more) for p in ("all", "host", "robot"))
+    assert list(host) == ["mpc_node", "trainer_node"] and "command_gate" in robot
+    assert not set(host) & set(robot) and host | robot == both
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "explore"])
 def test_a_controller_that_cannot_start_ends_its_launch(name: str) -> None:
     node = resolve(name)["mpc_node"]
     parameters = bringup.node_parameters(node.params_file)["mpc_node"]

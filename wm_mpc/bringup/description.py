@@ -48,6 +48,7 @@ class NodeSpec:
         condition: launch arguments, apart by spaces, that must be true for the node to start;
             empty: always.
         gated: its commands are requests to ``command_gate``, where that is started.
+        host: where two machines are used, it belongs to the strong one, not to the robot.
     """
 
     executable: str
@@ -57,6 +58,7 @@ class NodeSpec:
     required: bool = True
     condition: str = ""
     gated: bool = False
+    host: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,12 @@ def _common(config: str) -> tuple[Argument, ...]:
         Argument("view", "false", "Also serve the live page, node view.", _BOOL),
         Argument("bag", "", "Folder of the recorded bag; empty: named by task and time of day."),
         Argument("log_level", "info", "Log level of all nodes.", _LOG_LEVELS),
+        Argument(
+            "part",
+            "all",
+            "Two machines: host starts mpc_node and trainer_node, robot all other nodes.",
+            ("all", "host", "robot"),
+        ),
     )
 
 
@@ -185,7 +193,7 @@ def _controlled(mpc: Mapping[str, str], gate: Mapping[str, str], topics: Mapping
     """``command_gate``, first, and ``mpc_node`` with its commands led through it."""
     return (
         NodeSpec("command_gate", "command_gate", gate, topics, condition="gate"),
-        NodeSpec("mpc_node", "mpc_node", mpc, topics, gated=True),
+        NodeSpec("mpc_node", "mpc_node", mpc, topics, gated=True, host=True),
     )
 
 
@@ -204,7 +212,9 @@ def _extras(
     recorder = {"use_sim_time": "use_sim_time", **parameters, "out": "bag"}
     page = {"use_sim_time": "use_sim_time", **parameters, "model": "model"}
     return (
-        NodeSpec("trainer_node", "trainer_node", trainer, topics, False, "online_finetune"),
+        NodeSpec(
+            "trainer_node", "trainer_node", trainer, topics, False, "online_finetune", host=True
+        ),
         NodeSpec("recorder_node", "recorder_node", recorder, topics, False, "record"),
         NodeSpec("view", "view", page, topics, False, "view"),
     )
@@ -234,7 +244,9 @@ def _simulated_arm(arm: str, title: str) -> Bringup:
     nodes = (
         NodeSpec("sim_arm", "sim_arm", _SHARED, {}),
         NodeSpec("command_gate", "command_gate", _GATE, topics, condition="gate control"),
-        NodeSpec("mpc_node", "mpc_node", _MPC, topics, condition="control", gated=True),
+        NodeSpec(
+            "mpc_node", "mpc_node", _MPC, topics, condition="control", gated=True, host=True
+        ),
         *_extras({}, topics),
     )
     description = f"{title} in simulation, driven by the controller."
@@ -387,6 +399,7 @@ def resolve(bringup: Bringup, given: Mapping[str, str]) -> list[ResolvedNode]:
         )
         for node in bringup.nodes
         if all(values[name] == "true" for name in node.condition.split())
+        and values.get("part", "all") in ("all", "host" if node.host else "robot")
     ]
 
 
