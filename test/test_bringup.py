@@ -68,6 +68,7 @@ def test_launch_file_declares_every_argument_with_a_description(
         {},
         {"seed": "7", "dry_run": "true", "namespace": "left", "log_level": "debug"},
         {"online_finetune": "true", "record": "true", "model": "/models/a"},
+        {"enclave": "/wm_mpc"},
     ],
 )
 def test_launch_file_starts_what_the_description_resolves_to(
@@ -83,7 +84,9 @@ def test_launch_file_starts_what_the_description_resolves_to(
         assert node.remappings == list(want.remappings)
         assert node.parameters[0] == str(want.params_file)
         assert (node.parameters[1:] or [{}]) == [dict(want.overrides)]
-        assert node.ros_arguments == ["--log-level", want.log_level]
+        enclave = ["--enclave", want.enclave] if want.enclave else []
+        assert node.ros_arguments == ["--log-level", want.log_level, *enclave]
+        assert want.enclave == (f"/wm_mpc/{node.name}" if "enclave" in given else "")
         assert (node.on_exit is not None) == want.required
 
 

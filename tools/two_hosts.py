@@ -219,7 +219,9 @@ def observe() -> None:
     node = rclpy.create_node("two_hosts")
     node.create_subscription(GateStatus, "gate_status", on_gate, qos.EVENT)
     node.create_subscription(TaskState, "task_state", on_state, qos.EVENT)
-    with contextlib.suppress(KeyboardInterrupt, rclpy.executors.ExternalShutdownException):
+    # the signal that ends it may also catch rclpy at its wait
+    ends = (KeyboardInterrupt, RuntimeError, rclpy.executors.ExternalShutdownException)
+    with contextlib.suppress(*ends):
         rclpy.spin(node)
 
 

@@ -80,11 +80,12 @@ class Probe:
 
     Args:
         domain: ROS domain.
+        args: of the context, as on a node's command line.
     """
 
-    def __init__(self, domain: int) -> None:
+    def __init__(self, domain: int, args: list[str] | None = None) -> None:
         self.context = Context()
-        rclpy.init(context=self.context, domain_id=domain)
+        rclpy.init(args=args, context=self.context, domain_id=domain)
         self.node = Node("probe", context=self.context)
         self.heard: dict[str, list[tuple[float, Any]]] = defaultdict(list)
         self._executor = SingleThreadedExecutor(context=self.context)

@@ -91,6 +91,7 @@ class ResolvedNode:
         remappings: pairs (from, to).
         log_level: rcl log level of the process.
         required: when it ends, everything ends.
+        enclave: SROS2 enclave; empty: none.
     """
 
     executable: str
@@ -101,9 +102,13 @@ class ResolvedNode:
     remappings: tuple[tuple[str, str], ...]
     log_level: str
     required: bool
+    enclave: str = ""
 
 
 _BOOL = ("true", "false")
+_ENCLAVE = Argument(
+    "enclave", "", "SROS2: prefix of the nodes' enclaves, e.g. /wm_mpc; empty: none."
+)
 _LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
 
@@ -131,6 +136,7 @@ def _common(config: str) -> tuple[Argument, ...]:
             "Two machines: host starts mpc_node and trainer_node, robot all other nodes.",
             ("all", "host", "robot"),
         ),
+        _ENCLAVE,
     )
 
 
@@ -272,6 +278,7 @@ def _explore() -> Bringup:
         Argument("command_topic", "", "Topic the robot listens to; empty: command."),
         Argument("e_stop_topic", "", "Emergency stop topic, std_msgs/Bool; empty: e_stop."),
         Argument("log_level", "info", "Log level of all nodes.", _LOG_LEVELS),
+        _ENCLAVE,
     )
     nodes = (
         NodeSpec("command_gate", "command_gate", _GATE, topics, condition="gate"),
@@ -396,11 +403,18 @@ def resolve(bringup: Bringup, given: Mapping[str, str]) -> list[ResolvedNode]:
             ),
             log_level=values["log_level"],
             required=node.required,
+            enclave=_enclave(values["enclave"], node.name),
         )
         for node in bringup.nodes
         if all(values[name] == "true" for name in node.condition.split())
         and values.get("part", "all") in ("all", "host" if node.host else "robot")
     ]
+
+
+def _enclave(prefix: str, name: str) -> str:
+    if prefix and not prefix.startswith("/"):
+        raise UserError(f"enclave: {prefix!r}; a path that begins with / expected")
+    return f"{prefix.rstrip('/')}/{name}" if prefix else ""
 
 
 def _targets(node: NodeSpec, values: Mapping[str, str]) -> dict[str, str]:

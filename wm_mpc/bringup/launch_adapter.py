@@ -43,7 +43,11 @@ def _node(node: ResolvedNode) -> Node:
         namespace=node.namespace or None,
         parameters=[str(node.params_file), *([dict(node.overrides)] if node.overrides else [])],
         remappings=list(node.remappings),
-        ros_arguments=["--log-level", node.log_level],
+        ros_arguments=[
+            "--log-level",
+            node.log_level,
+            *(["--enclave", node.enclave] if node.enclave else []),
+        ],
         output="screen",
         emulate_tty=True,
         on_exit=_end_all(node.name) if node.required else None,

@@ -34,6 +34,8 @@ def command_line(node: ResolvedNode) -> tuple[str, ...]:
     for name, value in node.overrides.items():
         # JSON is YAML with unambiguous types: the text "12" stays text
         words += ["-p", f"{name}:={json.dumps(value)}"]
+    if node.enclave:
+        words += ["--enclave", node.enclave]
     return (*words, "--log-level", node.log_level)
 
 
