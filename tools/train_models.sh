@@ -76,6 +76,8 @@ improve() { # task, then its own options
     run "$WM_MPC" finetune "$task" --method online --model "$OUT/base/$task" \
       --data "$OUT/data/$task" --tokens "$OUT/tokens/$task" --out "$OUT/$task" \
       --selection.goals 0 "$@"
+    # the predictor alone has changed: latents, and what draws them, are those of the base
+    cp "$OUT/base/$task/decoder.safetensors" "$OUT/$task/"
   fi
 }
 
