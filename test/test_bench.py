@@ -113,6 +113,8 @@ def test_the_command_writes_table_curve_and_report(
     assert len(table) == 2 + 3
     assert all(line.count("|") == table[0].count("|") for line in table)
     assert path.with_suffix(".png").stat().st_size > 1000
+    page = path.with_suffix(".html").read_text()
+    assert "adam at 10 %" in page and "cem in full" in page and "Success over the budget" in page
 
 
 def test_a_gpu_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +158,7 @@ def test_latency_rows_split_the_tick(tmp_path: Path) -> None:
     assert found["roofline"]["copy_bytes"] > 1e7
     assert report.with_suffix(".md").read_text().count("\n") == 3
     assert report.with_suffix(".png").stat().st_size > 1000
+    assert "Where a tick&#39;s time goes" in report.with_suffix(".html").read_text()
 
 
 def test_a_row_that_fails_is_told_and_the_others_go_on(capsys: pytest.CaptureFixture) -> None:

@@ -310,7 +310,10 @@ def test_the_command_writes_a_report(tmp_path: Path, capsys: pytest.CaptureFixtu
     (found,) = report["results"]
     assert OBJECTIVE_KEYS <= set(found)
     assert found["success_rate"] == 1
-    assert "success 3/3" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    page = path.with_suffix(".html")
+    assert "success 3/3" in said and f"page: {page}" in said
+    assert "3 of 3 goals reached" in page.read_text()
 
 
 def test_the_device_is_that_of_loaded_models(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,8 @@ def test_a_trial_counts_what_an_arm_did(ros_domain: int, tmp_path: Path) -> None
         assert [goal["held"] for goal in row["goals"]] == [True, False]
         assert row["n"] == 2 and row["goals"][0]["jump_at_rest"] < 0.05
         assert (tmp_path / "out" / "film.webp").stat().st_size > 1000
+        page = (tmp_path / "out" / "report.html").read_text()
+        assert "1 of 2 goals reached and held" in page and page.count("data:image/png") > 10
         assert main([*words, "--least-success", "0.9"]) == 1
     finally:
         driver.on = False

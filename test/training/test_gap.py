@@ -129,6 +129,8 @@ def test_the_command_writes_table_and_pictures(model: WorldModel, tmp_path: Path
     assert report["models"] == {"base": model.hash, "again": model.hash}
     for name in ("a/gap.png", "land.png"):
         assert (tmp_path / name).stat().st_size > 1000
+    page = (tmp_path / "gap.html").read_text()
+    assert "the train-test gap" in page and page.count("data:image/png") == 2
 
 
 @pytest.mark.parametrize("models", [["base"], ["=x"], ["expert=x"], ["a=x", "a=y"]])

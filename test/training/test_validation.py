@@ -166,6 +166,8 @@ def test_the_command_reports_and_draws(
     assert facts["model"] == model.hash and facts["closed_loop"] is None
     assert len(facts["rank_correlation"]) == 4
     assert report.with_suffix(".png").stat().st_size > 5000
+    page = report.with_suffix(".html").read_text()
+    assert page.count("data:image/png") == 1 and "open loop, visual RMSE" in page
     assert "rank correlation, position 10 to inf px" in capsys.readouterr().out
 
 

@@ -18,6 +18,7 @@ from wm_mpc.core.errors import UserError
 from wm_mpc.core.fields import NonNegativeFloat
 from wm_mpc.core.files import write_atomically
 from wm_mpc.core.provenance import write_report
+from wm_mpc.evaluation.pages import Shown, bench_page
 from wm_mpc.evaluation.rows import format_row
 from wm_mpc.evaluation.settings import Conditions, EvalSettings
 from wm_mpc.evaluation.speed import measure_speed
@@ -25,6 +26,7 @@ from wm_mpc.evaluation.table import at_budget, compare, markdown
 from wm_mpc.planners.objective import make_objective
 from wm_mpc.planners.registry import PLANNERS
 from wm_mpc.viz.plots import plot_curve
+from wm_mpc.viz.report_page import write_page
 
 CURVE = (0.01, 0.03, 0.1, 0.3, 1.0)
 
@@ -43,8 +45,8 @@ class Config(Measuring, Conditions):
         options: fields of the planners' configurations, planner.name=value.
         latency: measure where a tick's time goes instead of success; see the rows' options.
         rows: rows of the latency report.
-        report: JSON file; a table (.md) and, with curve or latency, a plot (.png) are written
-            beside it.
+        report: JSON file; a page (.html), a table (.md) and, with curve or latency, a plot (.png)
+            are written beside it.
     """
 
     task: str = "pusht"
@@ -64,7 +66,7 @@ def run(config: Config) -> int:
     config.use_threads()
     if config.latency:
         return report_latency(config.rows, config.device, config.seed, config.report)
-    rows: list[dict[str, Any]] = []
+    found: list[Shown] = []
     curve: list[dict[str, Any]] = []
     facts: dict[str, Any] = {}
     for task in config.task.split(","):
@@ -76,11 +78,12 @@ def run(config: Config) -> int:
             "gradient_speed": measure_speed(model, objective, clock=clock),
         }
         for spec in table_settings(config, task) if config.table else ():
-            rows.append(config.measure(spec, model, reference))
-            print(format_row(rows[-1]))
+            found.append(config.measure(spec, model, reference))
+            print(format_row(found[-1].row))
         for spec in curve_settings(config, task) if config.curve else ():
-            curve.append(config.measure(spec, model, reference))
+            curve.append(config.measure(spec, model, reference).row)
             print(format_row(curve[-1]))
+    rows = [entry.row for entry in found]
     comparisons = compare(rows)
     if rows:
         print(markdown(rows))
@@ -97,6 +100,8 @@ def run(config: Config) -> int:
             write_atomically(config.report.with_suffix(".md"), markdown(rows) + "\n")
         if curve:
             plot_curve(curve, config.report.with_suffix(".png"))
+        picture = config.report.with_suffix(".png") if curve else None
+        write_page(config.report, lambda: bench_page(found, comparisons, picture))
     return 0
 
 

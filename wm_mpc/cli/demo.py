@@ -6,6 +6,7 @@ import sys
 
 from wm_mpc.bringup import ros_env
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.locations import ASSETS
 from wm_mpc.evaluation.rows import format_row
 from wm_mpc.trials.demo import Config, _open_view, measure, perform, prepare_environment, write
 from wm_mpc.trials.stage import DemoError
@@ -38,7 +39,8 @@ def run(config: Config) -> int:
     measured = measure(config, recordings, ros)
     report = write(config.out, measured)
     shown = film.write(config.out, measured)
-    page.write(config.out / "report.html", measured, report, shown)
+    strips = page.strips(measured, config.model or ASSETS / config.task)
+    page.write(config.out / "report.html", measured, report, shown, strips)
     for row in measured.rows:
         print(format_row(row))
     print(f"report: {config.out / 'report.html'}")

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from wm_mpc.cli.measuring import Measuring, settings_of
 from wm_mpc.core.fields import NonNegativeFloat
 from wm_mpc.core.provenance import write_report
+from wm_mpc.evaluation.pages import eval_page
 from wm_mpc.evaluation.rows import format_row
 from wm_mpc.evaluation.settings import EvalSettings
+from wm_mpc.viz.report_page import write_page
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,15 @@ class Config(Measuring, EvalSettings):
 
 
 def run(config: Config) -> int:
-    """Evaluate, print the row and write the report; the exit code."""
+    """Evaluate, print the row, write report and page; the exit code."""
     config.use_threads()
     spec, model, reference = config.settings, None, None
     if spec.plans:
         model, reference = config.prepare(spec.task, spec)
-    row = config.measure(spec, model, reference)
-    print(format_row(row))
+    found = config.measure(spec, model, reference)
+    print(format_row(found.row))
     if config.report is not None:
         facts = None if reference is None else reference.as_dict()
-        write_report(config.report, config.seed, [row], cem_reference=facts)
+        write_report(config.report, config.seed, [found.row], cem_reference=facts)
+        write_page(config.report, lambda: eval_page(found))
     return 0

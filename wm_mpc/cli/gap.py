@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from tyro.conf import Positional
@@ -13,11 +14,13 @@ from wm_mpc.core.fields import Checked, NonNegativeInt
 from wm_mpc.core.locations import ASSETS
 from wm_mpc.core.provenance import write_report
 from wm_mpc.data.formats import open_data
+from wm_mpc.evaluation.pages import figures_page
 from wm_mpc.evaluation.rollouts import simulator
 from wm_mpc.evaluation.train_test_gap import GapConfig, landscape, measure_gap, print_gap
 from wm_mpc.latents.expert import load_expert
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.viz.plots import draw_gap, draw_landscape
+from wm_mpc.viz.report_page import ReportPage, write_page
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Config(Checked):
         threads: threads of torch; 0: torch's own choice.
         plot: PNG of the errors per step.
         landscape: PNG of the planning loss around a plan.
-        report: JSON file to write.
+        report: JSON file to write; a page (.html) is written beside it.
     """
 
     task: Positional[str]
@@ -96,4 +99,36 @@ def run(config: Config) -> int:
             config=asdict(config),
             **rest,
         )
+        write_page(config.report, lambda: gap_page(config, found))
     return 0
+
+
+def gap_page(config: Config, found: dict[str, Any]) -> ReportPage:
+    """Errors per step, gaps and promises."""
+    pictures = [
+        (path, words)
+        for path, words in ((config.plot, "error over model steps"),
+                            (config.landscape, "planning loss around a plan"))
+        if path is not None
+    ]  # fmt: skip
+    errors = [
+        (row["model"], row["trajectories"], row["step"], f"{row['error']:.4f}",
+         "[{:.4f}, {:.4f}]".format(*row["error_ci95"]))
+        for row in found["errors"]
+    ]  # fmt: skip
+    gaps = [
+        (row["model"], f"{row['gap_mean']:.4f}", "[{:.4f}, {:.4f}]".format(*row["gap_mean_ci95"]),
+         f"{100 * row['gone_mean']:.0f} %")
+        for row in found["gaps"]
+    ]  # fmt: skip
+    promises = [
+        (row["model"], f"{row['promised']['median']:.3f}", f"{row['reached']['median']:.3f}")
+        for row in found["promises"]
+    ]
+    tables = [
+        ("Gap", ("model", "mean gap", "95 %", "of the first gone"), gaps),
+        ("Errors", ("model", "trajectories", "model step", "latent RMSE", "95 %"), errors),
+        ("Promises", ("model", "plans end, by the model", "in truth (medians)"), promises),
+    ]
+    lead = f"Model error where experts went against where {found['planner']} goes."
+    return figures_page(f"{config.task}: the train-test gap", lead, pictures, tables)

@@ -25,8 +25,10 @@ from wm_mpc.evaluation.latency import (
     measure_latency,
     roofline,
 )
+from wm_mpc.evaluation.pages import figures_page, table_of
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.viz.plots import plot_latency
+from wm_mpc.viz.report_page import ReportPage, write_page
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,15 @@ def report_latency(plan: Latency, device: str, seed: int, out: Path | None) -> i
         write_atomically(out.with_suffix(".md"), latency_table(rows) + "\n")
         if rows:
             plot_latency(rows, out.with_suffix(".png"))
+            write_page(out, lambda: latency_page(rows, out.with_suffix(".png")))
     return 1 if found["failures"] else 0
+
+
+def latency_page(rows: list[dict[str, Any]], picture: Path) -> ReportPage:
+    """Where the time of a tick goes, per row."""
+    words = "median of each part; the mark is the 99th percentile of the tick"
+    tables = [("Table", *table_of(latency_table(rows)))]
+    return figures_page("Where a tick's time goes", "", [(picture, words)], tables)
 
 
 def device_name(device: torch.device) -> str:

@@ -11,9 +11,10 @@ from wm_mpc.core.provenance import write_report
 from wm_mpc.trials.demo import prepare_environment
 from wm_mpc.trials.live import perform, split_cores, spoiled_model
 from wm_mpc.trials.live_config import Config
-from wm_mpc.trials.live_report import format_row
+from wm_mpc.trials.live_report import format_row, live_page
 from wm_mpc.trials.stage import DemoError
 from wm_mpc.viz.plots import draw_live
+from wm_mpc.viz.report_page import write_page
 
 
 def run(config: Config) -> int:
@@ -36,4 +37,5 @@ def run(config: Config) -> int:
     report = config.report or config.out / "live.json"
     write_report(report, config.seed, [row], config=asdict(config))
     draw_live(report.with_suffix(".png"), row)
+    write_page(report, lambda: live_page(row, report.with_suffix(".png")))
     return 0

@@ -11,6 +11,8 @@ import torch
 from wm_mpc.core.clock import device_clock
 from wm_mpc.core.fields import Checked, NonNegativeInt, PositiveInt
 from wm_mpc.core.locations import ASSETS
+from wm_mpc.evaluation.episodes import Episode
+from wm_mpc.evaluation.pages import Shown, shown
 from wm_mpc.evaluation.rows import evaluate
 from wm_mpc.evaluation.settings import EvalSettings
 from wm_mpc.models.world_model import WorldModel
@@ -28,7 +30,7 @@ class Measuring(Checked):
         threads: threads of torch; 0: torch's own choice.
         workers: processes; timings, and budgets in time, mean something with 1 only.
         ray: share the episodes on a Ray cluster (RAY_ADDRESS, or a local one of ``workers``).
-        report: JSON file to write.
+        report: JSON file to write; a page (.html) is written beside it.
     """
 
     model: Path | None = None
@@ -57,16 +59,19 @@ class Measuring(Checked):
 
     def measure(
         self, spec: EvalSettings, model: WorldModel | None, reference: CemReference | None
-    ) -> dict[str, Any]:
-        """One row of the report."""
-        return evaluate(
+    ) -> Shown:
+        """One row of the report, with what its page shows."""
+        episodes: list[Episode] = []
+        row = evaluate(
             model,
             **settings_of(spec),
             reference=reference,
             workers=self.workers,
             label=self.label,
             ray=self.ray,
+            seen=episodes,
         )
+        return shown(row, episodes if self.report else [], model)
 
 
 def settings_of(config: Any, kind: type = EvalSettings) -> dict[str, Any]:

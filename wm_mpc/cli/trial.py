@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wm_mpc.core.fields import Checked, NonNegativeInt
 from wm_mpc.core.provenance import write_report
+from wm_mpc.viz.report_page import write_page
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ class Config(Checked):
         command_topic: what the robot listens to.
         command_type: its message type; empty: commands are not looked at.
         film: goals to show in the film; 0: none.
-        report: JSON file; default: report.json in ``out``.
+        model: folder whose decoder draws what the plans imagine, where mpc_node tells it
+            (publish_search); none: no such pictures.
+        report: JSON file; default: report.json in ``out``; a page (.html) is written beside it.
         least_success: exit code 1 where a smaller share of the goals was held.
     """
 
@@ -60,6 +63,7 @@ class Config(Checked):
     command_topic: str = "command"
     command_type: str = "float64_multi_array"
     film: NonNegativeInt = 5
+    model: Path | None = None
     report: Path | None = None
     least_success: float = 0.0
     trial: TrialOptions = field(default_factory=TrialOptions)
@@ -71,9 +75,13 @@ def run(config: Config) -> int:
 
     prepare()
     from wm_mpc.data.goals import load_goals
+    from wm_mpc.models.decoder import Decoder
+    from wm_mpc.trials.robot_page import trial_page
     from wm_mpc.trials.robot_trial import TrialConfig, run_trial, summary
     from wm_mpc.trials.robot_watch import RobotWatch, Topics
 
+    if config.model is not None:
+        Decoder.load(config.model)  # better missing now than after the trial
     goals = load_goals(config.goals)
     goals = goals[: config.n or len(goals)]
     judge = TrialConfig(**dataclasses.asdict(config.trial))
@@ -92,6 +100,7 @@ def run(config: Config) -> int:
     }  # fmt: skip
     path = write_report(config.report or config.out / "report.json", None, [found],
                         config=dataclasses.asdict(judge))  # fmt: skip
+    write_page(path, lambda: trial_page(found, attempts, goals, config.model))
     if config.film:
         from wm_mpc.trials.robot_film import write_film
 

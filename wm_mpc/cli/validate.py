@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -14,12 +14,16 @@ from wm_mpc.core.fields import Checked, NonNegativeFloat, NonNegativeInt, Positi
 from wm_mpc.core.files import write_atomically
 from wm_mpc.core.provenance import write_report
 from wm_mpc.data.formats import open_data
+from wm_mpc.evaluation.pages import strip_of, validation_page
 from wm_mpc.evaluation.rows import evaluate
+from wm_mpc.evaluation.strips import predicted_windows
 from wm_mpc.evaluation.validation import lines, validate
+from wm_mpc.latents.frames import held_out_windows
 from wm_mpc.latents.novelty import fit_novelty
 from wm_mpc.models.novelty import NOVELTY_FILE
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.viz.plots import draw_validation
+from wm_mpc.viz.report_page import Strip, write_page
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Config(Checked):
         write_novelty: only write the statistics of what training saw into the model's folder,
             from all episodes but the held-out ones, scaled by those; the weights stay as they are.
         more_data: further stores for these statistics, such as pictures of other sizes.
-        report: JSON file to write; curves go beside it, as PNG.
+        report: JSON file to write; curves (.png) and a page (.html) go beside it.
     """
 
     model: Positional[Path]
@@ -97,7 +101,22 @@ def run(config: Config) -> int:
         print(line)
     if config.report is not None:
         write_report(config.report, config.seed, [facts])
-        draw_validation(config.report.with_suffix(".png"), facts)
+        picture = config.report.with_suffix(".png")
+        draw_validation(picture, facts)
+        write_page(
+            config.report,
+            lambda: validation_page(facts, lines(facts), picture, strips(config, model, store)),
+        )
     return 0
 
 
+def strips(config: Config, model: WorldModel, store: Any) -> list[Strip]:
+    """Windows as they came and as the model imagined them; none without a decoder."""
+    frames = store.frames()
+    candidates = store.windows(config.steps, model.config.frameskip)
+    windows = held_out_windows(candidates, frames, config.held_out)
+    return [
+        strip_of(f"{name}: latent RMSE {error:.3g} at the end", found.steps, found.came,
+                 found.imagined)
+        for name, error, found in predicted_windows(model, frames, windows, seed=config.seed)
+    ]  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from wm_mpc.core.errors import UserError
+from wm_mpc.evaluation.kept import Frame
 
 
 @dataclass
@@ -32,6 +33,9 @@ class Episode:
         over_budget: ticks whose planning outlasted their budget.
         late: ticks whose planning missed its deadline, or that outlasted the control period.
         stopped: reason of every tick in which the controller brought the robot to rest.
+        plan: ``(T, action_dim)`` raw actions that the controller now believes in, or None.
+        frames: kept pictures, for a film strip; empty where none were wanted.
+        goal: uint8 ``(H, W, 3)`` RGB picture of the goal, kept with them.
     """
 
     seed: int
@@ -48,6 +52,9 @@ class Episode:
     over_budget: int = 0
     late: int = 0
     stopped: list[str] = field(default_factory=list)
+    plan: np.ndarray | None = None
+    frames: list[Frame] = field(default_factory=list)
+    goal: np.ndarray | None = None
 
 
 class Policy(Protocol):
@@ -115,8 +122,9 @@ class ReplayPolicy:
 
 
 def run_episode(
-    env: Any, policy: Policy, seed: int, steps: int, options: dict[str, Any] | None = None
-) -> Episode:
+    env: Any, policy: Policy, seed: int, steps: int, options: dict[str, Any] | None = None,
+    keep: int = 0,
+) -> Episode:  # fmt: skip
     """Run one episode.
 
     Args:
@@ -125,14 +133,19 @@ def run_episode(
         seed: of the environment's start and goal and of the policy's draws.
         steps: control-step budget.
         options: reset options, e.g. ``goal_offset``.
+        keep: control steps between kept pictures; 0: none.
     """
     episode = Episode(seed)
     observation, info = env.reset(seed=seed, options=options)
     task = env.unwrapped
-    policy.reset(task.observe(task.goal_state), seed, task.goal_actions)
+    goal = task.observe(task.goal_state)
+    policy.reset(goal, seed, task.goal_actions)
+    episode.goal = goal["image"] if keep else None
     episode.min_error = episode.final_error = info["error"]
     while episode.steps < steps:
         action = policy.act(observation, episode)
+        if keep and episode.steps % keep == 0:
+            _keep(episode, observation)
         observation, _, _, _, info = env.step(action)
         episode.steps += 1
         episode.final_error = info["error"]
@@ -141,5 +154,12 @@ def run_episode(
         if episode.final_success:
             episode.success = True
             break
+    if keep:
+        _keep(episode, observation)
     episode.info = {k: float(v) for k, v in info.items() if np.isscalar(v)}
     return episode
+
+
+def _keep(episode: Episode, observation: dict[str, Any]) -> None:
+    image, proprio = observation["image"], observation["proprio"]
+    episode.frames.append(Frame.keep(episode.steps, image, proprio, episode.plan))

@@ -27,6 +27,9 @@ from wm_mpc.models.world_model import WorldModel
 from wm_mpc.planners.budget import CemReference
 from wm_mpc.tasks.environments import make_env
 
+KEEP_EVERY = 5
+"""Control steps between kept pictures where no model tells how long its steps are."""
+
 
 def run_episodes(
     model: WorldModel | str | Path | None,
@@ -113,8 +116,9 @@ def evaluate_seeds(
     try:
         policy, steps = make_policy(spec, model, reference, env.unwrapped.spec_task)
         options = {"goal_offset": spec.goal_offset} if spec.goal_offset else None
+        keep = KEEP_EVERY if model is None else model.config.frameskip
         for seed in seeds:
-            yield run_episode(env, policy, seed, steps, options)
+            yield run_episode(env, policy, seed, steps, options, keep)
     finally:
         env.close()
 

@@ -80,6 +80,7 @@ class ControllerPolicy:
         return safe.values.astype(np.float32)
 
     def _note(self, episode: Episode, result: TickResult, tick_s: float) -> None:
+        episode.plan = result.actions
         if result.reason.startswith("tick: "):
             raise RuntimeError(f"episode {episode.seed}, step {episode.steps}: {result.reason}")
         if result.state is not State.RUNNING:

@@ -32,6 +32,7 @@ def evaluate(
     progress: bool = True,
     label: str = "base",
     ray: bool = False,
+    seen: list[Episode] | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """Measure one row.
@@ -49,6 +50,7 @@ def evaluate(
         progress: show a bar with the running success.
         label: what the row calls the model.
         ray: share the episodes on a Ray cluster instead of local processes.
+        seen: filled with the episodes, by seed.
         settings: further fields of ``EvalSettings``.
 
     Returns:
@@ -69,6 +71,8 @@ def evaluate(
             bar.set_postfix(success=f"{done}/{len(episodes)}")
             bar.update()
     episodes.sort(key=lambda e: e.seed)
+    if seen is not None:
+        seen.extend(episodes)
     digest = model_hash(model) if spec.plans else None
     env = make_env(spec.task).unwrapped
     return summarise(spec, episodes, reference, label, workers, env, digest)

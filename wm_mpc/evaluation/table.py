@@ -63,32 +63,37 @@ def compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+HEADS = (
+    "task", "goal", "planner", "budget", "success % [95 %]", "error median / p90",
+    "plan ms p50 / p95 / p99", "transitions", "% of CEM time p50 / p99",
+    "% of ticks over by 5 %", "1000 transitions/s",
+)  # fmt: skip
+"""Columns of the table."""
+
+
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The table for people."""
-    lines = [
-        "| task | goal | planner | budget | success % [95 %] | error median / p90 | "
-        "plan ms p50 / p95 / p99 | transitions | % of CEM time p50 / p99 | "
-        "% of ticks over by 5 % | 1000 transitions/s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+    lines = ["| " + " | ".join(HEADS) + " |", "|" + len(HEADS) * "---|"]
+    return "\n".join([*lines, *("| " + " | ".join(cells(row)) + " |" for row in rows)])
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """One line of the table, in the order of ``HEADS``."""
+    low, high = row["success_ci95"]
+    error, ms = row["final_error"], row["plan_ms"]
+    budget = f"{100 * row['budget_fraction']:g} %" if row["budget_fraction"] else "-"
+    share, over = row["budget_share"], row["over_budget_5pct"]
+    plans = ms["n"] > 0
+    return [
+        row["task"],
+        f"{row['goal_offset']}{', picture' if row['goal'] == 'picture' else ''}",
+        row["planner"],
+        budget,
+        f"{100 * row['success_rate']:.0f} [{100 * low:.0f}, {100 * high:.0f}]",
+        f"{error['median']:.3g} / {error['p90']:.3g} {error['unit']}",
+        f"{ms['p50']:.1f} / {ms['p95']:.1f} / {ms['p99']:.1f}" if plans else "-",
+        f"{row['transitions_per_tick']:.0f}" if plans else "-",
+        f"{100 * share['p50']:.1f} / {100 * share['p99']:.1f}" if share else "-",
+        "-" if over is None else f"{100 * over:.1f}",
+        f"{row['transitions_per_s'] / 1e3:.0f}" if plans else "-",
     ]
-    for row in rows:
-        low, high = row["success_ci95"]
-        error, ms = row["final_error"], row["plan_ms"]
-        budget = f"{100 * row['budget_fraction']:g} %" if row["budget_fraction"] else "-"
-        share, over = row["budget_share"], row["over_budget_5pct"]
-        plans = ms["n"] > 0
-        cells = (
-            row["task"],
-            f"{row['goal_offset']}{', picture' if row['goal'] == 'picture' else ''}",
-            row["planner"],
-            budget,
-            f"{100 * row['success_rate']:.0f} [{100 * low:.0f}, {100 * high:.0f}]",
-            f"{error['median']:.3g} / {error['p90']:.3g} {error['unit']}",
-            f"{ms['p50']:.1f} / {ms['p95']:.1f} / {ms['p99']:.1f}" if plans else "-",
-            f"{row['transitions_per_tick']:.0f}" if plans else "-",
-            f"{100 * share['p50']:.1f} / {100 * share['p99']:.1f}" if share else "-",
-            "-" if over is None else f"{100 * over:.1f}",
-            f"{row['transitions_per_s'] / 1e3:.0f}" if plans else "-",
-        )
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)

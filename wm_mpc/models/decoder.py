@@ -20,13 +20,16 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from wm_mpc.core.errors import CheckpointError
-from wm_mpc.core.fields import Checked, PositiveInt
+from wm_mpc.core.fields import Checked, NonNegativeInt, PositiveInt
 from wm_mpc.core.files import write_atomically
 from wm_mpc.models.identity import latent_fingerprint, tensor_digest
 from wm_mpc.models.world_model import WorldModel
 
 DECODER_FILE = "decoder.safetensors"
 FORMAT, VERSION = "wm_mpc.decoder", 1
+_REACHES = (0.1, 0.3)
+"""Widths of what is felt of an anchor, in half sides of the picture."""
+_RELATIVE = 3 + len(_REACHES)
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class DecoderConfig(Checked):
         width: hidden units.
         depth: hidden layers.
         frequencies: octaves of the sine features of a place.
+        anchors: points of the picture, linear in a vector latent, that a place is described
+            relative to; 0: none. They let what moves and turns keep its shape.
     """
 
     latent_shape: tuple[int, ...]
@@ -46,9 +51,12 @@ class DecoderConfig(Checked):
     width: PositiveInt = 128
     depth: PositiveInt = 3
     frequencies: PositiveInt = 5
+    anchors: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.anchors and len(self.latent_shape) != 1:
+            raise ValueError(f"anchors: {self.anchors}; 0 expected with a grid of tokens")
         object.__setattr__(self, "latent_shape", tuple(int(v) for v in self.latent_shape))
         if (
             len(self.latent_shape) == 2
@@ -66,6 +74,13 @@ class Decoder(nn.Module):
         channels = config.latent_shape[-1]
         self.latent = nn.Linear(channels, config.width)
         self.place = nn.Linear(2 + 4 * config.frequencies, config.width)
+        if config.anchors:
+            self.anchor = nn.Linear(channels, 2 * config.anchors)
+            # Landmark latents are standardised places, (x, y) one after the other: begin there.
+            nn.init.zeros_(self.anchor.bias)
+            nn.init.eye_(self.anchor.weight)
+            self.anchor.weight.data.mul_(0.45)
+            self.relative = nn.Linear(_RELATIVE * config.anchors, config.width)
         layers: list[nn.Module] = []
         for _ in range(config.depth):
             layers += [nn.LayerNorm(config.width), nn.SiLU()]
@@ -85,13 +100,24 @@ class Decoder(nn.Module):
         """
         angles = (places[..., None] * self.octaves).flatten(-2)
         waves = torch.cat([places, angles.sin(), angles.cos()], -1)
-        x = self.net(self._at(latents, places) + self.place(waves))
+        x = self._at(latents, places) + self.place(waves)
+        if self.config.anchors:
+            x = x + self.relative(self._relative(latents, places))
+        x = self.net(x)
         grid = places[:, :, None]
         known = F.grid_sample(
             self.background.expand(len(places), -1, -1, -1), grid, padding_mode="border",
             align_corners=False,
         )  # fmt: skip
         return (x + known[..., 0].transpose(1, 2)).sigmoid()
+
+    def _relative(self, latents: Tensor, places: Tensor) -> Tensor:
+        """Places as seen from the anchors, ``(B, M, _RELATIVE * anchors)``."""
+        anchors = self.anchor(latents).unflatten(-1, (-1, 2))
+        offset = places[:, :, None] - anchors[:, None]
+        square = offset.square().sum(-1, keepdim=True)
+        near = [(-square / (2 * reach**2)).exp() for reach in _REACHES]
+        return torch.cat([offset, (square + 1e-6).sqrt(), *near], -1).flatten(-2)
 
     def _at(self, latents: Tensor, places: Tensor) -> Tensor:
         """Embedded latent at every place, ``(B, M or 1, width)``."""

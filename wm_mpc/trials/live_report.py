@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wm_mpc.core.stats import difference_interval, wilson
+from wm_mpc.evaluation.pages import figures_page
 from wm_mpc.trials.stage import DemoError
+from wm_mpc.viz.report_page import ReportPage
 
 if TYPE_CHECKING:
     from wm_mpc.trials.live_config import Config
@@ -87,3 +90,23 @@ def condition_line(name: str, counts: dict[str, Any]) -> str:
         f"{line}; at most {counts['late_ms_max']:.1f} ms late, "
         f"{counts['past_period']} past the period; {why}"
     )
+
+
+def live_page(row: dict[str, Any], picture: Path) -> ReportPage:
+    """Page of a live run: success over episodes, model changes, misses by what went on."""
+    heads = ("while", "planned ticks", "misses", "rate, 95 %")
+    conditions = [
+        (name, counts["ticks"], counts["misses"],
+         f"{100 * counts['rate']:.2f} % [{100 * counts['ci95'][0]:.2f}, "
+         f"{100 * counts['ci95'][1]:.2f}]" if counts["ticks"] else "-")
+        for name, counts in row["conditions"].items()
+    ]  # fmt: skip
+    changes = [(c["episode"], c["from"], c["to"]) for c in row["changes"]]
+    tables = [
+        ("In words", ("",), [(line.strip(),) for line in format_row(row).splitlines()]),
+        ("Deadline misses", heads, conditions),
+        ("Model changes", ("episode", "from", "to"), changes),
+    ]
+    title = f"{row['task']}: {row['episodes']} episodes while learning"
+    pictures = [(picture, "success over episodes; lines mark changes of the model")]
+    return figures_page(title, "", pictures, tables)

@@ -1,30 +1,32 @@
 """The report page: one HTML file with everything in it, no script, no network.
 
-``page.html`` is its template, ``page.css`` its style.
+``page.html`` is its template; style and parts are those of ``wm_mpc.viz.report_page``.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from wm_mpc.core.files import write_atomically
+from wm_mpc.evaluation.kept import Frame
+from wm_mpc.evaluation.pages import episode_strips
+from wm_mpc.models.world_model import WorldModel
+from wm_mpc.tasks.environments import make_env
 from wm_mpc.tasks.registry import find_task
 from wm_mpc.trials.film import Film
 from wm_mpc.trials.recording import Recording
-from wm_mpc.viz import charts
+from wm_mpc.viz import charts, report_page
+from wm_mpc.viz.report_page import Strip
 
 _NAMES = {"none": "no action", "random": "random actions"}
 
 
-def write(path: Path, measured: Any, report: Path, films: Sequence[Film]) -> Path:
+def write(
+    path: Path, measured: Any, report: Path, films: Sequence[Film], strips: Sequence[Strip] = ()
+) -> Path:
     """Write the page.
 
     Args:
@@ -32,30 +34,50 @@ def write(path: Path, measured: Any, report: Path, films: Sequence[Film]) -> Pat
         measured: ``wm_mpc.trials.demo_report.Measured``.
         report: the JSON report of the same demo.
         films: what ``wm_mpc.trials.film.write`` returned.
+        strips: best, median and worst episode.
 
     Returns:
         ``path``.
     """
     facts = json.loads(report.read_text())
     row, unit = facts["results"][0], facts["results"][0]["final_error"]["unit"]
-    folder = FileSystemLoader(Path(__file__).parent)
-    template = Environment(loader=folder, autoescape=True, undefined=StrictUndefined)
-    page = template.get_template("page.html").render(
+    template = report_page.environment(Path(__file__).parent).get_template("page.html")
+    page = template.render(
         name=find_task(measured.task).title, row=row, unit=unit, ros=facts["ros"],
         budget=facts["budget"], machine=facts["machine"], steps=measured.steps,
         films=[_film(film, measured.period) for film in films],
         episodes=[_episode(recording, measured.steps) for recording in measured.recordings],
-        times=_times(row), origin=_origin(facts), **_comparison(facts, unit),
+        strips=strips, times=_times(row), origin=_origin(facts), **_comparison(facts, unit),
         **_histograms(facts["budget"], measured),
     )  # fmt: skip
     write_atomically(path, page)
     return path
 
 
+def strips(measured: Any, folder: Path) -> list[Strip]:
+    """Best, median and worst episode, with what the model of ``folder`` imagined."""
+    model = WorldModel.load(folder)
+    task = make_env(measured.task).unwrapped
+    every, episodes = model.config.frameskip, []
+    for recording in measured.recordings:
+        episode = recording.episode()
+        episode.goal = recording.goal_image
+        moments = list(enumerate(recording.moments))
+        for index, moment in moments[:-1:every] + moments[-1:]:
+            if moment.image is None:
+                continue
+            plan = recording.plan_at(index)
+            actions = None if plan is None else plan.actions
+            proprio = task.proprio(moment.state)
+            episode.frames.append(Frame.keep(moment.step, moment.image, proprio, actions))
+        episodes.append(episode)
+    return episode_strips(episodes, measured.rows[0]["final_error"]["unit"], model)
+
+
 def _film(film: Film, period: float) -> dict[str, str]:
     outcome = "reached its goal" if film.success else "did not reach its goal"
     words = f"Episode {film.episode} {outcome} ({film.steps * period:.1f} s, real time)."
-    return {"words": words, "source": _data_uri(film.path.read_bytes(), "image/webp")}
+    return {"words": words, "source": report_page.data_uri(film.path.read_bytes(), "image/webp")}
 
 
 def _comparison(facts: dict[str, Any], unit: str) -> dict[str, Any]:
@@ -90,7 +112,7 @@ def _episode(recording: Recording, steps: int) -> dict[str, Any]:
     pictures = [picture for picture in (last.image, recording.goal_image) if picture is not None]
     return {
         "success": recording.success, "seed": recording.seed, "steps": last.step,
-        "error": errors[-1], "pictures": [_png(picture) for picture in pictures],
+        "error": errors[-1], "pictures": [report_page.png(picture) for picture in pictures],
         "course": charts.sparkline(errors, steps),
     }  # fmt: skip
 
@@ -135,13 +157,4 @@ def _rate(rate: float, interval: Sequence[float]) -> str:
     return f"{100 * rate:.0f} % [{low:.0f}, {high:.0f}]"
 
 
-def _png(picture: np.ndarray) -> str:
-    _, data = cv2.imencode(".png", picture[:, :, ::-1])
-    return _data_uri(data.tobytes(), "image/png")
-
-
-def _data_uri(data: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
-__all__ = ["write"]
+__all__ = ["strips", "write"]

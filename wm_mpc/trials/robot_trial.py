@@ -20,9 +20,12 @@ from wm_mpc.core.errors import UserError
 from wm_mpc.core.fields import Checked
 from wm_mpc.core.stats import wilson
 from wm_mpc.data.goals import RobotGoal
+from wm_mpc.msg import Plan
 from wm_mpc.trials.robot_watch import RobotWatch
 
 LOOK_S = 0.05
+PICTURE_S = 0.1
+"""[s] Between two pictures that are kept of an attempt."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Attempt:
         times: [s] since the goal was told.
         distances: largest joint distance, or latent distance, at these times.
         images: a picture about every tenth of a second, for the film.
+        plans: the newest plan at each of the pictures, where it tells imagined latents (see
+            ``publish_search``); else None.
         commands: pairs (time, values) that left for the robot.
         foreseen: in a dry run: first command, and cost that the plan promises.
     """
@@ -75,6 +80,7 @@ class Attempt:
     images: list[np.ndarray] = field(default_factory=list)
     commands: list[tuple[float, np.ndarray]] = field(default_factory=list)
     foreseen: dict[str, Any] = field(default_factory=dict)
+    plans: list[Plan | None] = field(default_factory=list)
 
     def judged(self, tolerance: float, hold: float) -> dict[str, Any]:
         """Row of the report."""
@@ -148,8 +154,10 @@ def pursue(watch: RobotWatch, number: int, goal: RobotGoal, config: TrialConfig)
             distance = float(watch.status.latent_distance)
         attempt.times.append(now)
         attempt.distances.append(distance)
-        if now - pictured >= 0.1:
+        if now - pictured >= PICTURE_S:
             attempt.images.append(watch.image)
+            plan = watch.plan
+            attempt.plans.append(plan if plan is not None and len(plan.imagined) else None)
             pictured = now
         time.sleep(LOOK_S)
     attempt.commands = [(when - begun, value) for when, value in list(watch.commands)]

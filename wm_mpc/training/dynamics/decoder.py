@@ -115,7 +115,10 @@ def train_decoder(
     ids = np.arange(len(latents)) if ids is None else ids
     torch.manual_seed(config.seed)
     shape = tuple(latents.shape[1:])
-    decoder = Decoder(DecoderConfig(shape, size, config.width, config.depth)).to(device)
+    anchors = shape[0] // 2 if len(shape) == 1 else 0
+    decoder = Decoder(
+        DecoderConfig(shape, size, config.width, config.depth, anchors=anchors)
+    ).to(device)
     sample = np.sort(np.random.default_rng(config.seed).choice(
         len(latents), min(500, len(latents)), replace=False))  # fmt: skip
     mean = frames.gather(ids[sample]).mean(0)
