@@ -15,6 +15,7 @@ from wm_mpc.cli.live import run
 from wm_mpc.control.deadlines import Tally
 from wm_mpc.control.thread_usage import CONDITIONS
 from wm_mpc.core.errors import CheckpointError, UserError
+from wm_mpc.core.provenance import write_report
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.training.live.state import LiveState
 from wm_mpc.trials import live as live_trial
@@ -26,9 +27,10 @@ from wm_mpc.trials.live import (
     spoiled_model,
 )
 from wm_mpc.trials.live_config import Config
-from wm_mpc.trials.live_report import format_row, summarise
+from wm_mpc.trials.live_report import format_row, live_page, summarise
 from wm_mpc.trials.stage import DemoError
 from wm_mpc.viz.plots import draw_live
+from wm_mpc.viz.report_page import write_page
 
 
 def test_a_spoiled_model_sees_alike_and_takes_actions_for_larger_ones(tmp_path: Path) -> None:
@@ -110,6 +112,9 @@ def test_first_and_last_episodes_are_compared(tmp_path: Path) -> None:
     picture = tmp_path / "pictures" / "live.png"
     draw_live(picture, row)
     assert picture.read_bytes().startswith(b"\x89PNG")
+    report = write_report(tmp_path / "live.json", 0, [row])
+    page = write_page(report, lambda: live_page(row, picture))
+    assert "50 episodes while learning" in page.read_text()
     short = summarise(config, watch([False, True, True]), {"kill": None, "poison": []})
     assert short["n"] == 1
     with pytest.raises(DemoError, match="1 episodes: too few"):
