@@ -256,7 +256,10 @@ def test_proposals_go_through_the_engine(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"task": "nope"}, "task: 'nope' unknown; one of point_maze, pusht, wall"),
+        (
+            {"task": "nope"},
+            "task: 'nope' unknown; one of point_maze, point_maze_medium, pusht, wall",
+        ),
         ({"planner": "nope"}, "planner: 'nope' unknown; one of cem"),
         ({"mode": "nope"}, "mode: 'nope'; mpc or open_loop"),
         ({"goal": "nope"}, "goal: 'nope'; posture or picture"),

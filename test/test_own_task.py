@@ -72,7 +72,7 @@ def test_the_commands_take_it_from_data_to_success(
 def test_it_is_listed_and_its_options_are_told(
     installed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert task_names() == ("point_maze", "pusht", "wall", "slider")
+    assert task_names() == ("point_maze", "point_maze_medium", "pusht", "wall", "slider")
     assert "slider" not in sys.modules
     with pytest.raises(SystemExit):
         main(["train", "--help"])
@@ -108,7 +108,12 @@ def test_the_bringup_hands_it_to_every_node() -> None:
 @pytest.mark.parametrize(
     ("name", "code", "said"),
     [
-        ("hoist", "", "task: 'hoist' unknown; one of point_maze, pusht, wall, or module:TASK"),
+        (
+            "hoist",
+            "",
+            "task: 'hoist' unknown; one of point_maze, point_maze_medium, pusht, wall, "
+            "or module:TASK",
+        ),
         ("hoist:TASK", "", "task: 'hoist:TASK': there is no module hoist"),
         ("broken:TASK", "", "task: 'broken:TASK': broken has no TASK"),
         ("broken:TASK", "TASK = 3", "task: 'broken:TASK' is a int; a Task expected"),
@@ -139,8 +144,6 @@ def test_no_other_module_of_the_package_names_a_task() -> None:
     root = Path(registry.__file__).parents[2]
     files = [*(root / "wm_mpc").rglob("*.py"), *(root / "sim_bridge").rglob("*.py")]
     named = {str(path.relative_to(root)) for path in files if "point_maze" in path.read_text()}
-    assert named == {
-        "wm_mpc/tasks/builtin/point_maze.py",
-        "sim_bridge/tasks/simulations/point_maze.py",
-        "sim_bridge/tasks/point_maze.py",
-    }
+    tasks = ("point_maze", "point_maze_medium")
+    places = ("wm_mpc/tasks/builtin", "sim_bridge/tasks/simulations", "sim_bridge/tasks")
+    assert named == {f"{place}/{task}.py" for place in places for task in tasks}

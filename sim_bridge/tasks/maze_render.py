@@ -20,17 +20,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from sim_bridge.tasks.maze_model import CELLS, MAX_PICTURE, VIEW, build_model
+from sim_bridge.tasks.maze_model import MAX_PICTURE, MAZES, UMAZE, Maze, build_model
 
 BALL_RADIUS = 0.2
 """Radius of the drawn ball [m]; the colliding one measures 0.1."""
 
 _TIMEOUT_S = 120.0
-_HIDDEN = (-1.0, 0.0)  # inside the middle wall, where the ball cannot be seen
-_SHOWN = (1.0, 0.0)
 
 
-def render_maze(position: np.ndarray, size: int) -> np.ndarray:
+def render_maze(position: np.ndarray, size: int, maze: Maze = UMAZE) -> np.ndarray:
     """Picture of the maze with the ball at ``position`` (2,) [m].
 
     Returns:
@@ -39,11 +37,11 @@ def render_maze(position: np.ndarray, size: int) -> np.ndarray:
     Raises:
         RuntimeError: MuJoCo can render with neither EGL nor OSMesa here; names the apt packages.
     """
-    sprites = _sprites(size)
+    sprites = _sprites(size, maze)
     picture = sprites.background.copy()
     fine = sprites.fine
-    scale = size / VIEW
-    centre = np.array([position[0] + VIEW / 2, VIEW / 2 - position[1]]) * scale
+    scale = size / maze.view
+    centre = np.array([position[0] + maze.view / 2, maze.view / 2 - position[1]]) * scale
     reach = BALL_RADIUS * scale + 1.0
     x0, y0 = (max(0, math.floor(c - reach)) for c in centre)
     x1, y1 = (min(size, math.ceil(c + reach)) for c in centre)
@@ -62,12 +60,13 @@ def render_maze(position: np.ndarray, size: int) -> np.ndarray:
     return picture
 
 
-def render_with_mujoco(positions: np.ndarray, size: int) -> np.ndarray:
+def render_with_mujoco(positions: np.ndarray, size: int, maze: Maze = UMAZE) -> np.ndarray:
     """Pictures that MuJoCo itself draws, in a process of its own; slow to start.
 
     Args:
         positions: ball positions ``(n, 2)`` [m].
         size: height and width [px], at most 2048.
+        maze: one of ``MAZES``.
 
     Returns:
         uint8 ``(n, size, size, 3)`` RGB.
@@ -82,7 +81,8 @@ def render_with_mujoco(positions: np.ndarray, size: int) -> np.ndarray:
     failures = []
     with tempfile.TemporaryDirectory() as folder:
         request, answer = Path(folder) / "request.npz", Path(folder) / "answer.npy"
-        np.savez(request, positions=np.asarray(positions, np.float64), size=size)
+        places = np.asarray(positions, np.float64)
+        np.savez(request, positions=places, size=size, maze=maze.name)
         root = str(Path(__file__).parents[2])
         search_path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         for backend in backends:
@@ -118,39 +118,40 @@ class _Sprites:
 
 
 @functools.lru_cache(maxsize=4)
-def _sprites(size: int) -> _Sprites:
+def _sprites(size: int, maze: Maze) -> _Sprites:
     # Fine enough to smooth edges and to measure the ball, within what MuJoCo's buffer takes.
     fine = max(1, min(MAX_PICTURE // size, max(2, math.ceil(384 / size))))
     n = size * fine
-    empty, shown = render_with_mujoco(np.array([_HIDDEN, _SHOWN]), n)
+    empty, shown = render_with_mujoco(np.array([maze.hidden, maze.shown]), n, maze)
     return _Sprites(
         fine=fine,
         background=cv2.resize(empty, (size, size), interpolation=cv2.INTER_AREA),
         fine_background=empty,
-        floor=_floor(n),
-        profile=_profile(shown),
+        floor=_floor(n, maze),
+        profile=_profile(shown, maze),
     )
 
 
-def _profile(picture: np.ndarray) -> np.ndarray:
-    """Colour of the ball by distance from its centre, from a picture with it at ``_SHOWN``."""
-    n = len(picture)
-    pixels = (np.arange(n) + 0.5) * (VIEW / n) - VIEW / 2
-    distance = np.hypot(pixels - _SHOWN[0], pixels[:, None] + _SHOWN[1]) / BALL_RADIUS
+def _profile(picture: np.ndarray, maze: Maze) -> np.ndarray:
+    """Colour of the ball by distance from its centre, from a picture with it at ``shown``."""
+    n, view = len(picture), maze.view
+    pixels = (np.arange(n) + 0.5) * (view / n) - view / 2
+    distance = np.hypot(pixels - maze.shown[0], pixels[:, None] + maze.shown[1]) / BALL_RADIUS
     # The rim is mixed with the floor in the picture; rings beyond take the last clean colour.
-    rim = 1.0 - VIEW / n / BALL_RADIUS
+    rim = 1.0 - view / n / BALL_RADIUS
     samples = picture[distance < rim].astype(np.float64)
     radii = distance[distance < rim]
     rings = np.linspace(0.0, 1.0, 33)
-    half_width = VIEW / n / BALL_RADIUS  # every ring holds at least a few pixels
+    half_width = view / n / BALL_RADIUS  # every ring holds at least a few pixels
     near = np.abs(radii - np.minimum(0.5 * (rings[1:] + rings[:-1]), rim)[:, None]) < half_width
     return np.rint(near @ samples / near.sum(1, keepdims=True)).astype(np.uint8)
 
 
-def _floor(n: int) -> np.ndarray:
+def _floor(n: int, maze: Maze) -> np.ndarray:
     """Pixels of an ``(n, n)`` picture whose centre lies in a free cell."""
-    cell = np.floor((np.arange(n) + 0.5) * (VIEW / n) - VIEW / 2 + len(CELLS) / 2).astype(int)
-    return np.array(CELLS)[np.ix_(cell, cell)] == 0
+    cell = np.floor((np.arange(n) + 0.5) * (maze.view / n) - maze.view / 2 + len(maze.cells) / 2)
+    cell = cell.astype(int)
+    return np.array(maze.cells)[np.ix_(cell, cell)] == 0
 
 
 def _draw_request(request: Path, answer: Path) -> None:
@@ -159,14 +160,15 @@ def _draw_request(request: Path, answer: Path) -> None:
 
     loaded = np.load(request)
     size = int(loaded["size"])
-    model = build_model()
-    model.vis.global_.fovy = VIEW  # with parallel projection: the height of the view [m]
+    maze = MAZES[str(loaded["maze"])]
+    model = build_model(maze)
+    model.vis.global_.fovy = maze.view  # with parallel projection: the height of the view [m]
     data = mujoco.MjData(model)
     camera = mujoco.MjvCamera()
     camera.type = mujoco.mjtCamera.mjCAMERA_FREE
     camera.orthographic = 1
     camera.lookat[:] = 0.0
-    camera.distance, camera.azimuth, camera.elevation = VIEW, 90.0, -90.0
+    camera.distance, camera.azimuth, camera.elevation = maze.view, 90.0, -90.0
     with mujoco.Renderer(model, size, size) as renderer:
         pictures = np.empty((len(loaded["positions"]), size, size, 3), np.uint8)
         for k, position in enumerate(loaded["positions"]):

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from sim_bridge.tasks.base import TaskEnv
-from sim_bridge.tasks.maze_model import CELLS, VIEW, build_model
+from sim_bridge.tasks.maze_model import UMAZE, Maze, build_model
 from sim_bridge.tasks.simulations.point_maze import SPEC
 
 SUBSTEPS = 5
@@ -36,6 +36,7 @@ class PointMazeEnv(TaskEnv):
     """PointMaze as a task; see the module. State and proprioception are ``(x, y, vx, vy)``."""
 
     spec_task = SPEC
+    maze: ClassVar[Maze] = UMAZE
 
     def __init__(self, image_size: int = 96, render_mode: str | None = "rgb_array") -> None:
         """Create the environment; arguments as in ``TaskEnv``. Nothing is rendered yet."""
@@ -43,9 +44,9 @@ class PointMazeEnv(TaskEnv):
 
         super().__init__(image_size, render_mode)
         self._mujoco = mujoco
-        self._model = build_model()
+        self._model = build_model(self.maze)
         self._data = mujoco.MjData(self._model)
-        self._state = np.array([1.0, 0.0, 0.0, 0.0])
+        self._state = np.array([*self.maze.shown, 0.0, 0.0])
         self.goal_state = self._state.copy()
 
     def snapshot(self) -> np.ndarray:
@@ -59,8 +60,7 @@ class PointMazeEnv(TaskEnv):
     def check_state(self, state: np.ndarray, name: str = "snapshot") -> np.ndarray:
         """As ``TaskEnv.check_state``; positions in a wall or outside the maze raise too."""
         value = super().check_state(state, name)
-        row, column = math.floor(2.5 - value[1]), math.floor(value[0] + 2.5)
-        if not (0 <= row < 5 and 0 <= column < 5) or CELLS[row][column]:
+        if not self.maze.is_free(*self.maze.cell_of(value[0], value[1])):
             raise ValueError(f"{name}: {value[:2].tolist()} m lies in a wall or outside the maze")
         return value
 
@@ -85,12 +85,12 @@ class PointMazeEnv(TaskEnv):
         """View from above; see ``TaskEnv``. Raises RuntimeError where OpenGL is missing."""
         from sim_bridge.tasks.maze_render import render_maze
 
-        return render_maze(np.asarray(state, np.float64)[:2], size or self.image_size)
+        return render_maze(np.asarray(state, np.float64)[:2], size or self.image_size, self.maze)
 
     def in_picture(self, state: np.ndarray) -> np.ndarray:
         """Centre of the ball; see ``TaskEnv``."""
         x, y = np.asarray(state, np.float64)[:2]
-        return np.array([0.5 + x / VIEW, 0.5 - y / VIEW])
+        return np.array([0.5 + x / self.maze.view, 0.5 - y / self.maze.view])
 
     def errors(self, state: np.ndarray, goal: np.ndarray) -> dict[str, float]:
         """Distance of the positions [m]."""

@@ -30,6 +30,7 @@ SMALL = {
     "mppi": {"samples": 12, "iterations": 3},
     "gd": {"starts": 3, "iterations": 7, "chunk": 4},
     "adam": {"starts": 3, "iterations": 7, "chunk": 4},
+    "ilqr": {"starts": 3, "iterations": 3},
     "grasp": {"starts": 3, "iterations": 6, "sync_every": 3, "sync_steps": 2},
     "latco": {"starts": 3, "iterations": 6},
     "hybrid": {"samples": 12, "elites": 3, "iterations": 2, "gradient_steps": 2},

@@ -709,5 +709,6 @@ def test_a_failing_validation_does_not_cost_the_model(
 
 
 def test_an_unknown_task_is_told(world: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="task: 'nope' unknown; one of point_maze, pusht, wall"):
+    known = "point_maze, point_maze_medium, pusht, wall"
+    with pytest.raises(UserError, match=f"task: 'nope' unknown; one of {known}"):
         train_world_model(config(world, tmp_path, task="nope"))

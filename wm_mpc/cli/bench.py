@@ -50,7 +50,7 @@ class Config(Measuring, Conditions):
     """
 
     task: str = "pusht"
-    planners: str = "cem,mppi,gd,adam,grasp,latco"
+    planners: str = "cem,mppi,gd,adam,ilqr,grasp,latco"
     goal_offsets: str = ""
     budget_fraction: NonNegativeFloat = 0.1
     table: bool = True

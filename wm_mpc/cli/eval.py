@@ -19,7 +19,8 @@ class Config(Measuring, EvalSettings):
 
     Attributes:
         task: a task's name, module:TASK, or a gymnasium id.
-        planner: cem, mppi, gd, adam, grasp, latco, hybrid, or a baseline: none, random, replay.
+        planner: cem, mppi, gd, adam, ilqr, grasp, latco, hybrid, or a baseline: none, random,
+            replay.
         budget_fraction: planning time per tick as a share of the CEM reference's; 0: no deadline.
             Unset: 0.1, and no deadline for cem, which is the reference itself.
     """

@@ -43,7 +43,7 @@ def compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         rivals = [
             r
             for r in rows
-            if r["planner"] in ("gd", "adam", "grasp", "latco", "hybrid")
+            if r["planner"] in ("gd", "adam", "ilqr", "grasp", "latco", "hybrid")
             and (r["task"], r["goal_offset"]) == (cem["task"], cem["goal_offset"])
         ]
         if not rivals:

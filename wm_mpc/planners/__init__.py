@@ -9,6 +9,7 @@ deadline, ``registry`` names them; ``objective`` is the goal cost, ``starts`` th
 | ``cem`` | cross-entropy method, the reference | ``cem`` |
 | ``mppi`` | model predictive path integral | ``mppi`` |
 | ``gd``, ``adam`` | gradient descent on actions (2512.09929) | ``gradient`` |
+| ``ilqr`` | Gauss-Newton on latent residuals, with limits | ``ilqr`` |
 | ``grasp`` | parallel stochastic descent on states and actions (2602.00475) | ``grasp`` |
 | ``latco`` | latent collocation | ``latco`` |
 | ``hybrid`` | CEM whose samples take gradient steps | ``hybrid`` |
@@ -26,6 +27,7 @@ from wm_mpc.planners.cem import CemConfig
 from wm_mpc.planners.gradient import GradientConfig
 from wm_mpc.planners.grasp import GraspConfig
 from wm_mpc.planners.hybrid import HybridConfig
+from wm_mpc.planners.ilqr import IlqrConfig
 from wm_mpc.planners.latco import LatcoConfig
 from wm_mpc.planners.mppi import MppiConfig
 from wm_mpc.planners.registry import PLANNERS, PlannerEntry, make_planner, planner_config
@@ -37,6 +39,7 @@ __all__ = [
     "GradientConfig",
     "GraspConfig",
     "HybridConfig",
+    "IlqrConfig",
     "LatcoConfig",
     "MppiConfig",
     "Plan",

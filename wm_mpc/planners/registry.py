@@ -14,6 +14,7 @@ from wm_mpc.planners.cem import CemConfig, CemPlanner
 from wm_mpc.planners.gradient import GradientConfig, GradientPlanner
 from wm_mpc.planners.grasp import GraspConfig, GraspPlanner
 from wm_mpc.planners.hybrid import HybridConfig, HybridPlanner
+from wm_mpc.planners.ilqr import IlqrConfig, IlqrPlanner
 from wm_mpc.planners.latco import LatcoConfig, LatcoPlanner
 from wm_mpc.planners.mppi import MppiConfig, MppiPlanner
 from wm_mpc.planners.objective import GoalObjective
@@ -32,6 +33,7 @@ PLANNERS: dict[str, PlannerEntry] = {
     "mppi": PlannerEntry(MppiPlanner, MppiConfig()),
     "gd": PlannerEntry(GradientPlanner, GradientConfig("sgd", learning_rate=1.0, iterations=60)),
     "adam": PlannerEntry(GradientPlanner, GradientConfig()),
+    "ilqr": PlannerEntry(IlqrPlanner, IlqrConfig()),
     "grasp": PlannerEntry(GraspPlanner, GraspConfig()),
     "latco": PlannerEntry(LatcoPlanner, LatcoConfig()),
     "hybrid": PlannerEntry(HybridPlanner, HybridConfig()),

@@ -2,7 +2,7 @@
 // Everything the page shows comes over one WebSocket: JSON for words, one byte and a JPEG for pictures.
 const $ = (id) => document.getElementById(id);
 const STATES = ["UNCONFIGURED", "IDLE", "RUNNING", "REACHED", "SAFE_STOP", "E_STOP", "FAULT"];
-const PLANNERS = ["adam", "gd", "grasp", "cem", "mppi", "latco", "hybrid"];
+const PLANNERS = ["adam", "gd", "ilqr", "grasp", "cem", "mppi", "latco", "hybrid"];
 const PICTURES = ["camera", "goal", "imagined"];
 const KEEP = 600;
 const seen = { status: null, strip: null, pressed: false, frames: 0, at: [] };
