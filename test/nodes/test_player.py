@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import TINY_IMAGE, tiny_checkpoint
+from rclpy.qos import QoSProfile
+from ros import Probe
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image, JointState
 
 from wm_mpc.core.errors import UserError
 from wm_mpc.data.bags import BagWriter, WriterConfig
 from wm_mpc.data.bags.inspect import inspect_bag
-from wm_mpc.nodes.recording.player import PlayConfig, PlayResult, play
+from wm_mpc.nodes.recording.player import play
+from wm_mpc.nodes.recording.playing import PlayConfig, PlayResult
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+from bag_helpers import START, Tape, at, picture, tape
 
 STEPS, PERIOD = 12, 2.0  # [s] long, so that no planner runs out of time on a busy machine
 _MPC = "import sys; from wm_mpc.nodes.mpc.node import main; sys.exit(main())"
@@ -141,3 +149,78 @@ def test_nobody_listens(tmp_path: Path, ros_domain: int) -> None:
         play(camera_bag(tmp_path / "camera"), PlayConfig(timeout_s=0.2), progress=False)
     with pytest.raises(UserError, match="answers: wait or compare expected"):
         play(tmp_path / "camera", PlayConfig(), progress=False, answers=tmp_path / "out")
+
+
+def by_topic(bag: Tape, order: list[int]) -> None:
+    """As converters write: topic by topic."""
+    for k in order:
+        bag.image(at(k), picture(k))
+    for k in order:
+        bag.proprio(at(k), np.array([k, -k]))
+
+
+def in_pieces(bag: Tape, order: list[int]) -> None:
+    """As merged files lie: later pieces before earlier ones."""
+    for begin in (10, 0, 30, 20, 35, 25, 15, 5):
+        for k in order[begin : begin + 5]:
+            bag.proprio(at(k), np.array([k, -k]))
+            bag.image(at(k), picture(k))
+
+
+def received_at_once(bag: Tape, order: list[int]) -> None:
+    """As other programs convert: only headers tell the time."""
+    for k in reversed(order):
+        bag.image(at(k), picture(k), log=START)
+        bag.proprio(at(k), np.array([k, -k]), log=START)
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("write", [by_topic, in_pieces, received_at_once])
+def test_a_bag_is_played_in_the_order_of_time(
+    tmp_path: Path, ros_domain: int, write: Callable[[Tape, list[int]], None], storage: str
+) -> None:
+    bag = tape(tmp_path / "bag", storage)
+    write(bag, list(range(40)))
+    bag.writer.close()
+    probe = Probe(ros_domain)
+    try:
+        for kind, topic in ((Image, "image"), (JointState, "proprio"), (Clock, "/clock")):
+            probe.listen(kind, topic, QoSProfile(depth=200))
+        result = play(tmp_path / "bag", PlayConfig(rate=4, settle_s=0.5), progress=False)
+        probe.wait(lambda: len(probe.heard["image"]) == 40, 10, "every picture")
+        probe.wait(lambda: len(probe.heard["proprio"]) == 40, 10, "every joint state")
+    finally:
+        probe.close()
+    assert result.played == 80 and "sorted by time" in result.line()
+    pictures = [(came, m.data[0]) for came, m in probe.heard["image"]]
+    joints = [(came, m.position[0]) for came, m in probe.heard["proprio"]]
+    assert [k for _, k in pictures] == [k for _, k in joints] == list(range(40))
+    # of one step within the time of a few: not one topic after the other
+    assert all(abs(a - b) < 0.7 for (a, _), (b, _) in zip(pictures, joints, strict=True))
+    shown = [m.clock.sec * 10**9 + m.clock.nanosec for _, m in probe.heard["/clock"]]
+    assert shown == sorted(shown) and (shown[0], shown[-1]) == (at(0), at(39))
+
+
+def test_a_clock_that_was_set_back_goes_back_at_the_recorded_pace(
+    tmp_path: Path, ros_domain: int
+) -> None:
+    bag = tape(tmp_path / "bag")
+    bag.steps(range(20))
+    bag.steps(range(-100, -80))
+    bag.writer.close()
+    probe = Probe(ros_domain)
+    try:
+        probe.listen(Image, "image", QoSProfile(depth=200))
+        probe.listen(Clock, "/clock", QoSProfile(depth=200))
+        result = play(tmp_path / "bag", PlayConfig(rate=4, settle_s=0.5), progress=False)
+        probe.wait(lambda: len(probe.heard["image"]) == 40, 10, "every picture")
+    finally:
+        probe.close()
+    assert "the clock was set back" in result.line()
+    stamps = [m.header.stamp.sec * 10**9 + m.header.stamp.nanosec
+              for _, m in probe.heard["image"]]  # fmt: skip
+    assert stamps == [at(k) for k in [*range(20), *range(-100, -80)]]
+    shown = [m.clock.sec * 10**9 + m.clock.nanosec for _, m in probe.heard["/clock"]]
+    assert at(-100) in shown and shown.index(at(-100)) > shown.index(at(19))
+    came = [when for when, _ in probe.heard["image"]]
+    assert came[-1] - came[20] > 0.3  # 1.9 s at four times the pace; not all at once

@@ -142,6 +142,10 @@ class Play:
     timeout: float = 30.0
     """[s] wait this long for a listener and for every command."""
 
+    stamps: str = "auto"
+    """receive: in the recorder's time; header: in the time the messages tell; auto: receive, but
+    header where all were received at once. Single topics by TOPIC=word, after commas."""
+
     report: Path | None = None
     """JSON report."""
 
@@ -161,6 +165,7 @@ def run_play(config: Play) -> int:
         wait=config.wait,
         tolerance=config.tolerance,
         timeout_s=config.timeout,
+        stamps=config.stamps,
         **({"topics": config.topics} if config.topics else {}),
     )
     result = play(config.bag, settings, answers=config.answers)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from wm_mpc.data.bags.parts import BagParts, merge_order
+from wm_mpc.data.bags.clocks import Clock
+from wm_mpc.data.bags.parts import merge_order
 from wm_mpc.data.bags.source import Bag
+from wm_mpc.data.bags.survey import TopicTimes
 
 
 class DatedMessage(NamedTuple):
@@ -31,54 +34,70 @@ class DatedMessage(NamedTuple):
     position: int
 
 
-def dated_messages(bag: Bag, parts: BagParts, reorder_s: float) -> Iterator[DatedMessage]:
-    """Yield the messages of the topics that ``parts`` looked at.
+@dataclass(frozen=True)
+class TimeLine:
+    """When every message of some topics was made, and where it lies.
 
-    Files in the order of time, but for what the alignment sorts by itself, are read front to
-    back. Others are read by place, in the order of time; what is unpacked for it is bounded.
+    Attributes:
+        times: topic -> what was surveyed.
+        clocks: topic -> how it is dated.
     """
-    loose = {r.topic for p, r in parts.reports.items() if p == "trajectories"}
-    ordered = merge_order(parts.times, parts.clocks, round(reorder_s * 1e9), loose)
-    if ordered is None:
-        yield from _as_they_lie(bag, parts)
-        return
-    topics, rows = ordered
-    for topic in topics:
-        for report in parts.reports.values():
-            if report.topic == topic:
-                report.notes.append("sorted by time: the file is not in its order")
-    position = done = 0
-    with bag.reader() as read:
-        for topic in topics:
-            clock = parts.clocks[topic]
-            for index in clock.dropped.nonzero()[0]:
-                yield _message(parts, topic, int(index), b"", "stamp goes backward", 0)
-        for number, index, _ in rows:
-            topic = topics[number]
-            data = read(parts.times[topic].where[index])
-            done += 1
-            position = bag.size * done // len(rows)
-            yield _message(parts, topic, int(index), data, "", position)
+
+    times: dict[str, TopicTimes]
+    clocks: dict[str, Clock]
+
+    def messages(
+        self,
+        bag: Bag,
+        reorder_s: float,
+        loose: frozenset[str] = frozenset(),
+        on_sorted: Callable[[], None] = lambda: None,
+    ) -> Iterator[DatedMessage]:
+        """Yield the messages of a bag's topics in the order of time.
+
+        Files that are in that order are read front to back. Others are read by place; what is
+        unpacked for it is bounded.
+
+        Args:
+            bag: that was surveyed.
+            reorder_s: [s] disorder up to this is left as it is.
+            loose: topics whose order among the others means nothing.
+            on_sorted: called first where the files' order is not that of time.
+        """
+        ordered = merge_order(self.times, self.clocks, round(reorder_s * 1e9), loose)
+        if ordered is None:
+            yield from _as_they_lie(bag, self)
+            return
+        on_sorted()
+        topics, rows = ordered
+        with bag.reader() as read:
+            for topic in topics:
+                for index in self.clocks[topic].dropped.nonzero()[0]:
+                    yield _message(self, topic, int(index), b"", "stamp goes backward", 0)
+            for done, (number, index, _) in enumerate(rows, 1):
+                topic = topics[number]
+                data = read(self.times[topic].where[index])
+                yield _message(self, topic, int(index), data, "", bag.size * done // len(rows))
 
 
-def _as_they_lie(bag: Bag, parts: BagParts) -> Iterator[DatedMessage]:
-    count = dict.fromkeys(parts.times, 0)
+def _as_they_lie(bag: Bag, line: TimeLine) -> Iterator[DatedMessage]:
+    count = dict.fromkeys(line.times, 0)
     for message in bag.messages():
         index = count.get(message.topic)
-        if index is None or index >= len(parts.times[message.topic]):
+        if index is None or index >= len(line.times[message.topic]):
             continue
         count[message.topic] = index + 1
-        stray = "stamp goes backward" if parts.clocks[message.topic].dropped[index] else ""
-        yield _message(parts, message.topic, index, message.data, stray, bag.position)
+        stray = "stamp goes backward" if line.clocks[message.topic].dropped[index] else ""
+        yield _message(line, message.topic, index, message.data, stray, bag.position)
 
 
 def _message(
-    parts: BagParts, topic: str, index: int, data: bytes | memoryview, stray: str, position: int
+    line: TimeLine, topic: str, index: int, data: bytes | memoryview, stray: str, position: int
 ) -> DatedMessage:
-    clock = parts.clocks[topic]
+    clock = line.clocks[topic]
     return DatedMessage(
         topic,
-        parts.times[topic].msgtype,
+        line.times[topic].msgtype,
         data,
         int(clock.stamps[index]),
         0 if stray else int(clock.segment[index]),

@@ -24,7 +24,7 @@ from wm_mpc.data.bags.align import AlignConfig, Aligner, Episode
 from wm_mpc.data.bags.checks import find_borders, rate_misfit, unit_doubts
 from wm_mpc.data.bags.clocks import read_ways
 from wm_mpc.data.bags.command_plan import CommandPlan
-from wm_mpc.data.bags.dated import DatedMessage, dated_messages
+from wm_mpc.data.bags.dated import DatedMessage, TimeLine
 from wm_mpc.data.bags.import_report import BagReport, RunningStatistics, TopicReport
 from wm_mpc.data.bags.parts import BagParts, described
 from wm_mpc.data.bags.pictures import fit_picture
@@ -257,7 +257,7 @@ class _BagImport:
         for at, reason in self._report.borders:
             self._aligner.boundary(at, reason)
         segment = 0
-        for message in dated_messages(self._bag, self._parts, self._config.align.reorder_s):
+        for message in self._messages():
             if message.segment != segment:
                 segment = message.segment
                 yield from self._aligner.restart("clock set back")
@@ -280,6 +280,19 @@ class _BagImport:
         yield from self._continue_plan(None)
         yield from self._aligner.finish()
         bar.update(bar.total - bar.n)
+
+    def _messages(self) -> Iterator[DatedMessage]:
+        """Messages of the parts in the order of time."""
+        reports = self._parts.reports.items()
+        loose = frozenset(r.topic for part, r in reports if part == "trajectories")
+
+        def note() -> None:
+            for _, report in reports:
+                if report.topic in self._parts.times:
+                    report.notes.append("sorted by time: the file is not in its order")
+
+        line = TimeLine(self._parts.times, self._parts.clocks)
+        yield from line.messages(self._bag, self._config.align.reorder_s, loose, note)
 
     def _continue_plan(self, until: int | None) -> Iterator[Episode]:
         for stamp, values in self._command_plan.due(until):

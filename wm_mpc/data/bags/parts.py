@@ -266,7 +266,7 @@ def _of_fields(reader: VectorReader, unit: str, role: str) -> tuple[Channel, ...
 
 
 def merge_order(
-    times: dict[str, TopicTimes], clocks: dict[str, Clock], reorder_ns: int, loose: set[str]
+    times: dict[str, TopicTimes], clocks: dict[str, Clock], reorder_ns: int, loose: frozenset[str]
 ) -> tuple[list[str], np.ndarray] | None:
     """Order of all messages by time, where the order in the files is not it.
 

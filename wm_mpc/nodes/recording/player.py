@@ -1,11 +1,11 @@
 """Plays a bag into running nodes under the bag's own clock, and checks the commands they give.
 
-``/clock`` stands at the stamp of the message being played, so nodes must run with
-``use_sim_time``.
-Where commands are compared, every recorded command is a meeting point: the clock waits there until
-the live one has come, however long the planner takes. Nothing then depends on this machine's
-speed,
-and with the same model, parameters and seed the commands are those of the recording.
+Messages are played in the order of time, wherever in the files they lie. ``/clock`` stands at the
+stamp of the message being played, so nodes must run with ``use_sim_time``; where the recorder's
+clock was set back it goes back too. Where commands are compared, every recorded command is a
+meeting point: the clock waits there until the live one has come, however long the planner takes.
+Nothing then depends on this machine's speed, and with the same model, parameters and seed the
+commands are those of the recording.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import rclpy
-from annotated_types import Ge, Le
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -30,23 +29,15 @@ from rosgraph_msgs.msg import Clock
 from tqdm import tqdm
 
 from wm_mpc.core.errors import DataError, UserError
-from wm_mpc.core.fields import Checked
-from wm_mpc.data.bags.mcap_scan import RawMessage
+from wm_mpc.data.bags.clocks import choose_clocks, read_ways
+from wm_mpc.data.bags.dated import DatedMessage, TimeLine
 from wm_mpc.data.bags.source import Bag
+from wm_mpc.data.bags.survey import survey
 from wm_mpc.data.bags.topics import VectorReader, find_topic, header_ns
 from wm_mpc.data.bags.typelib import Decoder
 from wm_mpc.data.bags.writer import BagWriter, WriterConfig
+from wm_mpc.nodes.recording.playing import PlayConfig, PlayResult
 from wm_mpc.nodes.recording.recorder import message_class
-
-INPUTS = (
-    "image",
-    "image/compressed",
-    "proprio",
-    "goal_image",
-    "goal_proprio",
-    "e_stop",
-)
-"""What a controller listens to; what it says itself is not played."""
 
 _CLOCK_LEAD_S = 0.01
 _FOREIGN_CLOCK_NS = 10**9
@@ -55,70 +46,8 @@ _SAME_INSTANT_NS = 20 * 10**6
 any order."""
 
 _LATCHED = ("goal_image", "goal_proprio")
-
-
-@dataclass(frozen=True)
-class PlayConfig(Checked):
-    """What is played, how fast, and what is compared.
-
-    Attributes:
-        topics: names, or endings of names, of the topics to play.
-        command: topic to compare.
-        command_fields: fields of its type to compare; empty: the usual ones.
-        rate: speed relative to the recording; 0: as fast as the answers come.
-        compare: wait for a command at every recorded one and compare the two.
-        wait: no commands were recorded: wait for one after every picture.
-        tolerance: largest difference of a number, raw units, that counts as equal.
-        timeout_s: [s] wait this long for a listener, and for every command.
-        settle_s: [s] where answers matter: given to nodes to take in the first clock, a goal, and
-            each other.
-    """
-
-    topics: tuple[str, ...] = INPUTS
-    command: str = "command"
-    command_fields: tuple[str, ...] = ()
-    rate: Annotated[float, Ge(0.0), Le(1000.0)] = 1.0
-    compare: bool = False
-    wait: bool = False
-    tolerance: Annotated[float, Ge(0.0), Le(1e6)] = 1e-5
-    timeout_s: Annotated[float, Ge(0.1), Le(3600.0)] = 30.0
-    settle_s: Annotated[float, Ge(0.0), Le(60.0)] = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.compare and self.wait:
-            raise ValueError("wait: has no meaning together with compare")
-
-
-@dataclass
-class PlayResult:
-    """What came back.
-
-    Attributes:
-        played: messages published.
-        commands: live commands that were waited for and came.
-        missing: commands that did not come in time.
-        differences: largest difference per compared command, raw units.
-    """
-
-    played: int = 0
-    commands: int = 0
-    missing: int = 0
-    differences: list[float] = field(default_factory=list)
-
-    def equal(self, tolerance: float) -> bool:
-        """Whether every awaited command came and, where compared, equals the recorded one."""
-        return not self.missing and all(d <= tolerance for d in self.differences)
-
-    def line(self) -> str:
-        """The result in one line."""
-        text = f"{self.played} messages played, {self.commands} commands came back"
-        if self.missing:
-            text += f", {self.missing} did not"
-        if self.differences:
-            worst = int(np.argmax(self.differences))
-            text += f"; largest difference {self.differences[worst]:.3g} (command {worst})"
-        return text
+_REORDER_NS = 250_000_000
+"""Stamps that go back by less are of messages that overtook each other, and no clock set back."""
 
 
 class Player:
@@ -163,21 +92,28 @@ class Player:
 
     def run(self, progress: bool = True) -> PlayResult:
         """Play the whole bag."""
-        self._await_listeners()
         result = PlayResult()
+        bar = partial(tqdm, total=self._bag.size, unit="B", unit_scale=True, disable=not progress)
+        with bar(desc="reading clocks") as look:
+            line = self._time_line(lambda position: look.update(position - look.n))
+        self._await_listeners()
         began: tuple[int, float] | None = None
-        due: list[RawMessage | None] = []
-        bar = tqdm(total=self._bag.size, unit="B", unit_scale=True, disable=not progress)
-        with bar:
-            for message in self._bag.messages():
+        due: list[DatedMessage | None] = []
+        segment = 0
+        with bar(desc="playing") as bar:
+            for message in line.messages(self._bag, 0.0, on_sorted=partial(_note, result)):
                 meeting = self.config.compare and message.topic == self._command
-                if not meeting and message.topic not in self._publishers:
+                if message.stray:
+                    result.left_out += 1
                     continue
                 instant = self._instant(message)
-                if due and instant > self._now + _SAME_INSTANT_NS:
+                if message.segment != segment or (due and self._beyond(instant)):
                     self._meet(result, due)
-                began = began or (message.log_ns, time.monotonic())
-                self._pace(message.log_ns - began[0], began[1])
+                if message.segment != segment:
+                    segment, began, self._now = message.segment, None, -1
+                    result.notes.append(f"the clock was set back to {message.stamp / 1e9:.3f} s")
+                began = began or (message.stamp, time.monotonic())
+                self._pace(message.stamp - began[0], began[1])
                 self._set_clock(instant)
                 if meeting:
                     # what is said before the first picture answers nothing
@@ -187,11 +123,31 @@ class Player:
                 result.played += 1
                 if self.config.wait and message.topic in self._images:
                     due.append(None)
-                bar.update(max(0, min(self._bag.position, bar.total) - bar.n))
+                bar.update(max(0, min(message.position, bar.total) - bar.n))
             self._meet(result, due)
+        result.notes.extend(self._bag.problems)
         return result
 
-    def _publish(self, message: RawMessage) -> None:
+    def _time_line(self, progress: Callable[[int], None]) -> TimeLine:
+        """Stamps of everything that is played or compared, by the clock that was asked for.
+
+        Raises:
+            DataError: a topic is asked for by header and has none, or no clock is usable.
+        """
+        topics = {*self._publishers, *([self._command] if self.config.compare else [])}
+        times = survey(self._bag, topics, self._decoder, progress=progress)
+        general, _ = read_ways(self.config.stamps)
+        words = self.config.stamps
+        if general == "auto":
+            at_once = all(np.ptp(found.log_ns) == 0 for found in times.values() if len(found) > 1)
+            words += "" if at_once else ",receive"
+        return TimeLine(times, choose_clocks(times, topics, words, _REORDER_NS))
+
+    def _beyond(self, instant: int) -> bool:
+        """Whether what is awaited must have come before the clock shows ``instant``."""
+        return instant > self._now + _SAME_INSTANT_NS
+
+    def _publish(self, message: DatedMessage) -> None:
         if not self._began and message.topic in self._images:
             self._began = True
             while not self._live.empty():
@@ -238,13 +194,13 @@ class Player:
         if self.config.rate:
             time.sleep(max(0.0, began + elapsed_ns / 1e9 / self.config.rate - time.monotonic()))
 
-    def _instant(self, message: RawMessage) -> int:
+    def _instant(self, message: DatedMessage) -> int:
         """What the clock shows for a message [ns].
 
         Never before its own stamp: a recorder in simulated time may hear a message before it
         hears the time.
         """
-        stamp = message.log_ns
+        stamp = message.stamp
         try:
             header = header_ns(self._decoder.decode(message.msgtype, message.data))
         except DataError:
@@ -270,7 +226,7 @@ class Player:
             self._out.add_topic(topic, msgtype, self._decoder.types(msgtype) if known else None)
             self._out.write(topic, self._now, data)
 
-    def _meet(self, result: PlayResult, due: list[RawMessage | None]) -> None:
+    def _meet(self, result: PlayResult, due: list[DatedMessage | None]) -> None:
         """Wait for as many live commands as are due; compare them with those recorded."""
         for recorded in due:
             try:
@@ -287,6 +243,10 @@ class Player:
                 )
                 result.differences.append(float(np.abs(here - then).max(initial=0.0)))
         due.clear()
+
+
+def _note(result: PlayResult) -> None:
+    result.notes.append("sorted by time: the files are not in its order")
 
 
 def _profile(topic: str) -> QoSProfile:
