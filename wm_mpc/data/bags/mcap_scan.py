@@ -74,6 +74,7 @@ class McapScan:
         self._schemas: dict[int, str] = {}
         self._channels: dict[int, tuple[str, str]] = {}
         self._unknown_compression: dict[str, int] = {}
+        self._homeless = 0
 
     def messages(self) -> Iterator[RawMessage]:
         """Yield every readable message in file order; damage goes to ``problems``."""
@@ -88,6 +89,11 @@ class McapScan:
         except _EndOfFileError:
             self.problems.append(
                 f"{self._name}: truncated at byte {self.position}; everything before that is used"
+            )
+        if self._homeless:
+            self.problems.append(
+                f"{self._name}: {self._homeless} messages are of channels that it does not "
+                "describe; they are left out"
             )
         for kind, count in self._unknown_compression.items():
             self.problems.append(
@@ -138,6 +144,8 @@ class McapScan:
             if channel in self._channels:
                 topic, msgtype = self._channels[channel]
                 yield RawMessage(topic, msgtype, log_ns, body[22:], where)
+            else:
+                self._homeless += 1
         elif opcode == _SCHEMA:
             (key,) = struct.unpack_from("<H", body)
             name, at = _text(body, 2)

@@ -12,10 +12,10 @@ from shutil import copyfileobj
 from typing import BinaryIO
 
 import numpy as np
-import yaml
 
 from wm_mpc.core.errors import DataError
 from wm_mpc.data.bags.mcap_scan import Definition, McapReader, McapScan, RawMessage
+from wm_mpc.data.bags.metadata import read_metadata
 from wm_mpc.data.bags.sqlite_scan import SqliteReader, SqliteScan, open_database
 from wm_mpc.data.bags.zstandard import ZSTD_MAGIC, zstd
 
@@ -127,13 +127,20 @@ class Bag:
 
     def messages(self) -> Iterator[RawMessage]:
         """Yield every readable message, file after file; damage ends up in ``problems``."""
-        self._done_bytes = 0
+        self._done_bytes = count = 0
         self._file_problems.clear()
         for index, file in enumerate(self.files):
             self.file_index = index
-            yield from self._file_messages(file)
+            for message in self._file_messages(file):
+                count += 1
+                yield message
             self._done_bytes += file.size
             self._scan = None
+        told = self.metadata.get("message_count", count)
+        if told != count and not self.problems:
+            self._file_problems.append(
+                f"{self.name}: metadata.yaml counts {told} messages; {count} are in the files"
+            )
 
     @contextmanager
     def reader(self) -> Iterator[Callable[[np.ndarray], bytes | memoryview]]:
@@ -198,9 +205,8 @@ class Bag:
             self._own_problems.append(f"{self.name}: no metadata.yaml; files are read by name")
             return {}
         try:
-            info = yaml.safe_load(path.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
-            _check_metadata(info)
-        except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, OSError):
+            info = read_metadata(path)
+        except ValueError:
             self._own_problems.append(
                 f"{self.name}: metadata.yaml is damaged; files are read by name"
             )
@@ -229,24 +235,6 @@ class Bag:
                 "read as well"
             )
         return [present[name] for name in [*named, *extra] if name in present]
-
-
-def _check_metadata(info: dict) -> None:
-    """Touch everything that is read off metadata anywhere.
-
-    Raises:
-        LookupError, TypeError, ValueError: something is missing or of another kind.
-    """
-    for name in info["relative_file_paths"]:
-        Path(str(name))
-    for entry in info["topics_with_message_count"]:
-        topic = entry["topic_metadata"]
-        if not (isinstance(topic["name"], str) and isinstance(topic["type"], str)):
-            raise ValueError("topics_with_message_count: names and types expected")
-        int(entry["message_count"])
-    int(info["message_count"])
-    int(info["starting_time"]["nanoseconds_since_epoch"])
-    int(info["duration"]["nanoseconds"])
 
 
 @contextmanager

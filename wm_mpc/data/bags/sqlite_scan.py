@@ -40,7 +40,7 @@ class SqliteScan:
         if size == 0:
             self.problems.append(f"{self._name}: not an SQLite bag: it is empty")
             return
-        last = 0
+        last = strange = 0
         try:
             with open_database(self._path) as (connection, note):
                 if note:
@@ -54,11 +54,18 @@ class SqliteScan:
                     if topic_id in topics and isinstance(data, bytes) and type(log_ns) is int:
                         topic, msgtype = topics[topic_id]
                         yield RawMessage(topic, msgtype, log_ns, data, (row, 0))
+                    else:
+                        strange += 1
             self.position = size
         except sqlite3.DatabaseError as error:
             used = f"damaged after message {last}" if last else "not readable as an SQLite bag"
             rest = "; everything before it is used" if last else ""
             self.problems.append(f"{self._name}: {used} ({error}){rest}")
+        if strange:
+            self.problems.append(
+                f"{self._name}: {strange} messages are of unknown topics, or have no stamp or "
+                "data; they are left out"
+            )
 
     def _read_head(self, connection: sqlite3.Connection) -> dict[int, tuple[str, str]]:
         """Read topics and, where the schema has them (version 4), definitions."""

@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import struct
+from binascii import crc32
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,8 @@ from wm_mpc.data.bags.typelib import common_types, ensure_type
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 _METADATA_VERSION = 8  # read by every distribution since Iron
 _SPACE_CHECK_S = 1.0
+_CHECKSUM_AT = 9 + 3 * 8
+"""Bytes of an MCAP chunk record before the checksum of its content."""
 
 
 class DiskSpaceError(DataError):
@@ -234,6 +238,8 @@ class BagWriter:
         writer.open()
         if isinstance(writer.storage, Sqlite3Writer):
             _free_of_thread(writer.storage)
+        elif isinstance(writer.storage, McapWriter):
+            _with_checksums(writer.storage)
         self._writer = writer
         self._split += 1
         self._split_bytes, self._split_begin = 0, None
@@ -274,6 +280,21 @@ def _free_of_thread(storage: Sqlite3Writer) -> None:
     storage.conn.close()
     storage.conn = sqlite3.connect(storage.path, check_same_thread=False)
     storage.cursor = storage.conn.cursor()
+
+
+def _with_checksums(storage: McapWriter) -> None:
+    """Let every chunk carry the checksum of its content, so that damage does not go unseen."""
+    close_chunk = storage.close_chunk
+
+    def close_with_checksum() -> None:
+        begin, checksum = storage.bio.tell(), crc32(storage.chunk.bio.getbuffer())
+        close_chunk()
+        end = storage.bio.tell()
+        storage.bio.seek(begin + _CHECKSUM_AT)
+        storage.bio.write(struct.pack("<I", checksum))
+        storage.bio.seek(end)
+
+    storage.close_chunk = close_with_checksum  # type: ignore[method-assign]
 
 
 def merge_metadata(splits: Sequence[dict[str, Any]], storage: str) -> dict[str, Any]:
