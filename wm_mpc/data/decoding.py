@@ -17,6 +17,8 @@ from wm_mpc.data.encodings import ENCODINGS, VIDEO, Encoding, depth_to_grey
 from wm_mpc.data.trajectory import Trajectory
 
 MAX_SIDE = 16384
+_MOST_PIXELS = 2**26
+"""Of a compressed picture, 200 MB unpacked: no camera makes more."""
 
 
 class MessageError(UserError):
@@ -143,6 +145,7 @@ def compressed_to_rgb(
     if "compresseddepth" in words:
         return _compressed_depth(data, words, field, depth_range)
     _complete(data, field)
+    _of_a_camera(data, field)
     picture = _decoded(data, cv2.IMREAD_COLOR)
     if picture is None:
         size = len(data)
@@ -164,6 +167,29 @@ def _complete(data: bytes, field: str) -> None:
         raise MessageError(f"{field}.data: {len(data)} bytes; the end of the picture is missing")
 
 
+def _of_a_camera(data: bytes, field: str) -> None:
+    """Refuse a PNG or JPEG that would fill the memory, by what its head says.
+
+    Raises:
+        MessageError: more than ``_MOST_PIXELS``.
+    """
+    width = height = 0
+    if data[:4] == b"\x89PNG" and len(data) >= 24:
+        width, height = struct.unpack_from(">II", data, 16)
+    elif data[:2] == b"\xff\xd8":
+        at = 2
+        while at + 9 <= len(data) and data[at] == 0xFF:
+            marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+                height, width = struct.unpack_from(">HH", data, at + 5)
+                break
+            at += 2 + length
+    if width * height > _MOST_PIXELS:
+        raise MessageError(
+            f"{field}.data: {width} x {height} px; at most {_MOST_PIXELS} px expected"
+        )
+
+
 def _decoded(data: bytes, how: int) -> np.ndarray | None:
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), how)
@@ -183,6 +209,8 @@ def _compressed_depth(
     if "rvl" in words:
         raise MessageError(f"{field}.format: compressedDepth rvl; compressedDepth png expected")
     start = data.find(b"\x89PNG")
+    if start >= 0:
+        _of_a_camera(data[start:], field)
     values = _decoded(data[start:], cv2.IMREAD_UNCHANGED) if start >= 0 else None
     if values is None or values.ndim != 2:
         raise MessageError(f"{field}.data: {len(data)} bytes of compressedDepth do not decode")

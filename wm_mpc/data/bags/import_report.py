@@ -130,6 +130,11 @@ class BagReport:
                 f"image: {lost} of {total} frames inside the time that all topics cover are not "
                 f"in an episode: {why}"
             )
+        if gaps := self.counts["ended: image gap"]:
+            self.problems.append(
+                f"image: no frames {gaps} times for longer than the episodes go without, while "
+                "the rest was recorded"
+            )
         frames, missing = self.counts["frames"], self.counts["missing frames"]
         if missing:
             self.problems.append(

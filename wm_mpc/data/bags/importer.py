@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -149,6 +150,7 @@ class _BagImport:
         self._writer: StoreWriter | None = None
         self._size = config.size
         self._sizes: dict[tuple[int, int], int] = {}
+        self._cameras: Counter[str] = Counter()
         self._task = config.task
         self._episodes = 0
         self._known: set[str] = set()
@@ -372,6 +374,7 @@ class _BagImport:
         except MessageError as error:
             self._drop(report, str(error))
             return None
+        self._cameras[message.header.frame_id] += 1
         size = picture.shape[:2]
         self._sizes[size] = self._sizes.get(size, 0) + 1
         self._size = self._size or size
@@ -486,8 +489,12 @@ class _BagImport:
             report.problems.append(
                 f"image: mixed sizes: {seen} frames; all were fitted to {width}x{height}"
             )
+        if len(self._cameras) > 1:
+            seen = ", ".join(f"{name or '(none)'} ({n})" for name, n in self._cameras.items())
+            report.problems.append(
+                f"image: frame_id changes: {seen} frames; several cameras on one topic?"
+            )
         report.judge()
-
 
 
 def _show(bar: tqdm, position: int) -> None:

@@ -25,6 +25,10 @@ _RECORD_LIMIT = 1 << 32
 """No writer makes single records beyond 4 GiB: a larger length is a damaged one."""
 
 
+CDR = "cdr"
+"""How ROS 2 writes messages; the only encoding that is read."""
+
+
 class RawMessage(NamedTuple):
     """One message of a bag.
 
@@ -75,6 +79,7 @@ class McapScan:
         self._channels: dict[int, tuple[str, str]] = {}
         self._unknown_compression: dict[str, int] = {}
         self._homeless = 0
+        self._other_encodings: dict[str, str] = {}
 
     def messages(self) -> Iterator[RawMessage]:
         """Yield every readable message in file order; damage goes to ``problems``."""
@@ -90,6 +95,7 @@ class McapScan:
             self.problems.append(
                 f"{self._name}: truncated at byte {self.position}; everything before that is used"
             )
+        self.problems.extend(foreign(self._name, self._other_encodings))
         if self._homeless:
             self.problems.append(
                 f"{self._name}: {self._homeless} messages are of channels that it does not "
@@ -144,7 +150,7 @@ class McapScan:
             if channel in self._channels:
                 topic, msgtype = self._channels[channel]
                 yield RawMessage(topic, msgtype, log_ns, body[22:], where)
-            else:
+            elif not self._other_encodings:
                 self._homeless += 1
         elif opcode == _SCHEMA:
             (key,) = struct.unpack_from("<H", body)
@@ -155,7 +161,11 @@ class McapScan:
             self.definitions[name] = Definition(encoding, text)
         elif opcode == _CHANNEL:
             key, schema = struct.unpack_from("<HH", body)
-            topic, _ = _text(body, 4)
+            topic, at = _text(body, 4)
+            encoding, _ = _text(body, at)
+            if encoding != CDR:
+                self._other_encodings[topic] = encoding
+                return
             msgtype = self._schemas.get(schema, "")
             self._channels[key] = (topic, msgtype)
             self.topics[topic] = msgtype
@@ -248,6 +258,12 @@ def chunk_content(body: memoryview) -> tuple[memoryview, str]:
         return _decompress(body[at + 8 :], compression), compression
     except KeyError:
         raise UnknownCompressionError(compression) from None
+
+
+def foreign(name: str, encodings: dict[str, str]) -> Iterator[str]:
+    """One line per topic whose messages are encoded otherwise than by ROS 2."""
+    for topic, encoding in encodings.items():
+        yield f"{name}: {topic} is encoded as {encoding!r}; {CDR!r}, that of ROS 2, expected"
 
 
 def _text(body: memoryview, at: int) -> tuple[str, int]:

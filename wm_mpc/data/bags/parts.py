@@ -14,8 +14,9 @@ from wm_mpc.data.bags.clocks import Clock, choose_clocks
 from wm_mpc.data.bags.import_report import TopicReport
 from wm_mpc.data.bags.joints import JOINT_STATE, PARTS, JointCommands, JointStates
 from wm_mpc.data.bags.joints import TRAJECTORY as JOINT_TRAJECTORY
+from wm_mpc.data.bags.renames import renamed
 from wm_mpc.data.bags.source import Bag, UnusableBagError
-from wm_mpc.data.bags.survey import TopicTimes, survey
+from wm_mpc.data.bags.survey import Span, TopicTimes, survey
 from wm_mpc.data.bags.topics import (
     COMPRESSED,
     IMAGE,
@@ -117,7 +118,8 @@ class BagParts:
         roles = self.by_topic()
         sampled = [t for t, p in roles.items() if {"proprio", "command"} & set(p)]
         sampled += self.markers
-        self.times = survey(self._bag, roles, self._decoder, sampled, progress)
+        others: dict[str, Span] = {}
+        self.times = survey(self._bag, roles, self._decoder, sampled, progress, others)
         needed = {self.reports[p].topic for p in NEEDED if p in self.reports}
         try:
             self.clocks = choose_clocks(self.times, needed, stamps, reorder_ns)
@@ -126,6 +128,10 @@ class BagParts:
         except DataError as error:
             raise UnusableBagError(str(error)) from None
         self._read_marker()
+        self.problems.extend(
+            line for part in NEEDED if part in self.reports
+            for line in renamed(part, self.reports[part].topic, self.times, others)
+        )  # fmt: skip
         for report in self.reports.values():
             clock = self.clocks.get(report.topic)
             if clock is not None:

@@ -77,6 +77,11 @@ class Bag:
             self.files = self._files_of_folder()
         else:
             storage = _storage_of(path)
+            if path.suffix == ".bag":
+                raise DataError(
+                    f"bag {path}: a ROS 1 bag; rosbags-convert (pip install rosbags) makes a "
+                    "rosbag2 of it"
+                )
             if storage is None:
                 raise DataError(f"bag {path}: expected a rosbag2 folder or a .mcap or .db3 file")
             self.files = [storage]

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from wm_mpc.data.bags.mcap_scan import Definition, RawMessage
+from wm_mpc.data.bags.mcap_scan import CDR, Definition, RawMessage, foreign
 
 _ROW_OVERHEAD = 32
 """Bytes of a row beside its data, about: for progress."""
@@ -69,8 +69,12 @@ class SqliteScan:
 
     def _read_head(self, connection: sqlite3.Connection) -> dict[int, tuple[str, str]]:
         """Read topics and, where the schema has them (version 4), definitions."""
-        rows = connection.execute("SELECT id, name, type FROM topics").fetchall()
+        query = "SELECT id, name, type, serialization_format FROM topics"
+        rows = connection.execute(query).fetchall()
         rows = [row for row in rows if isinstance(row[1], str) and isinstance(row[2], str)]
+        others = {row[1]: str(row[3])[:40] for row in rows if row[3] != CDR}
+        self.problems.extend(foreign(self._name, others))
+        rows = [row[:3] for row in rows if row[3] == CDR]
         self.topics.update({name: msgtype for _, name, msgtype in rows})
         tables = connection.execute(
             "SELECT name FROM sqlite_master WHERE type = 'table'"

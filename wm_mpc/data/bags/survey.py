@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from wm_mpc.core.errors import DataError
+from wm_mpc.data.bags.mcap_scan import RawMessage
 from wm_mpc.data.bags.source import Bag
 from wm_mpc.data.bags.typelib import Decoder
 
@@ -46,6 +47,16 @@ class TopicTimes:
         return len(self.log_ns)
 
 
+@dataclass
+class Span:
+    """What is known of a topic that nobody asked for: recorder's clock [ns], messages."""
+
+    msgtype: str
+    first_ns: int
+    last_ns: int
+    messages: int = 0
+
+
 class _Column:
     """One topic while it is read."""
 
@@ -75,6 +86,7 @@ def survey(
     decoder: Decoder,
     decoded: Iterable[str] = (),
     progress: Callable[[int], None] = lambda position: None,
+    others: dict[str, Span] | None = None,
 ) -> dict[str, TopicTimes]:
     """Read stamps and places of every message of ``topics``.
 
@@ -84,11 +96,14 @@ def survey(
         decoder: of the bag.
         decoded: topics whose first messages are decoded and kept as samples.
         progress: told the position in the bag now and then.
+        others: filled with the topics that are not among ``topics``.
     """
     wanted, sampled = set(topics), set(decoded)
+    others = {} if others is None else others
     columns: dict[str, _Column] = {}
     for ordinal, message in enumerate(bag.messages()):
         if message.topic not in wanted:
+            _extend(others, message)
             continue
         column = columns.get(message.topic)
         if column is None:
@@ -107,6 +122,15 @@ def survey(
         if not ordinal % 1024:
             progress(bag.position)
     return {topic: column.done() for topic, column in columns.items()}
+
+
+def _extend(others: dict[str, Span], message: RawMessage) -> None:
+    stamp = _int64(message.log_ns)
+    span = others.get(message.topic)
+    if span is None:
+        span = others[message.topic] = Span(message.msgtype, stamp, stamp)
+    span.first_ns, span.last_ns = min(span.first_ns, stamp), max(span.last_ns, stamp)
+    span.messages += 1
 
 
 def begins_with_header(decoder: Decoder, msgtype: str) -> bool:
