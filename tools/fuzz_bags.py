@@ -265,7 +265,7 @@ def run(arguments: list[str], log: Path, seconds: float) -> tuple[int, float, fl
     """Run ``wm-mpc`` in a forked process.
 
     Returns:
-        Exit code (negative: the signal that ended it), time of the processor [s], peak memory [MB].
+        Exit code (negative: the signal that ended it), processor's time [s], peak memory [MB].
     """
     child = os.fork()
     if not child:

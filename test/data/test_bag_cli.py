@@ -69,10 +69,13 @@ def test_mapping_file_and_options(
     [
         (("--rate", "0"), "rate: 0.0; more than 0 and at most 1000 Hz expected"),
         ((), "rate: missing"),
-        (("--rate", "10", "--proprio-method", "cubic"), "proprio_method: 'cubic'; one of"),
+        (
+            ("--rate", "10", "--proprio-method", "cubic"),
+            "proprio_method: 'cubic'; linear or nearest or zoh expected",
+        ),
         (("--rate", "10", "--image-tolerance", "0.2"), "image_tolerance_s: 0.2; less than half"),
-        (("--rate", "10", "--command-phase", "1"), r"command_phase: 1.0; [0, 1) expected"),
-        (("--rate", "10", "--size", "0"), "size: (0, 0); 1 to 4096 px expected"),
+        (("--rate", "10", "--command-phase", "1"), "command_phase: 1.0; in [0, 1) expected"),
+        (("--rate", "10", "--size", "0"), "size: (0, 0); 1 to 4096 expected"),
         (("--rate", "10", "--image-topic", "cam"), "image_topic: 'cam' is not in the bag"),
         (("--rate", "10", "--stamps", "mine"), "stamps: 'mine'; auto, header or recorder"),
     ],

@@ -10,12 +10,13 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from wm_mpc.cli.bag_import import Bags, Flag, Import, import_config
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.fields import Checked, NonNegativeFloat, NonNegativeInt
 from wm_mpc.core.provenance import write_report
 from wm_mpc.data.bags.export import ExportConfig, Exporter
 from wm_mpc.data.bags.import_report import COMPLETE, FAILED, PARTIAL
@@ -25,6 +26,7 @@ from wm_mpc.data.bags.writer import BagWriter, WriterConfig
 from wm_mpc.data.lerobot_import import import_lerobot
 from wm_mpc.data.lerobot_reader import is_lerobot
 from wm_mpc.data.store.store import Store, StoreError
+from wm_mpc.nodes.recording.playing import PlayConfig
 
 _Bag = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BAG")]
 
@@ -47,7 +49,7 @@ class Info:
 
 
 @dataclass(frozen=True)
-class Export:
+class Export(Checked):
     """Write a store as a rosbag2, or in the LeRobot dataset layout."""
 
     store: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STORE")]
@@ -56,34 +58,26 @@ class Export:
     out: Path
     """Bag or dataset folder to create."""
 
-    format: str = "rosbag2"
+    format: Literal["rosbag2", "lerobot"] = "rosbag2"
     """rosbag2, or lerobot (needs the extra [lerobot])."""
 
-    first: int = 0
+    first: NonNegativeInt = 0
     """First episode."""
 
-    episodes: int = 0
+    episodes: NonNegativeInt = 0
     """How many episodes; 0: all."""
 
     bag: ExportConfig = field(default_factory=ExportConfig)
     writer: WriterConfig = field(default_factory=WriterConfig)
 
-    video_fps: float = 0.0
+    video_fps: NonNegativeFloat = 0.0
     """[Hz] frame rate of lerobot videos; 0: the store's control rate."""
 
-    lerobot_version: str = "v3.0"
+    lerobot_version: Literal["v3.0", "v2.1"] = "v3.0"
     """v3.0 or v2.1."""
 
-    lerobot_pictures: str = "video"
+    lerobot_pictures: Literal["video", "image"] = "video"
     """video (lossy), or image: PNG inside the tables."""
-
-    def __post_init__(self) -> None:
-        """Check choices and ranges."""
-        if self.format not in ("rosbag2", "lerobot"):
-            raise ValueError(f"format: {self.format!r}; rosbag2 or lerobot expected")
-        for name in ("first", "episodes", "video_fps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)}; at least 0 expected")
 
 
 @dataclass(frozen=True)
@@ -109,42 +103,17 @@ class Record:
 class Play:
     """Play a bag into running nodes under its own clock (/clock); needs rclpy.
 
-    With --compare every recorded command waits for the live one and is compared with it.
+    Messages go out in the order of time, wherever in the files they lie. With --compare every
+    recorded command waits for the live one and is compared with it.
     """
 
     bag: _Bag
     """rosbag2 folder, .mcap or .db3 file."""
 
-    topics: tuple[str, ...] = ()
-    """Topics to play; none: what mpc_node listens to."""
-
-    rate: float = 1.0
-    """Speed relative to the recording; 0: as fast as the answers come."""
-
-    compare: Flag = False
-    """Wait for a command at every recorded one, and compare the two."""
-
-    wait: Flag = False
-    """Wait for a command after every picture (where none were recorded)."""
+    play: Annotated[PlayConfig, tyro.conf.arg(name="")] = field(default_factory=PlayConfig)
 
     answers: Path | None = None
     """New bag for what was played together with the commands that came back."""
-
-    command_topic: str = "command"
-    """Topic to compare."""
-
-    command_fields: tuple[str, ...] = ()
-    """Fields to compare; none: the usual ones of the type."""
-
-    tolerance: float = 1e-5
-    """Largest difference of a number, raw units, that counts as equal."""
-
-    timeout: float = 30.0
-    """[s] wait this long for a listener and for every command."""
-
-    stamps: str = "auto"
-    """receive: in the recorder's time; header: in the time the messages tell; auto: receive, but
-    header where all were received at once. Single topics by TOPIC=word, after commas."""
 
     report: Path | None = None
     """JSON report."""
@@ -155,24 +124,13 @@ def run_play(config: Play) -> int:
     from wm_mpc.bringup.ros_env import prepare
 
     prepare()
-    from wm_mpc.nodes.recording.player import PlayConfig, play
+    from wm_mpc.nodes.recording.player import play
 
-    settings = PlayConfig(
-        command=config.command_topic,
-        command_fields=config.command_fields,
-        rate=config.rate,
-        compare=config.compare,
-        wait=config.wait,
-        tolerance=config.tolerance,
-        timeout_s=config.timeout,
-        stamps=config.stamps,
-        **({"topics": config.topics} if config.topics else {}),
-    )
-    result = play(config.bag, settings, answers=config.answers)
+    result = play(config.bag, config.play, answers=config.answers)
     print(result.line())
     if config.report:
         write_report(config.report, None, [vars(result)])
-    return COMPLETE if result.equal(config.tolerance) else FAILED
+    return COMPLETE if result.equal(config.play.tolerance) else FAILED
 
 
 def run_record(config: Record) -> int:
@@ -219,11 +177,14 @@ def run_import(config: Import) -> int:
 
 def _import_lerobot(config: Import) -> int:
     """LeRobot datasets; their features are named where bags have topics."""
-    names = (config.image_topic, config.proprio_topic, config.command_topic)
-    features = tuple(name or "" for name in names)
-    size = None if config.size is None else (config.size, config.size)
+    said = config.options()
+    unused = sorted(set(said) - _FEATURES.keys() - {"size", "task"})
+    if unused:
+        raise UserError(f"{unused[0]}: no option of a LeRobot dataset, which says that itself")
+    features = tuple(said.get(name, "") for name in _FEATURES)
+    size = (said["size"], said["size"]) if "size" in said else None
     reports = [
-        import_lerobot(path, config.out, config.task or "", size, features)
+        import_lerobot(path, config.out, said.get("task", ""), size, features)
         for path in config.bags
     ]
     for report in reports:
@@ -278,6 +239,9 @@ def run_export(config: Export) -> int:
     print(f"{count} episodes written to {config.out}")
     return COMPLETE
 
+
+_FEATURES = {"image_topic": "image", "proprio_topic": "state", "command_topic": "action"}
+"""Option -> the feature of a LeRobot dataset that it names."""
 
 _RUN: dict[type, Callable[[Any], int]] = {
     Record: run_record,

@@ -17,91 +17,9 @@ from typing import Any
 import numpy as np
 
 from wm_mpc.data.bags.buffer import SampleBuffer
+from wm_mpc.data.bags.config import AlignConfig
 
 OFF_STEP = "frames off their step"
-METHODS = ("nearest", "zoh", "linear")
-
-
-@dataclass(frozen=True)
-class AlignConfig:
-    """How samples become steps.
-
-    Attributes:
-        period_s: [s] control period: one step.
-        image_tolerance_s: [s] a frame this near to a step belongs to it; 0: just under half a
-            period.
-        proprio_method: ``linear``, ``nearest`` or ``zoh`` (the newest that is not later).
-        proprio_tolerance_s: [s] samples used for a step lie at most this far from it; 0: one
-            period.
-        command_method: ``zoh``, ``nearest`` or ``linear``.
-        command_phase: [0, 1) at which part of its step the command is read: late, so that the
-            answer to a frame counts for that frame however long thinking took; 0.5 for commands
-            that come much faster than steps.
-        command_tolerance_s: [s] a command is held at most this long; 0: one and a half periods.
-        step_tolerance: [share of the period] steps differ from the period by at most this much: a
-            frame further off leaves its step without a picture; 0: any frame within
-            ``image_tolerance_s`` will do.
-        frame_stride: [steps] from one frame to the next, where frames are rarer than steps; an
-            episode whose marker tells its own ``frame_stride`` has that.
-        max_missing: so many expected frames in a row may be missing; more end the episode.
-        min_steps: [steps] shorter episodes are dropped.
-        max_steps: [steps] longer episodes are cut: bounds the memory that an import needs.
-        reorder_s: [s] messages may arrive this much out of order.
-        patience_s: [s] a topic that is this much behind the others is no longer waited for.
-    """
-
-    period_s: float
-    image_tolerance_s: float = 0.0
-    proprio_method: str = "linear"
-    proprio_tolerance_s: float = 0.0
-    command_method: str = "zoh"
-    command_phase: float = 0.9
-    command_tolerance_s: float = 0.0
-    step_tolerance: float = 0.0
-    frame_stride: int = 1
-    max_missing: int = 3
-    min_steps: int = 5
-    max_steps: int = 1000
-    reorder_s: float = 0.25
-    patience_s: float = 2.0
-
-    def __post_init__(self) -> None:
-        """Check ranges and fill in the defaults that follow from the period."""
-        if not 0 < self.period_s < 60:
-            raise ValueError(f"period_s: {self.period_s}; more than 0 and less than 60 s expected")
-        defaults = {
-            "image_tolerance_s": 0.499,
-            "proprio_tolerance_s": 1.0,
-            "command_tolerance_s": 1.5,
-        }
-        for name, periods in defaults.items():
-            value = getattr(self, name)
-            if value < 0:
-                raise ValueError(f"{name}: {value}; at least 0 s expected")
-            object.__setattr__(self, name, value or periods * self.period_s)
-        if self.image_tolerance_s >= self.period_s / 2:
-            raise ValueError(
-                f"image_tolerance_s: {self.image_tolerance_s}; less than half a period expected "
-                f"({self.period_s / 2} s), or a frame would fit two steps"
-            )
-        if not 0 <= self.step_tolerance < 0.5:
-            raise ValueError(f"step_tolerance: {self.step_tolerance}; [0, 0.5) expected")
-        for name in ("proprio_method", "command_method"):
-            if getattr(self, name) not in METHODS:
-                raise ValueError(f"{name}: {getattr(self, name)!r}; one of {METHODS} expected")
-        if not 0 <= self.command_phase < 1:
-            raise ValueError(f"command_phase: {self.command_phase}; [0, 1) expected")
-        for name, low in (
-            ("frame_stride", 1),
-            ("max_missing", 0),
-            ("min_steps", 1),
-            ("max_steps", self.min_steps),
-        ):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name}: {getattr(self, name)}; at least {low} expected")
-        for name in ("reorder_s", "patience_s"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)}; at least 0 s expected")
 
 
 @dataclass

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from wm_mpc.core.errors import DataError
+from wm_mpc.core.errors import DataError, UserError
 from wm_mpc.data.bags.survey import TopicTimes
 
 WAYS = ("auto", "header", "receive")
@@ -66,14 +66,14 @@ def read_ways(text: str) -> tuple[str, dict[str, str]]:
         The word for all topics, and the words of single topics.
 
     Raises:
-        ValueError: another word.
+        UserError: another word.
     """
     general, single = "auto", {}
     for entry in filter(None, (word.strip() for word in text.split(","))):
         topic, sign, word = entry.rpartition("=")
         word = "receive" if word == "recorder" else word
         if word not in WAYS or (sign and not topic):
-            raise ValueError(
+            raise UserError(
                 f"stamps: {entry!r}; auto, header or recorder (receive) expected, or TOPIC=one"
             )
         if topic:

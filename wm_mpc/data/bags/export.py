@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 import cv2
 import numpy as np
+from annotated_types import Gt, Unit
 
+from wm_mpc.core.fields import Checked
 from wm_mpc.data.bags.writer import BagWriter
 from wm_mpc.data.trajectory import Trajectory
 
@@ -22,11 +24,11 @@ _COMMANDS = {
     "twist_stamped": "geometry_msgs/msg/TwistStamped",
     "joint_trajectory": "trajectory_msgs/msg/JointTrajectory",
 }
-_TWIST_AXES = tuple(f"{part}.{axis}" for part in ("linear", "angular") for axis in "xyz")
+_Axis = Literal["linear.x", "linear.y", "linear.z", "angular.x", "angular.y", "angular.z"]
 
 
 @dataclass(frozen=True)
-class ExportConfig:
+class ExportConfig(Checked):
     """Topics and types of an exported bag.
 
     Attributes:
@@ -40,26 +42,15 @@ class ExportConfig:
         pause_s: [s] between episodes whose own stamps overlap.
     """
 
-    image_format: str = "raw"
-    command_type: str = "float64_multi_array"
-    twist_axes: tuple[str, ...] = ("linear.x", "angular.z")
+    image_format: Literal["raw", "png", "jpeg"] = "raw"
+    command_type: Literal["float64_multi_array", "twist_stamped", "joint_trajectory"] = (
+        "float64_multi_array"
+    )
+    twist_axes: tuple[_Axis, ...] = ("linear.x", "angular.z")
     joints: tuple[str, ...] = ()
     namespace: str = ""
     start_s: float = float("nan")
-    pause_s: float = 2.0
-
-    def __post_init__(self) -> None:
-        """Check choices and ranges."""
-        if self.image_format not in ("raw", "png", "jpeg"):
-            raise ValueError(f"image_format: {self.image_format!r}; raw, png or jpeg expected")
-        if self.command_type not in _COMMANDS:
-            known = ", ".join(_COMMANDS)
-            raise ValueError(f"command_type: {self.command_type!r}; one of {known} expected")
-        for axis in self.twist_axes:
-            if axis not in _TWIST_AXES:
-                raise ValueError(f"twist_axes: {axis!r}; of {', '.join(_TWIST_AXES)} expected")
-        if not self.pause_s > 0:
-            raise ValueError(f"pause_s: {self.pause_s}; more than 0 s expected")
+    pause_s: Annotated[float, Gt(0), Unit("s")] = 2.0
 
 
 @dataclass
@@ -183,7 +174,7 @@ class Exporter:
             vector, twist = self.writer.types(
                 "geometry_msgs/msg/Vector3", "geometry_msgs/msg/Twist"
             )
-            axes = dict.fromkeys(_TWIST_AXES, 0.0)
+            axes = dict.fromkeys(get_args(_Axis), 0.0)
             axes |= dict(zip(self.config.twist_axes, values.tolist(), strict=True))
             linear, angular = (
                 vector(*(axes[f"{part}.{axis}"] for axis in "xyz"))

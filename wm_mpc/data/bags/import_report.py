@@ -56,6 +56,11 @@ class TopicReport:
                 f"its header and the recorder's clock part by {seconds:+.3f} s at {at / 1e9:.3f} s"
             )
 
+    def drop(self, reason: str) -> None:
+        """Count a message that cannot be used; many different reasons become one."""
+        known = reason in self.dropped or len(self.dropped) < 5
+        self.dropped[reason if known else "other reasons"] += 1
+
     def line(self, part: str) -> str:
         """The topic in one line for people."""
         words = [f"{self.messages} messages", f"{self.clock or 'no'} stamps"]

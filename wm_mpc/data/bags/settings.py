@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from wm_mpc.core.errors import DataError, UserError
-from wm_mpc.data.bags.align import AlignConfig
-from wm_mpc.data.bags.importer import ImportConfig
+from wm_mpc.data.bags.config import AlignConfig, ImportConfig
 from wm_mpc.data.bags.parts import BagParts
 from wm_mpc.data.bags.source import Bag
 from wm_mpc.data.bags.topics import TopicConfig
 from wm_mpc.data.bags.typelib import Decoder
 
-_ALIASES = {
-    "image_tolerance": "image_tolerance_s",
-    "proprio_tolerance": "proprio_tolerance_s",
-    "command_tolerance": "command_tolerance_s",
+CONFIGS = (TopicConfig, ImportConfig, AlignConfig)
+_TOPICS = ("image", "proprio", "command", "state", "goal", "marker", "trajectories")
+_NO_OPTIONS = ("align", "topics", "strict", "period_s", "step_tolerance")
+
+
+def option_of(field: str) -> str:
+    """Name of a field as an option: ``image`` -> ``image_topic``; units are left out.
+
+    Empty for what is no option of its own.
+    """
+    if field in _NO_OPTIONS:
+        return ""
+    return f"{field}_topic" if field in _TOPICS else field.removesuffix("_s")
+
+
+OPTIONS: dict[str, tuple[type, str]] = {
+    option_of(item.name): (config, item.name)
+    for config in CONFIGS
+    for item in dataclasses.fields(config)
+    if option_of(item.name)
 }
+"""Option -> the configuration and the field that it sets. ``rate`` comes on top of them."""
 
 
 def settings_of(options: dict[str, Any], bags: Sequence[Path] = ()) -> ImportConfig:
@@ -35,35 +52,44 @@ def settings_of(options: dict[str, Any], bags: Sequence[Path] = ()) -> ImportCon
     """
     options = dict(options)
     rate = options.pop("rate", None)
-    groups: dict[type, dict[str, Any]] = {AlignConfig: {}, TopicConfig: {}, ImportConfig: {}}
+    groups: dict[type, dict[str, Any]] = {config: {} for config in CONFIGS}
     for option, value in options.items():
-        name = _ALIASES.get(option, option.removesuffix("_topic"))
-        kinds = [k for k in groups if name in {f.name for f in dataclasses.fields(k)}]
-        if not kinds:
+        if option not in OPTIONS:
             raise UserError(f"{option}: no option of bag import")
-        for kind in kinds:
-            groups[kind][name] = value
+        config, field = OPTIONS[option]
+        groups[config][field] = _of_kind(option, value, typing.get_type_hints(config)[field])
     size = groups[ImportConfig].pop("size", None)
-    if "types" in groups[ImportConfig]:
-        groups[ImportConfig]["types"] = tuple(Path(p) for p in groups[ImportConfig]["types"])
-    try:
-        topics = TopicConfig(**groups[TopicConfig])
-        if rate is None and bags:
-            rate = camera_rate(bags[0], topics)
-        if rate is None:
-            raise UserError("rate: missing; the control rate [Hz], e.g. --rate 10")
-        if not isinstance(rate, (int, float)) or not 0 < rate <= 1000:
-            raise UserError(f"rate: {rate!r}; more than 0 and at most 1000 Hz expected")
-        return ImportConfig(
-            align=AlignConfig(period_s=1 / rate, **groups[AlignConfig]),
-            topics=topics,
-            size=None if size is None else (size, size),
-            **groups[ImportConfig],
-        )
-    except UserError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise UserError(str(error)) from None
+    topics = TopicConfig(**groups[TopicConfig])
+    if rate is None and bags:
+        rate = camera_rate(bags[0], topics)
+    if rate is None:
+        raise UserError("rate: missing; the control rate [Hz], e.g. --rate 10")
+    if not isinstance(rate, (int, float)) or not 0 < rate <= 1000:
+        raise UserError(f"rate: {rate!r}; more than 0 and at most 1000 Hz expected")
+    return ImportConfig(
+        align=AlignConfig(period_s=1 / rate, **groups[AlignConfig]),
+        topics=topics,
+        size=None if size is None else (size, size),
+        **groups[ImportConfig],
+    )
+
+
+def _of_kind(option: str, value: Any, hint: Any) -> Any:
+    """A value from a mapping file as the field wants it; numbers are judged by the field.
+
+    Raises:
+        UserError: text where a list is wanted, or the other way round.
+    """
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UserError(f"{option}: {value!r}; a list expected")
+        entry = typing.get_args(hint)[0]
+        return tuple(Path(str(part)) if entry is Path else part for part in value)
+    if hint in (str, bool) and not isinstance(value, hint):
+        kind = "text" if hint is str else "true or false"
+        raise UserError(f"{option}: {value!r}; {kind} expected")
+    return value
 
 
 def camera_rate(path: Path, topics: TopicConfig) -> float:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import yaml
 
-from wm_mpc.core.channels import Channel
 from wm_mpc.core.errors import DataError, UserError
+from wm_mpc.core.fields import Checked
 from wm_mpc.data.decoding import (
     MessageError,
     compressed_to_rgb,
@@ -49,7 +49,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class TopicConfig:
+class TopicConfig(Checked):
     """Topics by part. A name without a leading slash fits the one topic that ends in it.
 
     Attributes:
@@ -85,14 +85,14 @@ class TopicConfig:
     command_joints: tuple[str, ...] = ()
     proprio_unit: str = ""
     command_unit: str = ""
-    command_role: str = ""
+    command_role: Literal["", "position", "velocity", "effort", "increment"] = ""
 
     def __post_init__(self) -> None:
         """Refuse a mapping without the two parts that nothing works without."""
+        super().__post_init__()
         for name in ("image", "command"):
             if not getattr(self, name):
-                raise ValueError(f"{name}: empty; a topic name expected")
-        Channel(role=self.command_role)
+                raise UserError(f"{name}: empty; a topic name expected")
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

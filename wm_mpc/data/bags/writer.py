@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from annotated_types import Ge, Le
@@ -58,17 +58,12 @@ class WriterConfig(Checked):
         min_free_mb: [MB] recording stops when the disk has less left.
     """
 
-    storage: str = "mcap"
+    storage: Literal["mcap", "sqlite3"] = "mcap"
     compress: bool = False
     split_mb: Annotated[float, Ge(0.0), Le(1e9)] = 1024.0
     split_s: Annotated[float, Ge(0.0), Le(1e9)] = 300.0
     flush_s: Annotated[float, Ge(0.0), Le(3600.0)] = 1.0
     min_free_mb: Annotated[float, Ge(0.0), Le(1e9)] = 500.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.storage not in STORAGES:
-            raise ValueError(f"storage: {self.storage!r}; one of {', '.join(STORAGES)} expected")
 
 
 class BagWriter:

@@ -83,7 +83,7 @@ class Player:
         self._decoder = Decoder(self._bag.definitions)
         self._live: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._images = {name for name in played if "image" in name and "goal" not in name}
-        self._command = find_topic(there, config.command, "command", required=config.compare)
+        self._command = find_topic(there, config.command_topic, "command", required=config.compare)
         self._answers = ""
         self._now = -1
         self._began = False
@@ -159,7 +159,7 @@ class Player:
             time.sleep(self.config.settle_s)
 
     def _listen(self, there: dict[str, str]) -> None:
-        topic = self._command or self.config.command
+        topic = self._command or self.config.command_topic
         if self._command:
             msgtype = there[self._command]
             fields = self.config.command_fields

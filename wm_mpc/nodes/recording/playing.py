@@ -29,7 +29,7 @@ class PlayConfig(Checked):
 
     Attributes:
         topics: names, or endings of names, of the topics to play.
-        command: topic to compare.
+        command_topic: topic to compare.
         command_fields: fields of its type to compare; empty: the usual ones.
         rate: speed relative to the recording; 0: as fast as the answers come.
         compare: wait for a command at every recorded one and compare the two.
@@ -44,7 +44,7 @@ class PlayConfig(Checked):
     """
 
     topics: tuple[str, ...] = INPUTS
-    command: str = "command"
+    command_topic: str = "command"
     command_fields: tuple[str, ...] = ()
     rate: Annotated[float, Ge(0.0), Le(1000.0)] = 1.0
     compare: bool = False

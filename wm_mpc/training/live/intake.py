@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from wm_mpc.core.errors import UserError
-from wm_mpc.data.bags.align import AlignConfig, Aligner
+from wm_mpc.data.bags.align import Aligner
 from wm_mpc.data.bags.align import Episode as AlignedEpisode
+from wm_mpc.data.bags.config import AlignConfig
 from wm_mpc.data.store.format import MANIFEST, StoreSpec, read_manifest
 from wm_mpc.data.store.store import StoreError, StoreWriter, numbered_shards
 from wm_mpc.data.trajectory import Trajectory
