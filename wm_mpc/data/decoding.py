@@ -9,10 +9,10 @@ import math
 import struct
 from typing import Any
 
-import cv2
 import numpy as np
 
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.opencv import cv2
 from wm_mpc.data.encodings import ENCODINGS, VIDEO, Encoding, depth_to_grey
 from wm_mpc.data.trajectory import Trajectory
 

@@ -17,8 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import cv2
 import numpy as np
+
+from wm_mpc.core.opencv import cv2
 
 Convert = Callable[[np.ndarray], np.ndarray]
 
@@ -56,20 +57,20 @@ def _grey(pixels: np.ndarray) -> np.ndarray:
     return np.repeat(pixels, 3, axis=2)
 
 
-def _by_opencv(code: int, pixels: np.ndarray) -> np.ndarray:
+def _by_opencv(code: str, pixels: np.ndarray) -> np.ndarray:
     flat = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
-    return cv2.cvtColor(np.ascontiguousarray(flat), code)
+    return cv2.cvtColor(np.ascontiguousarray(flat), getattr(cv2, code))
 
 
 _RGB, _BGR = partial(_pick, (0, 1, 2)), partial(_pick, (2, 1, 0))
-_UYVY = partial(_by_opencv, cv2.COLOR_YUV2RGB_UYVY)
-_YUYV = partial(_by_opencv, cv2.COLOR_YUV2RGB_YUY2)
+_UYVY = partial(_by_opencv, "COLOR_YUV2RGB_UYVY")
+_YUYV = partial(_by_opencv, "COLOR_YUV2RGB_YUY2")
 # OpenCV names a mosaic by its second row's second and third pixel, ROS by its first two
 _BAYER = {
-    "rggb": cv2.COLOR_BayerBG2RGB,
-    "bggr": cv2.COLOR_BayerRG2RGB,
-    "gbrg": cv2.COLOR_BayerGR2RGB,
-    "grbg": cv2.COLOR_BayerGB2RGB,
+    "rggb": "COLOR_BayerBG2RGB",
+    "bggr": "COLOR_BayerRG2RGB",
+    "gbrg": "COLOR_BayerGR2RGB",
+    "grbg": "COLOR_BayerGB2RGB",
 }
 
 ENCODINGS: dict[str, Encoding] = {
@@ -92,8 +93,8 @@ ENCODINGS: dict[str, Encoding] = {
     "uyvy": Encoding(2, 8, _UYVY, even=True),
     "yuv422_yuy2": Encoding(2, 8, _YUYV, even=True),
     "yuyv": Encoding(2, 8, _YUYV, even=True),
-    "nv12": Encoding(1, 8, partial(_by_opencv, cv2.COLOR_YUV2RGB_NV12), rows=3, even=True),
-    "nv21": Encoding(1, 8, partial(_by_opencv, cv2.COLOR_YUV2RGB_NV21), rows=3, even=True),
+    "nv12": Encoding(1, 8, partial(_by_opencv, "COLOR_YUV2RGB_NV12"), rows=3, even=True),
+    "nv21": Encoding(1, 8, partial(_by_opencv, "COLOR_YUV2RGB_NV21"), rows=3, even=True),
     **{
         f"bayer_{name}{bits}": Encoding(1, bits, partial(_by_opencv, code), even=True)
         for name, code in _BAYER.items()

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from wm_mpc.core.errors import DataError
 from wm_mpc.core.files import write_atomically
+from wm_mpc.core.opencv import cv2
 from wm_mpc.data.bags.source import Bag
 from wm_mpc.data.bags.topics import find_topic, header_ns, read_image
 from wm_mpc.data.bags.typelib import Decoder

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from wm_mpc.core.errors import UserError
 from wm_mpc.core.files import write_atomically
+from wm_mpc.core.opencv import cv2
 
 IMAGE, STATE, ACTION = "observation.image", "observation.state", "action"
 _CHUNK = 1000

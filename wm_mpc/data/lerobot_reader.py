@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from wm_mpc.core.channels import Channel
 from wm_mpc.core.errors import DataError, UserError
+from wm_mpc.core.opencv import cv2
 from wm_mpc.data.bags.pictures import fit_picture
 from wm_mpc.data.trajectory import Trajectory
 

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wm_mpc.core.clock import Clock, device_clock
 from wm_mpc.models.config import WorldModelConfig
+from wm_mpc.models.dinov2 import Dinov2, Dinov2Config
 from wm_mpc.models.encoder import DinoEncoder
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.planners import Plan, Planner, PlanRequest
@@ -63,8 +64,6 @@ def full_size_model(device: str | torch.device, image_size: int = 196) -> WorldM
     DINOv2 ViT-S/14 on 196 x 196 px gives 14 x 14 tokens of 384 channels; the predictor has 20
     million weights and a history of 3 frames. Random weights cost what trained ones do.
     """
-    from transformers import Dinov2Config, Dinov2Model
-
     torch.manual_seed(0)
     encoder_config = Dinov2Config(
         hidden_size=384,
@@ -73,7 +72,7 @@ def full_size_model(device: str | torch.device, image_size: int = 196) -> WorldM
         patch_size=14,
         image_size=image_size,
     )
-    encoder = DinoEncoder(Dinov2Model(encoder_config), image_size, "random")
+    encoder = DinoEncoder(Dinov2(encoder_config), image_size, "random")
     config = WorldModelConfig(
         task="pusht",
         action_dim=2,

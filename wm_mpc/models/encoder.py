@@ -1,7 +1,7 @@
 """The frozen DINO encoder: camera image in, patch latents out.
 
 Any ``transformers`` DINOv2 or DINOv3 folder (or hub id) works; the bundled one is small and was
-trained by ``wm-mpc train dino`` on simulator frames.
+trained by ``wm-mpc train dino`` on simulator frames. DINOv2 folders need no ``transformers``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wm_mpc.core.errors import CheckpointError
+from wm_mpc.models.dinov2 import load_dinov2, read_config
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -76,14 +77,10 @@ class DinoEncoder(nn.Module):
                     )
         elif path.is_absolute() or str(source).startswith("."):
             raise CheckpointError(f"encoder: folder {path} does not exist")
-        from transformers import AutoModel
-        from transformers.utils import logging as hf_logging
-
-        hf_logging.disable_progress_bar()
         try:
-            backbone = AutoModel.from_pretrained(
-                str(source), local_files_only=local, dtype=torch.float32
-            )
+            backbone = _own(path) if local else None
+            if backbone is None:
+                backbone = _from_transformers(str(source), local)
         except (OSError, ValueError, RuntimeError, json.JSONDecodeError) as error:
             reason = (
                 str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -118,3 +115,22 @@ class DinoEncoder(nn.Module):
         hidden = self.backbone(pixel_values=pixels).last_hidden_state
         # DINOv2 puts one class token first, DINOv3 also register tokens: patches are always last.
         return hidden[:, -self.num_tokens :]
+
+
+def _own(folder: Path) -> nn.Module | None:
+    """Backbone of a folder by this package's code; None: ``transformers`` is needed."""
+    config = read_config(folder)
+    return None if config is None else load_dinov2(folder, config)
+
+
+def _from_transformers(source: str, local: bool) -> nn.Module:
+    try:
+        from transformers import AutoModel
+        from transformers.utils import logging as hf_logging
+    except ImportError:
+        raise CheckpointError(
+            "transformers is missing, which all but local DINOv2 folders need; "
+            "pip install 'wm-mpc[encoders]'"
+        ) from None
+    hf_logging.disable_progress_bar()
+    return AutoModel.from_pretrained(source, local_files_only=local, dtype=torch.float32)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import cv2
 import numpy as np
 from annotated_types import Gt, Lt
 
 from wm_mpc.core.fields import Checked
+from wm_mpc.core.opencv import cv2
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
+
+from wm_mpc.core.opencv import cv2
 
 GOAL = (34, 160, 84)
 PLAN = (226, 88, 34)

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args
 
-import cv2
 import numpy as np
 from annotated_types import Gt, Unit
 
 from wm_mpc.core.fields import Checked
+from wm_mpc.core.opencv import cv2
 from wm_mpc.data.bags.writer import BagWriter
 from wm_mpc.data.trajectory import Trajectory
 

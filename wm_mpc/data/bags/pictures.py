@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
+
+from wm_mpc.core.opencv import cv2
 
 
 def fit_picture(picture: np.ndarray, size: tuple[int, int], crop: bool) -> np.ndarray:

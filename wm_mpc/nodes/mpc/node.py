@@ -26,6 +26,7 @@ from wm_mpc.control.observation import Goal
 from wm_mpc.control.safety import CommandFilter, SafetyLimits
 from wm_mpc.control.stamps import StampWatch
 from wm_mpc.control.tick import State
+from wm_mpc.core import opencv
 from wm_mpc.core.clock import monotonic
 from wm_mpc.core.errors import UserError, one_line
 from wm_mpc.core.files import user_path
@@ -134,6 +135,7 @@ class MpcNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load, measure, warm up."""
         torch.set_num_threads(self.config.threads)
+        opencv.available()  # a compressed picture must not import it in the first tick
         # One that the node cannot be configured with is not tried a second time.
         prepared, self._prepared = self._prepared, None
         try:

@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
+
+from wm_mpc.core.opencv import cv2
 
 
 class Shot(NamedTuple):

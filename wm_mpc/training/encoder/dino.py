@@ -10,6 +10,7 @@ throughout, must give features that differ between pictures in several direction
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import time
@@ -287,6 +288,8 @@ def train_dino(
             no encoder is written then.
     """
     device = usable_device(config.device)
+    if importlib.util.find_spec("transformers") is None:
+        raise UserError("transformers: not installed; pip install 'wm-mpc[encoders]'")
     if not frames or any(len(f) == 0 for f in frames):
         raise UserError("frames: a source without frames; at least 1 frame per source expected")
     out = Path(out)

@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -34,6 +33,7 @@ from wm_mpc.core.fields import (
     PositiveFloat,
     PositiveInt,
 )
+from wm_mpc.core.opencv import cv2
 from wm_mpc.core.precision import fast_bf16
 from wm_mpc.data.store.windows import Frames
 from wm_mpc.latents.encode import encode_images, sample_ids
