@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,10 @@ from wm_mpc.tasks.environments import make_env
 
 KEEP_EVERY = 5
 """Control steps between kept pictures where no model tells how long its steps are."""
+
+log = logging.getLogger(__name__)
+ATTEMPTS = 3
+"""Pools of workers in a row that die before anything is done."""
 
 
 def run_episodes(
@@ -64,11 +70,32 @@ def run_episodes(
     yield from run_shares(workers, [(path, spec, reference, share) for share in shares])
 
 
-def _on_processes(workers: int, jobs: list[tuple]) -> Iterator[Episode]:
+def _on_processes(
+    workers: int, jobs: list[tuple], share: Callable[..., list[Episode]] | None = None
+) -> Iterator[Episode]:
+    """Shares in worker processes; those of a worker that was killed are done again.
+
+    Raises:
+        UserError: workers die again and again, and nothing is done.
+    """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context) as pool:
-        for job in as_completed([pool.submit(evaluate_share, *job) for job in jobs]):
-            yield from job.result()
+    left, fruitless = dict(enumerate(jobs)), 0
+    while left:
+        before = len(left)
+        with ProcessPoolExecutor(workers, context) as pool:
+            running = {pool.submit(share or evaluate_share, *job): n for n, job in left.items()}
+            try:
+                for future in as_completed(running):
+                    found = future.result()
+                    del left[running[future]]
+                    yield from found
+            except BrokenProcessPool:
+                log.warning("a worker process died; its episodes are run again")
+        fruitless = fruitless + 1 if len(left) == before else 0
+        if fruitless == ATTEMPTS:
+            raise UserError(
+                f"workers: {workers} processes die again and again; too little memory for so many?"
+            )
 
 
 def _on_ray(workers: int, jobs: list[tuple]) -> Iterator[Episode]:
