@@ -16,13 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ros import START_S, NodeProcess, Probe
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from wm_mpc.core.errors import UserError
 from wm_mpc.msg import GateStatus, Plan, PlannerStatus
-from wm_mpc.nodes.common import qos
 from wm_mpc.nodes.view.board import Board
 from wm_mpc.nodes.view.config import ViewConfig
 from wm_mpc.nodes.view.server import MOST_BROWSERS, PageServer
@@ -204,72 +202,6 @@ def test_messages_become_words_that_json_holds() -> None:
     assert told["candidates"] == [[[0.0, 1.0], [2.0, 3.0]]]
     assert told["cost"] is None and told["history"] == [3.0, 1.0]
     json.dumps([told, gate, status_words(status)], allow_nan=False)
-
-
-@pytest.fixture
-def running(tmp_path: Path, ros_domain: int) -> Iterator[tuple[str, Probe]]:
-    """Controller, simulated Wall and page; address of the page, and a probe."""
-    nodes = [
-        NodeProcess("wm_mpc.nodes.mpc.node", tmp_path / "mpc.log", task="wall", autostart=True),
-        NodeProcess(
-            "sim_bridge.node", tmp_path / "sim.log", task="wall", episode_steps=0,
-            auto_reset=False,
-        ),
-        NodeProcess("wm_mpc.nodes.view.node", tmp_path / "view.log", port=0, task="wall"),
-    ]  # fmt: skip
-    probe = Probe(ros_domain)
-    probe.listen(PlannerStatus, "status", qos.EVENT)
-    try:
-        wait_for(lambda: "view: http" in nodes[2].output, START_S)
-        wait_for(
-            lambda: (last := probe.last("status")) is not None and last.ticks > 3, START_S
-        )
-        yield re.findall(r"view: (http\S+)", nodes[2].output)[0], probe
-    finally:
-        for node in nodes:
-            node.end()
-        probe.close()
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt install chromium")
-def test_a_browser_sees_the_robot_move_and_the_nodes_obey_it(
-    running: tuple[str, Probe], tmp_path: Path
-) -> None:
-    from playwright.sync_api import expect, sync_playwright
-
-    url, probe = running
-
-    def state() -> int:
-        return probe.last("status").state
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        tab = browser.new_page()
-        asked: list[str] = []
-        faults: list[str] = []
-        tab.on("request", lambda request: asked.append(request.url))
-        tab.on("pageerror", lambda error: faults.append(str(error)))
-        tab.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
-        tab.goto(url)
-        expect(tab.locator("body")).to_have_attribute("data-frames", re.compile(r"^[2-9]\d"))
-        tab.click("#reset")
-        expect(tab.locator("#answer")).to_have_text("new episode")
-        tab.click("#snap")
-        expect(tab.locator("#answer")).to_have_text("goal taken from the camera")
-        wait_for(lambda: probe.last("status").latent_distance < 0.3)
-        tab.click("#pause")
-        wait_for(lambda: state() == PlannerStatus.IDLE)
-        tab.click("#go-on")
-        expect(tab.locator("#answer")).to_have_text("going on")
-        tab.click("#e-stop")
-        wait_for(lambda: state() == PlannerStatus.E_STOP)
-        expect(tab.locator("#states .on")).to_have_text("E_STOP")
-        tab.screenshot(path=tmp_path / "page.png")
-        browser.close()
-    assert faults == []
-    host = url.split("/")[2]
-    outside = [u for u in asked if not u.startswith(("blob:", "data:")) and host not in u]
-    assert outside == []
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:

@@ -128,6 +128,13 @@ def _common(config: str) -> tuple[Argument, ...]:
         Argument("replay", "", "Store that trainer_node mixes in; empty: the parameter file's."),
         Argument("record", "false", "Also start recorder_node.", _BOOL),
         Argument("view", "false", "Also serve the live page, node view.", _BOOL),
+        Argument(
+            "publish_search",
+            "",
+            "true: plans tell their search, for the live page; empty: true with view:=true, else "
+            "the parameter file's.",
+            ("", *_BOOL),
+        ),
         Argument("bag", "", "Folder of the recorded bag; empty: named by task and time of day."),
         Argument("log_level", "info", "Log level of all nodes.", _LOG_LEVELS),
         Argument(
@@ -184,6 +191,7 @@ _MPC = {
     "planner": "planner",
     "device": "device",
     "dry_run": "dry_run",
+    "publish_search": "publish_search",
 }
 
 
@@ -384,6 +392,8 @@ def resolve(bringup: Bringup, given: Mapping[str, str]) -> list[ResolvedNode]:
         if argument.choices and value not in argument.choices:
             allowed = ", ".join(choice for choice in argument.choices if choice)
             raise UserError(f"{argument.name}: {value!r}; one of {allowed} expected")
+    if values.get("publish_search") == "" and values["view"] == "true":
+        values["publish_search"] = "true"
     params_file = _params_file(values["params_file"])
     return [
         ResolvedNode(

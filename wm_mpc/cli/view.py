@@ -38,6 +38,7 @@ class Config(Checked):
         namespace: ROS namespace of the nodes to watch; empty: the root.
         task: task whose bundled decoder draws imagined pictures; empty: none.
         model: model folder with a decoder; wins over task.
+        goals_from: rosbag2 whose pictures can be picked as goals; empty: none.
         bag: rosbag2 to play through the page; empty: watch running nodes.
         speed: of the playback, in multiples of real time.
     """
@@ -47,14 +48,16 @@ class Config(Checked):
     namespace: str = ""
     task: str = ""
     model: Path | None = None
+    goals_from: Path | None = None
     bag: Path | None = None
     speed: Annotated[float, Gt(0), Le(100)] = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         ViewConfig(host=self.host, port=self.port)
-        if self.bag is not None and not self.bag.exists():
-            raise UserError(f"bag: {self.bag} does not exist")
+        for name, path in (("bag", self.bag), ("goals_from", self.goals_from)):
+            if path is not None and not path.exists():
+                raise UserError(f"{name}: {path} does not exist")
 
 
 def run(config: Config) -> int:
@@ -66,6 +69,7 @@ def run(config: Config) -> int:
         "port": config.port,
         "task": config.task,
         "model": "" if config.model is None else str(config.model.resolve()),
+        "goals_from": "" if config.goals_from is None else str(config.goals_from.resolve()),
     }
     words = [sys.executable, str(executable_path("view")), "--ros-args"]
     for name, value in values.items():

@@ -145,6 +145,43 @@ def goals_of_bag(
     return [found[place] for place in sorted(found)]
 
 
+def pictures_of_bag(
+    path: Path, count: int, image: str = "image"
+) -> list[tuple[float, np.ndarray]]:
+    """Pictures of a recording, evenly spread over it.
+
+    Args:
+        path: rosbag2 folder or file.
+        count: how many; fewer where the recording has fewer.
+        image: camera topic, by full name or ending.
+
+    Returns:
+        Stamp [s] and uint8 ``(H, W, 3)`` RGB of each, in order.
+
+    Raises:
+        DataError: no usable bag, topic or picture.
+    """
+    bag = Bag(path)
+    topics = bag.list_topics()
+    seen = find_topic(topics, image, "image", True)
+    total = sum(message.topic == seen for message in bag.messages())
+    if not total:
+        raise DataError(f"bag {path}: no picture on {seen}")
+    wanted = set(np.linspace(0, total - 1, count).round().astype(int).tolist())
+    decoder = Decoder(bag.definitions)
+    found: list[tuple[float, np.ndarray]] = []
+    number = -1
+    for message in bag.messages():
+        if message.topic != seen:
+            continue
+        number += 1
+        if number in wanted:
+            decoded = decoder.decode(topics[seen], message.data)
+            stamp = (header_ns(decoded) or message.log_ns) / 1e9
+            found.append((stamp, read_image(decoded, topics[seen])))
+    return found
+
+
 def _nearest(wanted: list[int], there: list[int]) -> list[int]:
     """Index of the nearest of ``there`` for each of ``wanted``; -1 beyond ``NEAR_NS``."""
     if not there:

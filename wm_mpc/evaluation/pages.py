@@ -160,7 +160,8 @@ def bench_page(
 
 
 def _at(row: dict[str, Any]) -> str:
-    return f" at {100 * row['budget_fraction']:g} %" if row["budget_fraction"] else " in full"
+    share = f" at {100 * row['budget_fraction']:g} %" if row["budget_fraction"] else " in full"
+    return f"{share}, goal {row['goal_offset']}"
 
 
 def _intervals(rows: Sequence[dict[str, Any]]) -> str:

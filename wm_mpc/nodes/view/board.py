@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ class Shot(NamedTuple):
     """A picture that may become a goal.
 
     Attributes:
-        number: counts the pictures kept, from 1.
+        number: counts the pictures kept, from 1; those of a recording count down from -1.
         stamp: [s] of its header.
         image: uint8 ``(H, W, 3)`` RGB.
         proprio: ``(P,)`` at that time, or None.
@@ -48,6 +48,7 @@ class Board:
         self._pictures: dict[str, tuple[int, np.ndarray]] = {}
         self._encoded: dict[str, tuple[int, bytes]] = {}
         self._shots: deque[Shot] = deque(maxlen=max(1, round(keep_s / self.KEPT_EVERY_S)))
+        self._recorded: list[Shot] = []
         self._count = 0
         self.wake: Callable[[], None] = lambda: None
         """Called, from the node's thread, after each new camera picture."""
@@ -82,6 +83,22 @@ class Board:
         """Pictures kept, oldest first."""
         with self._lock:
             return list(self._shots)
+
+    def offer(self, pictures: Sequence[tuple[float, np.ndarray]]) -> None:
+        """Offer pictures of a recording, (stamp, picture) in order, as goals."""
+        shots = [Shot(-k, stamp, image, None) for k, (stamp, image) in enumerate(pictures, 1)]
+        with self._lock:
+            self._recorded = shots
+
+    def recorded(self) -> list[Shot]:
+        """Pictures of a recording that can be picked as goals, in order."""
+        with self._lock:
+            return list(self._recorded)
+
+    def find(self, number: int) -> Shot | None:
+        """A picture that is still kept, by its number."""
+        every = [*self.shots(), *self.recorded()]
+        return next((shot for shot in every if shot.number == number), None)
 
     def numbers(self) -> dict[str, int]:
         """Name -> how many pictures of it came so far."""

@@ -44,11 +44,12 @@ class Buttons:
         self._set = client(SetParameters, f"{controller}/set_parameters")
         # Latched: a gate that starts again hears it too.
         self._e_stop = node.create_publisher(Bool, "e_stop", qos.LATCHED)
+        self._pursued: SetGoal.Request | None = None
         self._done: dict[str, Callable[[dict[str, Any]], str]] = {
             "reset": self.reset,
             "goal": self.goal,
             "pause": lambda _: self.life(Transition.TRANSITION_DEACTIVATE, "paused"),
-            "go_on": lambda _: self.life(Transition.TRANSITION_ACTIVATE, "going on"),
+            "go_on": self.go_on,
             "e_stop": self.e_stop,
             "set": self.set,
         }
@@ -78,18 +79,37 @@ class Buttons:
         return "new episode"
 
     def goal(self, request: dict[str, Any]) -> str:
-        """Pursue a picture: the newest one, or the kept one that ``number`` names."""
-        shots = self._board.shots()
+        """Pursue a picture: the newest kept one, or the one that ``number`` names."""
         number = request.get("number")
-        found = [s for s in shots if s.number == number] if number is not None else shots[-1:]
-        if not found:
-            what = "no picture came yet" if number is None else f"{number}: no longer kept"
+        if number is None:
+            shot = next(reversed(self._board.shots()), None)
+        else:
+            shot = self._board.find(number) if isinstance(number, int) else None
+        if shot is None:
+            what = "no picture came yet" if number is None else f"{number!r}: no longer kept"
             raise UserError(f"goal: {what}")
-        wanted = SetGoal.Request(goal_image=to_message(found[0]))
+        wanted = SetGoal.Request(goal_image=to_message(shot))
+        self._pursue(wanted)
+        self._pursued = wanted
+        self._board.show("goal", shot.image)
+        return f"goal taken from the {'recording' if shot.number < 0 else 'camera'}"
+
+    def _pursue(self, wanted: SetGoal.Request) -> None:
         answer = self._call(self._goal, wanted, self._controller)
         if not answer.success:
             raise UserError(answer.message)
-        return "goal taken from the camera"
+
+    def others_goal(self) -> None:
+        """A goal came from elsewhere: the page's own is the newest no more."""
+        self._pursued = None
+
+    def go_on(self, request: dict[str, Any]) -> str:
+        """Go on after a pause, with the goal that the page set last; the controller forgets it."""
+        pursued = self._pursued
+        self.life(Transition.TRANSITION_ACTIVATE, "")
+        if pursued is not None:
+            self._pursue(pursued)
+        return "going on"
 
     def e_stop(self, request: dict[str, Any]) -> str:
         """Press or release the emergency stop."""

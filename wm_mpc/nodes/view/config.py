@@ -27,6 +27,8 @@ class ViewConfig(Checked):
             ``task``, and no such pictures where it has none.
         task: task of the bundled model; empty: a robot.
         keep_s: [s] of camera pictures that can be picked as a goal.
+        goals_from: rosbag2 whose pictures can be picked as goals too; empty: none.
+        goals_topic: its camera topic, by full name or ending.
     """
 
     host: str = "127.0.0.1"
@@ -38,6 +40,8 @@ class ViewConfig(Checked):
     model: str = ""
     task: str = ""
     keep_s: Annotated[float, Ge(1.0), Le(600.0)] = 60.0
+    goals_from: str = ""
+    goals_topic: str = "image"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,7 +7,9 @@ Whatever happens to it or to a browser, the controller notices nothing.
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
+from wm_mpc.core.errors import UserError, one_line
 from wm_mpc.core.locations import ASSETS
 from wm_mpc.data.decoding import compressed_to_rgb, image_to_rgb, stamp_seconds
+from wm_mpc.data.goals import pictures_of_bag
 from wm_mpc.msg import GateStatus, Plan, PlannerStatus, TaskState
 from wm_mpc.nodes.common import qos
 from wm_mpc.nodes.common.inputs import publish_inputs
@@ -37,6 +41,8 @@ from wm_mpc.nodes.view.words import (
     task_words,
 )
 
+GOALS = 60
+"""Pictures of a recording that are offered as goals."""
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
@@ -58,12 +64,12 @@ class ViewNode(Node):
         self._heard: dict[str, float] = {}
         self._imagination: Imagination | None = None
         self._reports: dict[str, dict[str, Any]] = {}
-        buttons = Buttons(self, self.board, self.config.controller)
-        self.page = PageServer(self.board, buttons.act, self.config)
+        self.buttons = Buttons(self, self.board, self.config.controller)
+        self.page = PageServer(self.board, self.buttons.act, self.config)
 
     def start(self) -> None:
         """Listen and serve."""
-        listen = self.create_subscription
+        listen = self._listen
         listen(Image, "image", self._on_image, NEWEST)
         listen(CompressedImage, "image/compressed", self._on_compressed, NEWEST)
         listen(Image, "goal_image", self._on_goal, qos.LATCHED)
@@ -75,12 +81,28 @@ class ViewNode(Node):
         self.create_timer(0.25, self._on_quarter)
         self._open_imagination()
         publish_inputs(self)
+        if self.config.goals_from:
+            threading.Thread(target=self._open_recording, name="recording", daemon=True).start()
         self.page.start()
         print(f"view: {self.page.url}", flush=True)
 
     def stop(self) -> None:
         """Let the browsers go."""
         self.page.stop()
+
+    def _listen(self, kind: type, topic: str, take: Callable[[Any], None], profile: Any) -> None:
+        """Subscribe; a message that cannot be read is told and left out."""
+
+        def heard(message: Any) -> None:
+            try:
+                take(message)
+            except (ValueError, IndexError) as error:
+                self._note("unreadable", f"{topic}: {one_line(error)}")
+                self.get_logger().error(
+                    f"{topic}: {one_line(error)}", throttle_duration_sec=5.0
+                )
+
+        self.create_subscription(kind, topic, heard, profile)
 
     def _open_imagination(self) -> None:
         if not self.config.model and not self.config.task:
@@ -91,6 +113,13 @@ class ViewNode(Node):
             self.get_logger().info(f"imagined pictures: none; {found}")
         else:
             self._imagination = found
+
+    def _open_recording(self) -> None:
+        path = Path(self.config.goals_from).expanduser()
+        try:
+            self.board.offer(pictures_of_bag(path, GOALS, self.config.goals_topic))
+        except (UserError, ValueError, OSError) as error:
+            self.get_logger().error(f"goals_from: {one_line(error)}")
 
     # ---- what comes --------------------------------------------------------------------------
 
@@ -112,6 +141,7 @@ class ViewNode(Node):
 
     def _on_goal(self, message: Image) -> None:
         self.board.show("goal", image_to_rgb(message, "goal_image"))
+        self.buttons.others_goal()
 
     def _on_status(self, message: PlannerStatus) -> None:
         self._note("status", status_words(message))

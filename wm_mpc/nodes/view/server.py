@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import hmac
 import json
+import re
 import secrets
 import socket
 import threading
@@ -42,6 +43,7 @@ _QUIET_S = 0.5
 _LONGEST = 4096
 _WEB = files("wm_mpc.nodes.view") / "web"
 _KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+_NUMBER = re.compile(r"-?\d{1,9}")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
     "style-src 'self' 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'",
@@ -103,7 +105,7 @@ class PageServer:
         routes = [
             Route("/", self._page),
             Route("/web/{name}", self._file),
-            Route("/shot/{number:int}", self._shot),
+            Route("/shot/{number}", self._shot),
             WebSocketRoute("/live", self._live),
         ]
         settings = uvicorn.Config(
@@ -173,12 +175,12 @@ class PageServer:
         refusal = self.door.refuse(request)
         if refusal:
             return PlainTextResponse(refusal, 403, _HEADERS)
-        wanted = request.path_params["number"]
-        for shot in self.board.shots():
-            if shot.number == wanted:
-                data = self.board.encode(shot.image)
-                return Response(data, headers=_HEADERS, media_type="image/jpeg")
-        return PlainTextResponse("no longer kept", 404, _HEADERS)
+        text = request.path_params["number"]
+        shot = self.board.find(int(text)) if _NUMBER.fullmatch(text) else None
+        if shot is None:
+            return PlainTextResponse("no longer kept", 404, _HEADERS)
+        data = self.board.encode(shot.image)
+        return Response(data, headers=_HEADERS, media_type="image/jpeg")
 
     # ---- the live connection -----------------------------------------------------------------
 
@@ -212,6 +214,7 @@ class PageServer:
             words = {
                 "pictures": self.board.numbers(),
                 "shots": [shot.number for shot in self.board.shots()],
+                "recorded": [shot.number for shot in self.board.recorded()],
                 **self.board.words(),
             }
             async with line:

@@ -4,7 +4,7 @@ const $ = (id) => document.getElementById(id);
 const STATES = ["UNCONFIGURED", "IDLE", "RUNNING", "REACHED", "SAFE_STOP", "E_STOP", "FAULT"];
 const PLANNERS = ["adam", "gd", "ilqr", "grasp", "cem", "mppi", "latco", "hybrid"];
 const PICTURES = ["camera", "goal", "imagined"];
-const KEEP = 600;
+const KEEP = 600, CANDIDATES = 8;
 const seen = { status: null, strip: null, pressed: false, frames: 0, at: [] };
 const token = new URLSearchParams(location.search).get("token");
 const query = token ? "?token=" + encodeURIComponent(token) : "";
@@ -31,9 +31,14 @@ function facts(list, rows) {
 
 // ---- charts -------------------------------------------------------------------------------------
 const COLOURS = ["#1f77b4", "#e07b28", "#2a9d5c", "#b3261e", "#7b57b3", "#777", "#c2478f"];
-function chart(id, names, axis, height) {
+function chart(id, names, axis, height, faint = 0) {
   const box = $(id), ink = getComputedStyle(document.body).color;
   const series = [{ label: axis }, ...names.map((label, i) => ({ label, stroke: COLOURS[i], width: 1.5, spanGaps: true, points: { show: false } }))];
+  // Candidates in the colour of their action, the cheaper the stronger; the legend leaves them out.
+  for (let i = 0; i < faint * names.length; i++) {
+    const rank = Math.floor(i / names.length), alpha = Math.round(150 * (1 - rank / faint) + 30).toString(16).padStart(2, "0");
+    series.push({ label: "", class: "faint", stroke: COLOURS[i % names.length] + alpha, width: 0.7, points: { show: false } });
+  }
   const axes = [{ stroke: ink, grid: { stroke: "#8884" } }, { stroke: ink, grid: { stroke: "#8884" }, size: 45 }];
   const plot = new uPlot({ width: box.clientWidth || 320, height, series, axes, scales: { x: { time: false } }, legend: { live: false } }, [[], ...names.map(() => [])], box);
   new ResizeObserver(() => plot.setSize({ width: box.clientWidth, height: height })).observe(box);
@@ -41,8 +46,7 @@ function chart(id, names, axis, height) {
 }
 const times = chart("chart-time", ["tick ms", "plan ms", "budget ms"], "s", 165);
 const distances = chart("chart-distance", ["latent distance", "novelty"], "s", 165);
-let plans = null, planWidth = 0;
-const search = chart("chart-search", ["best cost"], "chunk", 95);
+let plans = null, planWidth = 0, search = null, candidates = null;
 const past = { t: [], tick: [], plan: [], budget: [], distance: [], novelty: [] };
 let begin = null;
 
@@ -65,19 +69,28 @@ setInterval(drawCharts, 250);
 function drawPlan(plan) {
   const width = plan.actions.length ? plan.actions[0].length : 0;
   if (!width || document.hidden) return;
+  const few = plan.candidates.slice(0, CANDIDATES);
   if (width !== planWidth) {
     $("chart-plan").replaceChildren();
-    plans = chart("chart-plan", Array.from({ length: width }, (_, i) => "action " + i), "s", 165);
+    plans = chart("chart-plan", Array.from({ length: width }, (_, i) => "action " + i), "s", 165, CANDIDATES);
     planWidth = width;
   }
   const x = plan.actions.map((_, i) => i * plan.dt);
-  plans.setData([x, ...Array.from({ length: width }, (_, j) => plan.actions.map((row) => row[j]))]);
-  const history = plan.history.filter((v) => v !== null);
-  $("chart-search").hidden = !history.length;
-  if (history.length) search.setData([history.map((_, i) => i), history]);
-  const others = plan.candidate_costs.filter((v) => v !== null);
+  const column = (rows, j) => rows.map((row) => row[j]);
+  const behind = [];
+  for (let i = 0; i < CANDIDATES; i++) for (let j = 0; j < width; j++) behind.push(few[i] ? column(few[i], j) : x.map(() => null));
+  plans.setData([x, ...Array.from({ length: width }, (_, j) => column(plan.actions, j)), ...behind]);
+  const history = plan.history.filter((v) => v !== null), others = plan.candidate_costs.filter((v) => v !== null);
+  if (history.length || others.length) {
+    $("search").hidden = false;
+    search ||= chart("chart-search", ["best cost"], "chunk of iterations", 110);
+    candidates ||= chart("chart-candidates", ["cost of a candidate"], "rank", 110);
+    search.setData([history.map((_, i) => i), history]);
+    candidates.setData([others.map((_, i) => i), others]);
+    $("search").dataset.candidates = others.length; $("search").dataset.chunks = history.length;
+  }
   $("plan-note").textContent = "cost " + show(plan.cost, 3) + ", warm start " + show(plan.warm_cost, 3)
-    + (others.length ? "; " + others.length + " candidates, costs " + show(others[0], 3) + " to " + show(others[others.length - 1], 3) : "");
+    + (others.length ? "; " + others.length + " candidates, costs " + show(others[0], 3) + " to " + show(others[others.length - 1], 3) + "; thin lines: the " + few.length + " cheapest" : "");
 }
 
 // ---- words --------------------------------------------------------------------------------------
@@ -87,7 +100,8 @@ function tell(words) {
     remember(status);
     for (const item of $("states").children) item.classList.toggle("on", item.textContent === status.state);
     const quiet = silence.status > 1.5 ? "no status for " + show(silence.status, 0, " s") : "";
-    $("reason").textContent = quiet || status.reason;
+    const unreadable = silence.unreadable < 5 ? words.unreadable : "";
+    $("reason").textContent = quiet || unreadable || status.reason;
     if (!seen.status) { $("planner").value = status.planner; }
     seen.status = status;
     const ratio = status.cem_ratio_wall === null ? "–" : show(100 * status.cem_ratio_wall, 1, " %");
@@ -177,27 +191,33 @@ function came(blob) {
   if (!about || !camera || about.drawn >= about.count) return;
   if (camera.stamp < about.stamp + about.drawn * about.step_s - 0.02) return;
   const place = about.drawn++;
+  $("came").dataset.drawn = about.drawn;
   createImageBitmap(blob).then((bitmap) => $("came").getContext("2d").drawImage(bitmap, 96 * place, 0, 96, 96));
 }
 
-let shotNumbers = "";
-function shots() {
-  const last = seen.words && seen.words.shots;
-  if (!last || last.join() === shotNumbers) return;
-  shotNumbers = last.join();
-  const known = new Map([...$("shots").children].map((node) => [node.dataset.number, node]));
-  $("shots").replaceChildren(...last.map((number) => {
+const listed = {};
+function shots(id, numbers) {
+  if (numbers.join() === listed[id]) return;
+  const atEnd = $(id).scrollLeft + $(id).clientWidth >= $(id).scrollWidth - 4;
+  listed[id] = numbers.join();
+  const known = new Map([...$(id).children].map((node) => [node.dataset.number, node]));
+  $(id).replaceChildren(...numbers.map((number) => {
     const old = known.get(String(number));
     if (old) return old;
     const button = document.createElement("button"), image = document.createElement("img");
-    image.src = "shot/" + number + query; image.alt = "picture " + number; image.loading = "lazy";
+    image.src = "shot/" + number + query; image.alt = "picture " + Math.abs(number); image.loading = "lazy";
     button.dataset.number = number; button.title = "pursue this picture"; button.append(image);
     button.onclick = () => ask({ do: "goal", number });
     return button;
   }));
-  $("shots").scrollLeft = $("shots").scrollWidth;
+  if (id === "shots" && atEnd) $(id).scrollLeft = $(id).scrollWidth;
 }
-setInterval(shots, 1000);
+setInterval(() => {
+  if (!seen.words) return;
+  shots("shots", seen.words.shots);
+  $("recording").hidden = !seen.words.recorded.length;
+  shots("recorded", seen.words.recorded);
+}, 1000);
 
 // ---- hands --------------------------------------------------------------------------------------
 function ask(request) {
