@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
 
@@ -15,7 +15,8 @@ class Frame:
 
     Attributes:
         step: control steps since the start.
-        picture: PNG of the camera picture, RGB.
+        picture: bytes of the camera picture, uint8 RGB, deflated.
+        shape: ``(H, W, 3)``.
         proprio: ``(P,)`` raw units, or None.
         plan: ``(T, action_dim)`` raw control-step actions that the controller believed in after
             it saw this picture, or None.
@@ -23,6 +24,7 @@ class Frame:
 
     step: int
     picture: bytes
+    shape: tuple[int, ...]
     proprio: np.ndarray | None = None
     plan: np.ndarray | None = None
 
@@ -31,17 +33,17 @@ class Frame:
         cls, step: int, image: np.ndarray, proprio: Any = None, plan: np.ndarray | None = None
     ) -> Frame:
         """Pack a uint8 ``(H, W, 3)`` RGB picture and copies of what belongs to it."""
-        _, packed = cv2.imencode(".png", image[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        packed = zlib.compress(np.ascontiguousarray(image, np.uint8).tobytes(), 1)
         return cls(
-            step, packed.tobytes(), None if proprio is None else np.array(proprio, np.float32),
+            step, packed, image.shape, None if proprio is None else np.array(proprio, np.float32),
             None if plan is None else np.array(plan, np.float32),
         )  # fmt: skip
 
     @property
     def image(self) -> np.ndarray:
         """uint8 ``(H, W, 3)`` RGB."""
-        found = cv2.imdecode(np.frombuffer(self.picture, np.uint8), cv2.IMREAD_COLOR)
-        return np.ascontiguousarray(found[:, :, ::-1])
+        flat = np.frombuffer(zlib.decompress(self.picture), np.uint8)
+        return flat.reshape(self.shape).copy()
 
 
 __all__ = ["Frame"]

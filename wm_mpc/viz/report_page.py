@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from wm_mpc.core.files import write_atomically
+from wm_mpc.core.opencv import cv2
 
 Cells = Sequence[Any]
 Table = tuple[Sequence[str], Sequence[Cells]]
