@@ -10,6 +10,7 @@ import pytest
 import torch
 from fake_clock import FakeClock
 from helpers import tiny_encoder, tiny_model
+from torch import Tensor
 
 from wm_mpc.control.controller import Controller, ControllerConfig
 from wm_mpc.control.engine import Engine, EngineConfig
@@ -24,6 +25,8 @@ from wm_mpc.planners import Plan, PlanRequest
 from wm_mpc.planners.budget import CemReference
 from wm_mpc.planners.objective import GoalObjective, ObjectiveConfig
 from wm_mpc.planners.registry import PLANNERS, make_planner
+from wm_mpc.planners.subgoals import save_graph
+from wm_mpc.training.dynamics.subgoals import build_graph
 
 PERIOD = 0.1
 HORIZON = 3
@@ -476,6 +479,54 @@ def test_proposals_for_something_else_are_refused(
     config = EngineConfig(compile=False, horizon=HORIZON, proposals=path)
     with pytest.raises(UserError, match=error):
         Engine.build(model, config, reference=REFERENCE)
+
+
+def saved_subgoals(model: WorldModel, folder: Path, start: Tensor, latents: str = "") -> str:
+    """A straight way of ten recorded steps from ``start`` to nowhere in particular."""
+    way = start + torch.linspace(0, 5, 11)[:, None] * torch.ones(len(start))
+    scale = torch.full((len(start),), 2.0 / len(start) ** 0.5)
+    graph = build_graph(way, np.zeros(11), scale, model.visual_dim)
+    return str(save_graph(graph, folder, latents or perception_hash(model)))
+
+
+def test_a_far_goal_is_approached_through_recorded_latents(
+    encoder: object, tmp_path: Path
+) -> None:
+    """The planner is given what lies three steps along the way; reached is the goal itself."""
+    model = tiny_model(encoder)
+    pair = torch.from_numpy(PICTURE[None]), torch.from_numpy(PROPRIO[None])
+    here = model.encode(*pair)[0].detach()
+    path = saved_subgoals(model, tmp_path, here)
+    config = EngineConfig(compile=False, horizon=HORIZON, subgoals=path, lookahead=3.0)
+    engine = Engine.build(model, config, reference=REFERENCE)
+    nodes = engine.subgoals.nodes
+    asked: list[PlanRequest] = []
+    plan = engine.planner.plan
+    engine.planner.plan = lambda request: asked.append(request) or plan(request)
+    controller = Controller(engine, ControllerConfig(), SafetyLimits())
+    controller.set_goal(PICTURE, PROPRIO)
+    # what the goal's picture shows, put at the end of the way
+    controller.observe(PICTURE, PROPRIO, 0.0)
+    assert controller.tick(0.0).state is State.RUNNING
+    assert asked[-1].goal is controller._goal_latent
+    controller._goal_latent = nodes[-1] + 0.01
+    controller.observe(PICTURE, PROPRIO, 0.1)
+    result = controller.tick(0.1)
+    assert result.state is State.RUNNING
+    assert torch.equal(asked[-1].goal, nodes[3])
+    assert result.distance == pytest.approx(
+        float(engine.distance(here, nodes[-1] + 0.01)), rel=1e-4
+    )
+
+
+def test_subgoals_for_something_else_are_refused(encoder: object, tmp_path: Path) -> None:
+    model = tiny_model(encoder)
+    start = torch.zeros(model.latent_shape)
+    for latents, path in (("0123", None), ("", "none.safetensors")):
+        saved = saved_subgoals(model, tmp_path, start, latents)
+        config = EngineConfig(compile=False, horizon=HORIZON, subgoals=path or saved)
+        with pytest.raises(UserError, match="made for latents 0123, not|not a usable graph"):
+            Engine.build(model, config, reference=REFERENCE)
 
 
 def test_a_restart_repeats_what_happened_and_keeps_what_the_machine_taught(rig: Rig) -> None:

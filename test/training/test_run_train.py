@@ -31,6 +31,7 @@ from wm_mpc.models.world_model import WorldModel
 from wm_mpc.planners import PlanRequest
 from wm_mpc.planners.objective import ObjectiveConfig, make_objective
 from wm_mpc.planners.registry import make_planner, planner_config
+from wm_mpc.planners.subgoals import SUBGOALS_FILE, load_graph
 from wm_mpc.tasks import registry
 from wm_mpc.tasks.registry import find_task
 from wm_mpc.training.dynamics.decoder import DecoderTraining
@@ -193,6 +194,24 @@ def test_proposals_fit_every_model_with_these_latents(
         )  # fmt: skip
         plans = network.propose(model, torch.zeros(4), torch.ones(4))
         assert plans.shape == (3, 3, 10) and torch.isfinite(plans).all()
+
+
+def test_subgoals_join_the_frames_of_a_store(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = train_world_model(config(world, tmp_path / "a"))
+    command = ["train", "subgoals", "--model", str(tmp_path / "a"), "--data", str(world / "store")]
+    assert cli.main(command) == 0
+    said = capsys.readouterr().out
+    graph = load_graph(tmp_path / "a" / SUBGOALS_FILE, model.latent_shape, perception_hash(model))
+    assert f"{len(graph.nodes)} recorded latents" in said
+    store = Store.open(world / "store")
+    assert len(graph.nodes) == sum(1 + len(trajectory) // 5 for trajectory in store)
+    # the first frame of an episode leads to its second in one step
+    assert 0 < graph.edges[0, 1] <= 1
+    few = [*command, "--frames", "12"]
+    assert cli.main(few) == 0
+    assert 0 < int(capsys.readouterr().out.split(": ")[1].split()[0]) <= 12
 
 
 def test_latents_of_a_model_that_does_not_fit(world: Path, tmp_path: Path) -> None:

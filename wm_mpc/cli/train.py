@@ -13,14 +13,17 @@ from wm_mpc.latents.frames import FrameView, frame_latents, held_out_frames
 from wm_mpc.models.identity import perception_hash
 from wm_mpc.models.proposers import save_proposer
 from wm_mpc.models.world_model import WorldModel
+from wm_mpc.planners.subgoals import save_graph
 from wm_mpc.training.dynamics.decoder import train_decoder
 from wm_mpc.training.dynamics.proposals import train_proposer
+from wm_mpc.training.dynamics.subgoals import build_graph, channel_scale, recorded_steps
 from wm_mpc.training.dynamics.symmetry import task_symmetry
 from wm_mpc.training.encoder.dino import train_dino
 from wm_mpc.training.pipeline.config import (
     DecoderForModel,
     EncoderTraining,
     ProposalsForModel,
+    SubgoalsForModel,
     WorldModelTraining,
     configs,
     configs_for,
@@ -29,10 +32,11 @@ from wm_mpc.training.pipeline.pipeline import train_world_model
 
 __all__ = ["configs", "configs_for", "run"]
 
+Addition = DecoderForModel | ProposalsForModel | SubgoalsForModel
+"""What is added to a finished model."""
 
-def run(
-    config: EncoderTraining | DecoderForModel | ProposalsForModel | WorldModelTraining,
-) -> int:
+
+def run(config: EncoderTraining | Addition | WorldModelTraining) -> int:
     """Train what the configuration names; the exit code.
 
     Raises:
@@ -43,18 +47,18 @@ def run(
     except (OSError, SafetensorError) as error:
         if not disk_full(error):
             raise
-        adds = isinstance(config, DecoderForModel | ProposalsForModel)
+        adds = isinstance(config, Addition)
         raise UserError(write_failure(config.model if adds else config.out, error)) from error
 
 
-def train(
-    config: EncoderTraining | DecoderForModel | ProposalsForModel | WorldModelTraining,
-) -> int:
+def train(config: EncoderTraining | Addition | WorldModelTraining) -> int:
     """Train by the kind of the configuration; the exit code."""
     if isinstance(config, DecoderForModel):
         return add_decoder(config)
     if isinstance(config, ProposalsForModel):
         return add_proposals(config)
+    if isinstance(config, SubgoalsForModel):
+        return add_subgoals(config)
     if isinstance(config, WorldModelTraining):
         train_world_model(config)
         return 0
@@ -110,4 +114,20 @@ def add_proposals(config: ProposalsForModel) -> int:
     path = save_proposer(network, config.model, perception_hash(model))
     share = float(loss / actions.square().mean())
     print(f"{path}: explains {100 * (1 - share):.0f} % of held-out actions")
+    return 0
+
+
+def add_subgoals(config: SubgoalsForModel) -> int:
+    """Join a store's frames to a graph and save it beside the model."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    model = WorldModel.load(config.model)
+    latents, episodes = recorded_steps(
+        model, open_data(config.data), config.frames, config.tokens
+    )
+    scale = channel_scale(model, latents, episodes)
+    graph = build_graph(latents, episodes, scale, model.visual_dim, config.radius)
+    path = save_graph(graph, config.model, perception_hash(model))
+    edges = graph.edges.nnz / len(latents)
+    print(f"{path}: {len(latents)} recorded latents, {edges:.1f} ways on from each")
     return 0

@@ -29,6 +29,7 @@ from wm_mpc.core.clock import Clock, monotonic
 from wm_mpc.core.errors import one_line
 from wm_mpc.core.fields import Checked, Seed
 from wm_mpc.planners import PlanRequest
+from wm_mpc.planners.subgoals import WaysToGoal
 
 log = logging.getLogger(__name__)
 
@@ -251,7 +252,8 @@ class Controller:
         frozen = self._frozen.see(observation.image, observation.proprio, observation.stamp)
         latent, novelty = self._encode(goal, observation)
         encoded, used = self.clock(), self.meter()
-        warm, states = self._running.shifted(now, engine, self._goal_latent)
+        target = self._target(latent)
+        warm, states = self._running.shifted(now, engine, target)
         deadline, latest = engine.budget.deadline(encoded), started + self._latest()
         since, usage = encoded, used
         if latest <= deadline:
@@ -260,12 +262,12 @@ class Controller:
         # After a tick too short to evaluate anything the whole period is granted: a late plan is
         # counted as late, no plan at all would leave the robot standing for good.
         asked = started + self._latest() if self._starved else deadline - self._reserve
-        proposals = engine.propose(latent, self._goal_latent)
+        proposals = engine.propose(latent, target)
         # However long everything before took, a planner is given time for its first iteration.
         asked = max(asked, self.clock() + MOMENT_S)
         request = PlanRequest(
             latent=latent,
-            goal=self._goal_latent,
+            goal=target,
             warm_start=warm,
             proposals=proposals,
             warm_states=states,
@@ -364,7 +366,17 @@ class Controller:
             latent = latents[0]
             self._goal_latent = engine.encode(goal.image[None], posture[None])[0]
         engine.objective.use_proprio(known)
+        self._posture_known = known
         return latent, novelty[:1]
+
+    def _target(self, latent: Tensor) -> Tensor:
+        """What is planned for: the goal's latent, or that of a subgoal on the way to it."""
+        graph, goal = self.engine.subgoals, self._goal_latent
+        if graph is None:
+            return goal
+        if self._ways is None or self._ways.graph is not graph or self._ways.goal is not goal:
+            self._ways = graph.ways_to(goal, self._posture_known)
+        return self._ways.next_goal(latent, self.engine.config.lookahead)[0]
 
     def _play_on(self, blank: TickResult, now: float, reason: str) -> TickResult:
         """Command of the previous plan at ``now``; none when there is no plan."""
@@ -410,6 +422,8 @@ class Controller:
     def _forget(self) -> None:
         """Drop everything that belongs to the previous goal."""
         self._goal_latent: Tensor | None = None
+        self._posture_known = True
+        self._ways: WaysToGoal | None = None
         self._seen: Observation | None = None
         self._running.clear()
         self._frozen.clear()

@@ -6,6 +6,7 @@ whole, so that a change of model costs the running loop one assignment.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from wm_mpc.planners import Planner
 from wm_mpc.planners.budget import Budget, CemReference
 from wm_mpc.planners.objective import GoalObjective, ObjectiveConfig
 from wm_mpc.planners.registry import make_planner
+from wm_mpc.planners.subgoals import SubgoalGraph, load_graph
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,10 @@ class EngineConfig(Checked):
         compile: use compiled code where a compiler is found.
         proposals: file of a learned proposer, whose guess is one more start of every search; it
             fits models that see like the one it was trained for. Empty: none.
+        subgoals: file of a graph of recorded latents (``wm-mpc train subgoals``), through which
+            goals beyond the horizon are approached; it fits models that see like the one it was
+            made for. Empty: goals are pursued directly.
+        lookahead: model steps from the robot to its subgoal, along the way.
     """
 
     planner: str = "adam"
@@ -55,6 +61,8 @@ class EngineConfig(Checked):
     margin_s: Annotated[float, Ge(0.0), Le(10.0)] = 0.03
     compile: bool = True
     proposals: str = ""
+    subgoals: str = ""
+    lookahead: Annotated[float, Ge(0.5), Le(100.0)] = 4.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,6 +86,7 @@ class Engine:
         reference: CEM reference measured with ``model``.
         config: what it was built from.
         proposer: learned guess of a plan; None: none.
+        subgoals: graph of recorded latents; None: none.
 
     Attributes:
         budget: how long one tick may plan.
@@ -94,6 +103,7 @@ class Engine:
         reference: CemReference,
         config: EngineConfig,
         proposer: Proposer | None = None,
+        subgoals: SubgoalGraph | None = None,
     ) -> None:
         self.model = model
         self.planner = planner
@@ -101,6 +111,7 @@ class Engine:
         self.reference = reference
         self.config = config
         self.proposer = proposer
+        self.subgoals = subgoals
         self.generation = 0
         self.perception = ""
         novelty = _usable_novelty(model)
@@ -136,7 +147,8 @@ class Engine:
 
         Raises:
             ValueError: unknown planner, or a control rate the model was not trained for.
-            UserError: proposals for other latents or another horizon, or a file that is none.
+            UserError: proposals or subgoals for other latents, or a file that is none; proposals
+                for another horizon.
         """
         trained = model.config.control_period
         if abs(config.period_s / trained - 1) > 0.01:
@@ -160,7 +172,8 @@ class Engine:
             reference = CemReference.calibrate(model, cost, clock, config.compile)
         perception = perception_hash(model)
         proposer = _load_proposer(model, config, perception)
-        engine = cls(model, planner, cost, reference, config, proposer)
+        subgoals = _load_subgoals(model, config, perception)
+        engine = cls(model, planner, cost, reference, config, proposer, subgoals)
         planner.warm_up(None if pause is None else PIECE_S, rest)
         if warm_encoder:
             rest()
@@ -267,6 +280,24 @@ def _load_proposer(model: WorldModel, config: EngineConfig, perception: str) -> 
     if proposer.horizon != config.horizon:
         raise UserError(f"proposals: horizon {proposer.horizon}; {config.horizon} expected")
     return proposer.to(model.action_mean.device)
+
+
+def _load_subgoals(
+    model: WorldModel, config: EngineConfig, perception: str
+) -> SubgoalGraph | None:
+    if not config.subgoals:
+        return None
+    path = Path(config.subgoals).expanduser()
+    changed = path.stat().st_mtime if path.exists() else 0.0
+    return _graph(path, changed, model.latent_shape, perception, model.action_mean.device)
+
+
+@functools.lru_cache(maxsize=2)
+def _graph(
+    path: Path, changed: float, shape: tuple[int, ...], perception: str, device: torch.device
+) -> SubgoalGraph:
+    """A graph as it is in its file; models that see alike share it, and the ways found in it."""
+    return load_graph(path, shape, perception).to(device)
 
 
 __all__ = ["Engine", "EngineConfig"]

@@ -134,6 +134,8 @@ def make_loop(
             margin_s=min(EngineConfig.margin_s, config.control_period / 2),
             compile=spec.compile,
             proposals="" if spec.proposals is None else str(spec.proposals),
+            subgoals="" if spec.subgoals is None else str(spec.subgoals),
+            lookahead=spec.lookahead,
         )
         engine = Engine.build(model, settings, spec.objective, options, reference, clock)
     except ValueError as error:

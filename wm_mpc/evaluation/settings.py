@@ -11,6 +11,7 @@ from wm_mpc.core.fields import (
     Checked,
     NonNegativeFloat,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     one_of,
 )
@@ -66,6 +67,8 @@ class EvalSettings(Conditions):
         real_time: a tick also ends with the control period less a margin, as on a robot; false:
             with its budget alone, however long that is.
         proposals: file of a learned proposer, whose guess is one more start of every search.
+        subgoals: file of a graph of recorded latents, through which far goals are approached.
+        lookahead: model steps from the robot to its subgoal, along the way.
     """
 
     task: str
@@ -76,6 +79,8 @@ class EvalSettings(Conditions):
     budget_fraction: NonNegativeFloat = field(default=0.0, kw_only=True)
     real_time: bool = field(default=True, kw_only=True)
     proposals: Path | None = field(default=None, kw_only=True)
+    subgoals: Path | None = field(default=None, kw_only=True)
+    lookahead: PositiveFloat = field(default=4.0, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

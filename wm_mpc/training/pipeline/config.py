@@ -11,7 +11,13 @@ from annotated_types import Gt, Le
 from tyro.conf import Suppress
 
 from wm_mpc.core.errors import UserError
-from wm_mpc.core.fields import Checked, NonNegativeFloat, NonNegativeInt, PositiveInt
+from wm_mpc.core.fields import (
+    Checked,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 from wm_mpc.core.locations import ASSETS
 from wm_mpc.tasks.registry import task_names
 from wm_mpc.training.dynamics.decoder import DecoderTraining
@@ -101,6 +107,31 @@ class ProposalsForModel(Checked):
     episodes: NonNegativeInt = 0
     threads: NonNegativeInt = 0
     seed: NonNegativeInt = 0
+
+
+@dataclass(frozen=True)
+class SubgoalsForModel(Checked):
+    """Join a store's frames to a graph of latents, through which far goals are approached.
+
+    ``subgoals.safetensors`` is written into the model's folder. It fits every model with the same
+    latents, so fine-tuned ones too.
+
+    Attributes:
+        model: world-model folder, of compact latents.
+        data: store folder.
+        frames: at most so many frames, of whole episodes.
+        radius: model steps that frames of different episodes may be apart to be joined.
+        tokens: folder of the store's token cache, filled where it is not complete; default: no
+            cache, the frames are encoded.
+        threads: CPU threads; 0: torch's own choice.
+    """
+
+    model: Path
+    data: Path
+    frames: PositiveInt = 30000
+    radius: PositiveFloat = 1.0
+    tokens: Path | None = None
+    threads: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)
@@ -302,6 +333,7 @@ def configs_for(words: Sequence[str]) -> dict[str, type]:
         "dino": EncoderTraining,
         "decoder": DecoderForModel,
         "proposals": ProposalsForModel,
+        "subgoals": SubgoalsForModel,
         **{task: task_training(task) for task in tasks},
         "robot": RobotTraining,
     }
