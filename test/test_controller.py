@@ -248,13 +248,11 @@ def test_posture_weights_come_back_as_they_were(encoder: object) -> None:
     assert torch.equal(objective.channel_weights, before)
 
 
-@pytest.mark.parametrize("how", ["raises", "nan", "nothing"])
+@pytest.mark.parametrize("how", ["raises", "nothing"])
 def test_a_failing_planner_plays_the_previous_plan_then_stops(rig: Rig, how: str) -> None:
     rig.tick()
-    bad = torch.full((HORIZON, 10), math.nan)
     rig.planner.answer = {
         "raises": fail,
-        "nan": lambda _: rig.planner.made(bad),
         "nothing": lambda q: rig.planner.made(q.warm_start, math.inf, "deadline"),
     }[how]
     for step in range(1, 6):
@@ -266,6 +264,38 @@ def test_a_failing_planner_plays_the_previous_plan_then_stops(rig: Rig, how: str
     result = rig.tick()
     assert (result.state, result.command) == (State.SAFE_STOP, None)
     rig.planner.answer = rig.planner.ramp
+    assert rig.tick().state is State.RUNNING
+
+
+@pytest.mark.parametrize("how", ["plan", "cost", "latent"])
+def test_what_is_not_finite_stops_at_once_and_is_forgotten_with_the_first_good_tick(
+    rig: Rig, how: str
+) -> None:
+    rig.tick()
+    if how == "latent":
+        sound, rig.engine.look = rig.engine.look, lambda *a: [x * math.nan for x in sound(*a)]
+    else:
+        bad = torch.full((HORIZON, 10), math.nan)
+        rig.planner.answer = {
+            "plan": lambda _: rig.planner.made(bad),
+            "cost": lambda q: rig.planner.made(q.warm_start, math.inf, "non_finite"),
+        }[how]
+    result = rig.tick()
+    assert (result.state, result.command) == (State.SAFE_STOP, None)
+    assert "finite" in result.reason or "nan" in result.reason
+    assert rig.tick(see=False).state is State.SAFE_STOP
+    rig.planner.answer = rig.planner.ramp
+    if how == "latent":
+        rig.engine.look = sound
+    assert rig.tick().state is State.RUNNING
+
+
+def test_a_distrusted_input_stops_at_once_until_a_good_one_comes(rig: Rig) -> None:
+    rig.tick()
+    rig.controller.distrust("proprio", "proprio.position: nan at joint 'a'")
+    result = rig.tick(see=False)
+    assert (result.state, result.command) == (State.SAFE_STOP, None)
+    assert "proprio.position: nan" in result.reason
     assert rig.tick().state is State.RUNNING
 
 

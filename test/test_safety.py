@@ -167,3 +167,28 @@ def test_dry_run_publishes_nothing() -> None:
 def test_bad_limits_are_named(limits: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(**limits)
+
+
+def test_narrower_limits_hold_from_the_next_step_on_and_break_no_rate() -> None:
+    clock = FakeClock()
+    limits = SafetyLimits(rate_limit=(2.0,), acceleration_limit=(10.0,))
+    one = CommandFilter(limits, (-1.0,), (1.0,), 0.1, clock)
+    said = []
+
+    def step() -> float:
+        clock.advance(0.1)
+        said.append(float(one.step(np.array([1.0]), 0.0, 0.0).values[0]))
+        return said[-1]
+
+    while step() < 1.0:
+        pass
+    one.adopt(SafetyLimits(action_high=(0.2,), rate_limit=(1.0,), acceleration_limit=(10.0,)))
+    came = len(said)
+    while step() > 0.2:
+        assert len(said) < came + 30
+    assert said[-1] == pytest.approx(0.2) and step() == pytest.approx(0.2)
+    slopes = np.diff(said[came - 1 :]) / 0.1
+    assert slopes.min() >= -1.0 - 1e-9 and np.abs(np.diff(slopes)).max() <= 10.0 * 0.1 + 1e-9
+    with pytest.raises(ValueError, match="rest"):
+        one.adopt(SafetyLimits(action_high=(-0.5,)))
+    assert step() == pytest.approx(0.2)

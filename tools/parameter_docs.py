@@ -14,6 +14,7 @@ from wm_mpc.control.gate import GateConfig
 from wm_mpc.control.guard import GuardConfig
 from wm_mpc.control.safety import CommandLimits, SafetyLimits
 from wm_mpc.core.fields import field_docs, field_rules
+from wm_mpc.core.live import live_fields
 from wm_mpc.nodes.gate.config import GateNodeConfig
 from wm_mpc.nodes.mpc.config import MpcNodeConfig
 from wm_mpc.nodes.trainer.config import TrainerConfig
@@ -24,24 +25,43 @@ from wm_mpc.training.live.config import LiveConfig
 INTRODUCTION = """# Node parameters
 
 Written by `python tools/parameter_docs.py > docs/parameters.md` from the dataclasses that define
-them. All are read-only while a node runs; an unknown name or a value out of range ends the node
-with exit code 2 and one line. Whole numbers may stand for real ones. An empty list is written by
-leaving the parameter out. The options of the chosen planner are parameters too, with
-`planner_options.` before their names; planners.md tells them.
+them. An unknown name or a value out of range ends the node with exit code 2 and one line. Whole
+numbers may stand for real ones. An empty list is written by leaving the parameter out. The options
+of the chosen planner are parameters too, with `planner_options.` before their names; planners.md
+tells them.
+
+What `mpc_node` marks as live can change while it runs: `ros2 param set /mpc_node tolerance 0.1` or
+any other client of the parameter services. Every value is checked as at the start, all of one call
+are used or none, and the loop follows between two ticks; budget, goal cost and all
+`planner_options.` follow when a planner has been built for them in the pauses of the loop, some
+ticks later. Live, downward (upward): a limit, which may become narrower than at the start, and
+never wider. Everything else needs a restart, and setting it is refused with that reason; all
+parameters of the other nodes are read-only while they run.
 """
 
 
-def table(defaults: Any, prefix: str = "") -> str:
-    """Markdown table of a configuration dataclass: parameter, type, default, range, meaning."""
+def table(defaults: Any, prefix: str = "", live: bool = False) -> str:
+    """Markdown table of a configuration dataclass: parameter, type, default, range, meaning.
+
+    Args:
+        defaults: instance.
+        prefix: put before each name.
+        live: tell which may change while the node runs.
+    """
     cls = type(defaults)
     hints, words, rules = typing.get_type_hints(cls), field_docs(cls), field_rules(cls)
     rows = ["| parameter | type | default | range | meaning |", "|---|---|---|---|---|"]
+    if live:
+        rows = [row.replace("| meaning", "| change | meaning") for row in rows[:1]]
+        rows.append("|---|---|---|---|---|---|")
+    marks = live_fields(cls)
     for item in dataclasses.fields(cls):
         cells = (
             f"`{prefix}{item.name}`",
             _kind(hints[item.name]),
             _default(getattr(defaults, item.name)),
             str(rules.get(item.name, "")),
+            *([str(marks.get(item.name, "restart"))] if live else []),
             words.get(item.name, ""),
         )
         rows.append(f"| {' | '.join(cells)} |")
@@ -59,7 +79,7 @@ def page() -> str:
         ("Updates of the model", GuardConfig(), ""),
         ("Goal cost", ObjectiveConfig(), "objective."),
     ):
-        parts += [f"### {title}\n", table(defaults, prefix)]
+        parts += [f"### {title}\n", table(defaults, prefix, live=True)]
     parts += ["## command_gate\n"]
     for title, defaults in (
         ("Interface", GateNodeConfig()),

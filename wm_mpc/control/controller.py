@@ -28,10 +28,13 @@ from wm_mpc.control.tick import State, TickResult
 from wm_mpc.core.clock import Clock, monotonic
 from wm_mpc.core.errors import one_line
 from wm_mpc.core.fields import Checked, Seed
-from wm_mpc.planners import PlanRequest
+from wm_mpc.core.live import Live
+from wm_mpc.planners import Plan, PlanRequest
 from wm_mpc.planners.subgoals import WaysToGoal
 
 log = logging.getLogger(__name__)
+
+NARROWER = Live("lower", zero_is_none=True)
 
 MOMENT_S = 0.001
 """[s] A planner is never given less than this."""
@@ -53,10 +56,10 @@ class ControllerConfig(Checked):
         seed: seed of every random draw.
     """
 
-    tolerance: Annotated[float, Ge(0.0), Le(1e6)] = 0.0
+    tolerance: Annotated[float, Ge(0.0), Le(1e6), Live()] = 0.0
     image_shape: tuple[Annotated[int, Ge(MIN_SIDE), Le(16384)], ...] = ()
-    max_frozen_s: Annotated[float, Ge(0.0), Le(3600.0)] = 1.0
-    novelty_limit: Annotated[float, Ge(0.0), Le(1e6)] = 3.2
+    max_frozen_s: Annotated[float, Ge(0.0), Le(3600.0), NARROWER] = 1.0
+    novelty_limit: Annotated[float, Ge(0.0), Le(1e6), NARROWER] = 3.2
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -99,9 +102,11 @@ class Controller:
         self.trace_search = False
         self._check = InputCheck(config.image_shape, engine.model.config.proprio_dim)
         self._next_engine: Engine | None = None
+        self._next_settings: tuple[ControllerConfig, SafetyLimits, bool] | None = None
         self._reserve, self._was_late = 0.0, False
         self._observation: Observation | None = None
         self._faults: dict[str, str] = {}
+        self._distrusted = False
         self._goal: Goal | None = None
         self._planned_goal: Goal | None = None
         self._running = RunningPlan()
@@ -123,6 +128,7 @@ class Controller:
         """
         self._observation = self._check.observation(image, proprio, stamp)
         self._clear_faults("image", "proprio")
+        self._distrusted = False
 
     def reject(self, source: str, reason: str) -> None:
         """Note that an input could not be used; told in every tick until a good one comes.
@@ -132,6 +138,16 @@ class Controller:
             reason: one line.
         """
         self._faults = {**self._faults, source: reason}
+
+    def distrust(self, source: str, reason: str) -> None:
+        """Note an input that says nonsense: the robot rests from the next tick until a good one.
+
+        Args:
+            source: see ``reject``.
+            reason: one line.
+        """
+        self.reject(source, reason)
+        self._distrusted = True
 
     def _clear_faults(self, *sources: str) -> None:
         self._faults = {key: why for key, why in self._faults.items() if key not in sources}
@@ -149,7 +165,7 @@ class Controller:
         Raises:
             ValueError: what is wrong with it.
         """
-        return self._check.goal(image, proprio, tolerance or self.config.tolerance)
+        return self._check.goal(image, proprio, tolerance)
 
     def pursue(self, goal: Goal) -> None:
         """Pursue a goal from ``check_goal``, from the next tick on and with a fresh plan."""
@@ -187,6 +203,22 @@ class Controller:
                 )
         self._next_engine = engine
 
+    @property
+    def newest_engine(self) -> Engine:
+        """Engine of the next tick."""
+        return self._next_engine or self.engine
+
+    def change(self, config: ControllerConfig, limits: SafetyLimits, trace_search: bool) -> None:
+        """Use other settings from the next tick on, all at once; any thread.
+
+        Args:
+            config: with the seed and the picture size as before.
+            limits: how old inputs may be.
+            trace_search: see ``trace_search``.
+        """
+        limits = limits.for_period(self.engine.config.period_s)
+        self._next_settings = config, limits, trace_search
+
     def restart(self, seed: int) -> None:
         """Begin anew, without goal and observation; what was learned of the machine stays.
 
@@ -196,7 +228,7 @@ class Controller:
         self.config = replace(self.config, seed=seed)
         self.ticks = 0
         self._observation, self._goal, self._planned_goal = None, None, None
-        self._faults = {}
+        self._faults, self._distrusted = {}, False
         self._forget()
 
     # ---- the tick ----------------------------------------------------------------------------
@@ -224,7 +256,8 @@ class Controller:
         if goal is None:
             return replace(blank, reason=self._explain("goal: none set"))
         stale = self.limits.stale(image_age, 0.0)
-        if stale or observation is None:
+        if stale or observation is None or self._distrusted:
+            self._frozen.commanded(None)
             return replace(blank, state=State.SAFE_STOP, reason=self._explain(stale))
         try:
             result = self._think(blank, goal, observation, now, started, begun)
@@ -297,11 +330,9 @@ class Controller:
             novelty=novel,
             latent=latent,
         )
-        doubt = frozen or self._too_novel(novel)
+        doubt = frozen or self._too_novel(novel) or _not_finite(plan, numbers[:-1])
         if doubt:
             return replace(timed, state=State.SAFE_STOP, reason=doubt)
-        if not np.isfinite(numbers[:-1]).all():
-            return self._play_on(timed, now, "planner: a plan that is not finite")
         self._starved = plan.iterations == 0
         why = ""
         if not math.isfinite(plan.cost):
@@ -391,8 +422,9 @@ class Controller:
         """Decide the state: reached, stale, or running."""
         if math.isfinite(result.distance):
             # Leaving takes more than arriving, so that noise does not toggle the state.
-            bound = goal.tolerance * (1.2 if self._reached else 1.0)
-            self._reached = goal.tolerance > 0 and result.distance <= bound
+            tolerance = goal.tolerance or self.config.tolerance
+            bound = tolerance * (1.2 if self._reached else 1.0)
+            self._reached = tolerance > 0 and result.distance <= bound
         if self._reached and result.command is not None:
             return replace(result, state=State.REACHED, command=None, reason=self._explain(""))
         stale = self.limits.stale(result.image_age_s, result.plan_age_s)
@@ -404,7 +436,11 @@ class Controller:
     # ---- bookkeeping -------------------------------------------------------------------------
 
     def _adopt(self) -> None:
-        """Take over a prepared engine, with the running plan where it still fits."""
+        """Take over new settings, and a prepared engine with the plan where it still fits."""
+        settings, self._next_settings = self._next_settings, None
+        if settings is not None:
+            self.config, self.limits, self.trace_search = settings
+            self._frozen.limit_s = self.config.max_frozen_s
         engine, self._next_engine = self._next_engine, None
         if engine is None:
             return
@@ -414,7 +450,7 @@ class Controller:
             self._reserve = 0.0
         if engine.sees_like(before):
             # Encoding the goal anew would cost the next tick for nothing.
-            engine.objective.channel_weights.copy_(before.objective.channel_weights)
+            engine.objective.use_proprio(before.objective.uses_proprio)
             return
         # Latents of models that see differently have nothing in common.
         self._goal_latent, self._seen = None, None
@@ -433,6 +469,13 @@ class Controller:
     def _explain(self, reason: str) -> str:
         """Reason with what is known about bad inputs."""
         return "; ".join(part for part in (reason, *self._faults.values()) if part)
+
+
+def _not_finite(plan: Plan, numbers: np.ndarray) -> str:
+    """Why a plan is nonsense, or nothing."""
+    if not np.isfinite(numbers).all():
+        return "planner: a plan that is not finite"
+    return "planner: no plan has a finite cost" if plan.stopped == "non_finite" else ""
 
 
 def _frozen_watch(

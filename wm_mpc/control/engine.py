@@ -6,6 +6,7 @@ whole, so that a change of model costs the running loop one assignment.
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import math
@@ -21,12 +22,14 @@ from torch import Tensor
 from wm_mpc.core.clock import Clock, monotonic
 from wm_mpc.core.errors import UserError
 from wm_mpc.core.fields import Checked
+from wm_mpc.core.live import Live
 from wm_mpc.core.pauses import PIECE_S, Pause, no_pause
 from wm_mpc.models.identity import fingerprint, perception_hash
 from wm_mpc.models.novelty import Novelty
 from wm_mpc.models.proposers import Proposer, load_proposer
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.planners import Planner
+from wm_mpc.planners.anytime import AnytimePlanner
 from wm_mpc.planners.budget import Budget, CemReference
 from wm_mpc.planners.objective import GoalObjective, ObjectiveConfig
 from wm_mpc.planners.registry import make_planner
@@ -57,7 +60,7 @@ class EngineConfig(Checked):
     planner: str = "adam"
     horizon: Annotated[int, Ge(1), Le(100)] = 5
     control_rate_hz: Annotated[float, Ge(0.1), Le(1000.0)] = 10.0
-    budget_fraction: Annotated[float, Ge(1e-6), Le(1e6)] = 0.1
+    budget_fraction: Annotated[float, Ge(1e-6), Le(1e6), Live()] = 0.1
     margin_s: Annotated[float, Ge(0.0), Le(10.0)] = 0.03
     compile: bool = True
     proposals: str = ""
@@ -116,9 +119,7 @@ class Engine:
         self.perception = ""
         novelty = _usable_novelty(model)
         self.novelty = None if novelty is None else novelty.to(model.action_mean.device)
-        self.budget = Budget(
-            config.budget_fraction, reference.seconds, config.period_s, config.margin_s
-        )
+        self.budget = self._budget(config)
 
     @classmethod
     def build(
@@ -182,6 +183,62 @@ class Engine:
         engine.propose(*torch.zeros(2, *model.latent_shape, device=device))
         engine.perception = perception
         return engine
+
+    def retuned(
+        self,
+        config: EngineConfig,
+        objective: ObjectiveConfig,
+        planner_config: Any,
+        pause: Pause | None = None,
+    ) -> Engine:
+        """The same model under another budget, goal cost or options of the planner.
+
+        Args:
+            config: what to build; only ``budget_fraction`` may differ.
+            objective: weights of the goal cost.
+            planner_config: configuration of the planner.
+            pause: see ``build``.
+        """
+        if (objective, planner_config) == (self.objective.config, self.planner.config):
+            other = copy.copy(self)
+            other.config, other.budget = config, self._budget(config)
+            return other
+        other = Engine.build(
+            self.model, config, objective, planner_config, self.reference,
+            warm_encoder=False, pause=pause,
+        )  # fmt: skip
+        other.generation = self.generation
+        return other
+
+    def is_tuned(
+        self, config: EngineConfig, objective: ObjectiveConfig, planner_config: Any
+    ) -> bool:
+        """Whether this is what ``retuned`` would build."""
+        mine = self.config, self.objective.config, self.planner.config
+        return mine == (config, objective, planner_config)
+
+    def check_options(self, planner_config: Any) -> None:
+        """Refuse options with which not even one iteration fits into a control period.
+
+        Args:
+            planner_config: configuration of the planner.
+
+        Raises:
+            UserError: one line with the time that an iteration would take on this machine.
+        """
+        if planner_config == self.planner.config or not isinstance(self.planner, AnytimePlanner):
+            return
+        pace = self.reference.seconds / self.reference.transitions
+        seconds = self.planner.first_iterate_s(planner_config, pace)
+        if seconds > self.config.period_s - self.config.margin_s:
+            raise UserError(
+                f"planner_options: one iteration would take {seconds:.3g} s here; at most "
+                f"{self.config.period_s - self.config.margin_s:.3g} s allowed"
+            )
+
+    def _budget(self, config: EngineConfig) -> Budget:
+        seconds = self.reference.seconds
+        return Budget(config.budget_fraction, seconds, config.period_s, config.margin_s)
 
     @property
     def plan_shape(self) -> tuple[int, int, int]:

@@ -163,7 +163,10 @@ class UpdateGuard:
 
     def _changed(self, engine: Engine) -> None:
         """Another engine drives: put it on trial, end a trial, or begin anew."""
+        same = self._engine is not None and engine.model is self._engine.model
         before, self._engine = self._trusted or self._engine, engine
+        if same:  # under other settings
+            return
         if engine is before:
             self._trusted = None
         elif self._comparable(before, engine):

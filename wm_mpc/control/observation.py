@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wm_mpc.core.errors import NotFiniteError
+
 MIN_SIDE = 16
 """Smallest picture side [px] that is worth encoding."""
 
@@ -33,7 +35,7 @@ class Goal:
     Attributes:
         image: uint8 ``(H, W, 3)`` RGB.
         proprio: float32 ``(P,)`` raw units, or None: the picture alone decides.
-        tolerance: latent distance at which it counts as reached; 0: never.
+        tolerance: latent distance at which it counts as reached; 0: the configured one.
     """
 
     image: np.ndarray
@@ -91,7 +93,7 @@ class InputCheck:
             raise ValueError(f"{field}: {got}; ({dim},) expected")
         array = np.array(proprio, np.float32)
         if not np.isfinite(array).all():
-            raise ValueError(f"{field}: {array.tolist()} is not finite")
+            raise NotFiniteError(f"{field}: {array.tolist()} is not finite")
         return array
 
 

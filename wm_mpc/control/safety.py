@@ -18,6 +18,7 @@ from annotated_types import Ge, Le
 
 from wm_mpc.core.clock import Clock, monotonic
 from wm_mpc.core.fields import Checked, IsFinite, PositiveFloat
+from wm_mpc.core.live import Live
 
 HOUR = 3600.0
 SHORTEST_S = 1e-6
@@ -43,10 +44,10 @@ class CommandLimits(Checked):
         dry_run: true: compute and report commands, publish none.
     """
 
-    action_low: tuple[Annotated[float, IsFinite], ...] = ()
-    action_high: tuple[Annotated[float, IsFinite], ...] = ()
-    rate_limit: tuple[PositiveFloat, ...] = ()
-    acceleration_limit: tuple[PositiveFloat, ...] = ()
+    action_low: Annotated[tuple[Annotated[float, IsFinite], ...], Live("higher")] = ()
+    action_high: Annotated[tuple[Annotated[float, IsFinite], ...], Live("lower")] = ()
+    rate_limit: Annotated[tuple[PositiveFloat, ...], Live("lower")] = ()
+    acceleration_limit: Annotated[tuple[PositiveFloat, ...], Live("lower")] = ()
     rest: tuple[Annotated[float, IsFinite], ...] = ()
     hold_at_rest: bool = False
     ramp_s: Annotated[float, Ge(0.0), Le(10.0)] = 0.2
@@ -81,8 +82,8 @@ class SafetyLimits(CommandLimits):
             0: 1.75 control periods, so that it stops when two plans in a row failed.
     """
 
-    max_image_age_s: Annotated[float, Ge(0.0), Le(HOUR)] = 0.0
-    max_plan_age_s: Annotated[float, Ge(0.0), Le(HOUR)] = 0.0
+    max_image_age_s: Annotated[float, Ge(0.0), Le(HOUR), Live("lower", True)] = 0.0
+    max_plan_age_s: Annotated[float, Ge(0.0), Le(HOUR), Live("lower", True)] = 0.0
 
     def for_period(self, period: float) -> SafetyLimits:
         """Limits with every age set.
@@ -167,6 +168,8 @@ class CommandFilter:
         clock: Clock = monotonic,
     ) -> None:
         dim = len(low)
+        self._bounds = low, high
+        self._next: CommandFilter | None = None
         self.limits = limits.for_period(period) if isinstance(limits, SafetyLimits) else limits
         self.low = _expand("action_low", limits.action_low or low, dim)
         self.high = _expand("action_high", limits.action_high or high, dim)
@@ -243,6 +246,7 @@ class CommandFilter:
         Returns:
             A command that may leave, whatever went in.
         """
+        self._take_over()
         now = self.clock()
         elapsed = self.period if self._stepped is None else max(now - self._stepped, SHORTEST_S)
         dt = min(elapsed, 2 * self.period)
@@ -265,9 +269,26 @@ class CommandFilter:
 
     def stand(self, reason: str) -> SafeCommand:
         """Go to rest at once, without a ramp: for when time itself cannot be trusted."""
+        self._take_over()
         self._stepped, self._ramp_from = self.clock(), None
         self._stand(self._target_at_rest())
         return self._answer(Motion.E_STOP if self.e_stopped else Motion.REST, True, reason)
+
+    def adopt(self, limits: CommandLimits) -> None:
+        """Use other limits from the next step on, all at once; any thread.
+
+        A command that stands outside of new bounds comes back within the rate limits.
+
+        Raises:
+            ValueError: sizes disagree, low is not below high, or rest lies outside.
+        """
+        self._next = CommandFilter(limits, *self._bounds, self.period, self.clock)
+
+    def _take_over(self) -> None:
+        other, self._next = self._next, None
+        if other is not None:
+            for name in ("limits", "low", "high", "rate", "acceleration", "rest"):
+                setattr(self, name, getattr(other, name))
 
     @property
     def at_rest(self) -> bool:
@@ -292,6 +313,8 @@ class CommandFilter:
         lengths of the next steps are: late and early steps break no limit.
         """
         last = self._last
+        # Bounds may have become narrower: what stands outside comes back like any other motion.
+        low, high = np.minimum(self.low, last), np.maximum(self.high, last)
         slope = np.clip((target - last) / dt, -self.rate, self.rate)
         finite = np.isfinite(self.acceleration)
         if finite.any():
@@ -303,11 +326,11 @@ class CommandFilter:
 
             toward = np.sign(slope) * np.minimum(np.abs(slope), fastest(np.abs(target - last)))
             toward = np.clip(toward, self._slope - a * dt, self._slope + a * dt)
-            toward = np.clip(toward, -fastest(last - self.low), fastest(self.high - last))
+            toward = np.clip(toward, -fastest(last - low), fastest(high - last))
             slope = np.where(finite, np.clip(toward, -self.rate, self.rate), slope)
         # the target itself, not last + (target - last), where nothing limits
         reached = np.abs(target - last - slope * dt) <= 1e-12
-        return np.where(reached, target, np.clip(last + slope * dt, self.low, self.high))
+        return np.where(reached, target, np.clip(last + slope * dt, low, high))
 
     def _to_rest(self, elapsed: float, dt: float, reason: str) -> SafeCommand:
         """Go down in a straight line in ``ramp_s``: stopping outranks the other limits."""

@@ -21,6 +21,10 @@ class DataError(UserError):
     """Recorded data that cannot be used as it is: truncated, of another version, or not finite."""
 
 
+class NotFiniteError(UserError):
+    """A number that came from outside is infinite or NaN: whoever sent it is not to be trusted."""
+
+
 def one_line(error: BaseException) -> str:
     """First line of an error's words, or its type where it has none."""
     words = str(error).strip().splitlines()

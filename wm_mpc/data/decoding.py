@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from wm_mpc.core.errors import UserError
+from wm_mpc.core.errors import NotFiniteError, UserError
 from wm_mpc.core.opencv import cv2
 from wm_mpc.data.encodings import ENCODINGS, VIDEO, Encoding, depth_to_grey
 from wm_mpc.data.trajectory import Trajectory
@@ -23,6 +23,10 @@ _MOST_PIXELS = 2**26
 
 class MessageError(UserError):
     """A message that cannot be used; the sentence says why."""
+
+
+class NotFiniteMessageError(MessageError, NotFiniteError):
+    """A message with an infinite number or NaN in a place that matters."""
 
 
 def stamp_seconds(stamp: Any) -> float:
@@ -262,7 +266,7 @@ def joint_state_to_array(
         for i in index:
             if not math.isfinite(values[i]):
                 joint = message.name[i] if i < len(message.name) else str(i)
-                raise MessageError(
+                raise NotFiniteMessageError(
                     f"{field}.{part}: {values[i]} at joint {joint!r}; a finite number expected"
                 )
         parts.extend(values[i] for i in index)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import copy
 import math
 from dataclasses import replace
 from typing import Any, Protocol
@@ -18,6 +20,9 @@ from wm_mpc.planners.kernels.protocol import Kernel, KernelCall, PreparedKernel
 from wm_mpc.planners.objective import GoalObjective
 from wm_mpc.planners.pace import Pace
 from wm_mpc.planners.trace import SearchTrace
+
+HOPELESS_S = 10.0
+"""[s] An iteration that takes longer is no iteration of a control loop."""
 
 
 class Search(Protocol):
@@ -139,6 +144,24 @@ class AnytimePlanner:
             trace=SearchTrace(tuple(history), search) if request.trace else None,
         )
 
+    def first_iterate_s(self, config: Any, pace: float) -> float:
+        """Time that a first iteration with other options would take at least [s].
+
+        Args:
+            config: of this planner's type.
+            pace: [s] that a model transition takes where many are made at once.
+        """
+        sizes = (getattr(config, name, 1) for name in ("starts", "samples", "sync_samples"))
+        least = pace * max(sizes) * self.horizon
+        if least > HOPELESS_S:
+            return least  # what takes so long must not even be laid out in memory
+        other = copy.copy(self)
+        other.config = config
+        zero = torch.zeros(self.model.latent_shape, device=self.device)
+        search = other.begin(PlanRequest(zero, zero), torch.Generator(self.device))
+        spent = search.cost_of(1) + search.closing + self.horizon
+        return pace * spent
+
     def calls(self) -> list[KernelCall]:
         """Every call that a plan may make of the kernel; subclasses add theirs."""
         return [KernelCall("rollout", 1)]
@@ -257,8 +280,8 @@ class BestOf:
 
 def affordable(search: Search, count: int, transitions: float) -> int:
     """Largest number of iterations, up to ``count``, that spends no more than ``transitions``."""
-    while count > 0 and search.cost_of(count) > transitions:
-        count -= 1
+    if count > 0 and search.cost_of(count) > transitions:
+        count = bisect.bisect_right(range(1, count), transitions, key=search.cost_of)
     return count
 
 

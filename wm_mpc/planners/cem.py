@@ -6,7 +6,7 @@ It is the reference that every budget is measured by.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge
@@ -29,6 +29,8 @@ class CemConfig(Checked):
         min_std: floor of the standard deviation, normalised action units.
         chunk: iterations between two looks at the clock.
     """
+
+    live: ClassVar[bool] = True
 
     samples: int = 300
     elites: Annotated[int, Ge(2)] = 30

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Lt
@@ -46,6 +46,8 @@ class GradientConfig(Checked):
         beta1, beta2, eps: Adam's constants.
         chunk: iterations between two looks at the clock.
     """
+
+    live: ClassVar[bool] = True
 
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: PositiveFloat = 0.2

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge
@@ -52,6 +52,8 @@ class GraspConfig(Checked):
         state_init_std: noise on the initial states of all starts but the first, latent units.
         chunk: iterations between two looks at the clock.
     """
+
+    live: ClassVar[bool] = True
 
     iterations: PositiveInt = 40
     starts: PositiveInt = 6

@@ -13,6 +13,7 @@ shrinks otherwise. Norms and ``w`` are the objective's.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -43,6 +44,8 @@ class LatcoConfig(Checked):
         state_init_std: noise on the initial states of all starts but the first, latent units.
         chunk: iterations between two looks at the clock.
     """
+
+    live: ClassVar[bool] = True
 
     iterations: PositiveInt = 50
     starts: PositiveInt = 6

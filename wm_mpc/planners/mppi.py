@@ -8,7 +8,7 @@ Williams et al. 2017, information-theoretic MPPI, iterated within a tick:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -32,6 +32,8 @@ class MppiConfig(Checked):
             which makes it independent of the cost's scale.
         chunk: iterations between two looks at the clock.
     """
+
+    live: ClassVar[bool] = True
 
     samples: Annotated[int, Ge(2)] = 300
     iterations: PositiveInt = 30

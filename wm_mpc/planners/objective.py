@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -40,6 +40,8 @@ class ObjectiveConfig(Checked):
         smoothness_weight: weight of the mean squared difference of consecutive model actions,
             >= 0.
     """
+
+    live: ClassVar[bool] = True
 
     mode: Literal["terminal", "running", "geometric"] = "running"
     base: PositiveFloat = 0.5
@@ -91,6 +93,9 @@ class GoalObjective:
         device: torch device.
         proprio_weights: relative weight per proprioception channel, see
             ``ObjectiveConfig.channel_weights``.
+
+    Attributes:
+        uses_proprio: whether the proprioception channels have their weight.
     """
 
     def __init__(
@@ -110,6 +115,7 @@ class GoalObjective:
             visual_dim, proprio_width, proprio_weights
         ).to(device)
         self._all_weights = self.channel_weights.clone()
+        self.uses_proprio = True
 
     def with_horizon(self, horizon: int) -> GoalObjective:
         """Return the same cost over another horizon."""
@@ -124,6 +130,7 @@ class GoalObjective:
         The weights change in place, so that every planner and compiled kernel that holds them
         follows.
         """
+        self.uses_proprio = used
         self.channel_weights.copy_(self._all_weights)
         self.channel_weights[self.visual_dim :] *= float(used)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -13,6 +14,7 @@ from rclpy.node import Node
 
 from wm_mpc.core.errors import UserError
 from wm_mpc.core.fields import Rule, field_docs, field_rules
+from wm_mpc.core.live import Live, live_fields
 
 Config = TypeVar("Config")
 
@@ -22,20 +24,42 @@ _LIMIT = 1e300
 _WHOLE = 2**63 - 1
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a parameter belongs.
+
+    Attributes:
+        prefix: of the names of its configuration.
+        cls: its configuration.
+        field: its field there.
+        kind: type of the field.
+        live: whether and how it may change while the node runs; None: it may not.
+    """
+
+    prefix: str
+    cls: type
+    field: str
+    kind: Any
+    live: Live | None
+
+
 class ParameterReader:
     """Reads dataclasses from a node's parameters and knows which were asked for.
 
     Args:
         node: created with ``automatically_declare_parameters_from_overrides=True``, so that what
             the user set can be compared with what exists.
+        live: somebody listens to changes of live fields, and refuses those of all others with a
+            reason; else every parameter is read-only.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, live: bool = False) -> None:
         self.node = node
-        self.known: set[str] = set()
+        self.live = live
+        self.places: dict[str, Place] = {}
 
     def read(self, defaults: Config, prefix: str = "") -> Config:
-        """Declare one read-only parameter per field and build the dataclass from their values.
+        """Declare one parameter per field and build the dataclass from their values.
 
         Args:
             defaults: instance whose fields are the defaults.
@@ -46,13 +70,14 @@ class ParameterReader:
         """
         cls = type(defaults)
         hints = typing.get_type_hints(cls)
-        words, rules = field_docs(cls), field_rules(cls)
+        words, rules, marks = field_docs(cls), field_rules(cls), live_fields(cls)
         values: dict[str, Any] = {}
         for item in dataclasses.fields(cls):
             field, kind = item.name, hints[item.name]
+            kind = str if typing.get_origin(kind) is typing.Literal else kind
+            place = Place(prefix, cls, field, kind, marks.get(field))
             values[field] = self._read_one(
-                prefix + field,
-                str if typing.get_origin(kind) is typing.Literal else kind,
+                place,
                 getattr(defaults, field),
                 words.get(field, ""),
                 rules.get(field),
@@ -69,23 +94,29 @@ class ParameterReader:
             UserError: the first unknown name, and the known ones like it.
         """
         names = self.node.list_parameters([], 0).names
-        for name in sorted(set(names) - self.known):
+        known = self.places.keys()
+        for name in sorted(set(names) - known):
             if name.split(".")[0] not in RESERVED:
-                near = difflib.get_close_matches(name, self.known, 3) or sorted(self.known)
+                near = difflib.get_close_matches(name, known, 3) or sorted(known)
                 raise UserError(f"parameter {name}: unknown; {', '.join(near)} expected")
 
     def _read_one(
-        self, name: str, kind: Any, default: Any, words: str, rule: Rule | None
+        self, place: Place, default: Any, words: str, rule: Rule | None
     ) -> Any:
-        self.known.add(name)
+        name, kind = place.prefix + place.field, place.kind
+        self.places[name] = place
         value = default
         if self.node.has_parameter(name):
-            value = _convert(name, kind, self.node.get_parameter(name).value)
+            value = convert(name, kind, self.node.get_parameter(name).value)
             self.node.undeclare_parameter(name)
         descriptor = ParameterDescriptor(
-            description=words, read_only=True, dynamic_typing=True
+            description=words, read_only=not self.live, dynamic_typing=True
         )
         _add_range(descriptor, kind, rule)
+        if self.live:
+            change = str(place.live or "needs a restart")
+            parts = (descriptor.additional_constraints, change)
+            descriptor.additional_constraints = "; ".join(part for part in parts if part)
         try:
             self.node.declare_parameter(name, _plain(value), descriptor, ignore_override=True)
         except ParameterException:
@@ -93,13 +124,13 @@ class ParameterReader:
         return value
 
 
-def _convert(name: str, kind: Any, value: Any) -> Any:
+def convert(name: str, kind: Any, value: Any) -> Any:
     """Value of a parameter in the field's own type; whole numbers may stand for real ones."""
     if typing.get_origin(kind) is tuple:
         entry = typing.get_args(kind)[0]
         if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
             raise UserError(f"parameter {name}: {value!r}; a list expected")
-        return tuple(_convert(name, entry, part) for part in value)
+        return tuple(convert(name, entry, part) for part in value)
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
@@ -129,4 +160,4 @@ def _add_range(descriptor: ParameterDescriptor, kind: Any, rule: Rule | None) ->
         descriptor.integer_range = [IntegerRange(from_value=low, to_value=high)]
 
 
-__all__ = ["ParameterReader"]
+__all__ = ["Place", "ParameterReader", "convert"]

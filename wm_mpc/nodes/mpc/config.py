@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 
 from wm_mpc.core.fields import Checked
+from wm_mpc.core.live import Live
 from wm_mpc.core.locations import ASSETS
 
 
@@ -47,7 +48,7 @@ class MpcNodeConfig(Checked):
     max_proprio_offset_s: Annotated[float, Ge(0.0), Le(10.0)] = 0.05
     command_type: str = "float64_multi_array"
     command_names: tuple[str, ...] = ()
-    publish_search: bool = False
+    publish_search: Annotated[bool, Live()] = False
     autostart: bool = True
     exit_on_failed_start: bool = False
     fifo_priority: Annotated[int, Ge(0), Le(99)] = 0

@@ -10,7 +10,7 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from wm_mpc.control.controller import Controller
 from wm_mpc.control.stamps import StampWatch
-from wm_mpc.core.errors import UserError
+from wm_mpc.core.errors import NotFiniteError, UserError
 from wm_mpc.data.decoding import image_to_rgb, joint_state_to_array, stamp_seconds
 from wm_mpc.nodes.common import qos
 from wm_mpc.nodes.common.intake import PacedGroup
@@ -109,6 +109,11 @@ class Inputs:
         try:
             values = self.read_joints(message, "proprio")
             self._mailbox.put_proprio(self._stamp(message), values)
+        except NotFiniteError as error:
+            # Whoever says nonsense once may have said it before: no waiting for the watchdog.
+            self._controller.distrust("proprio", str(error))
+            self._mailbox.urge()
+            self._complain("proprio", str(error))
         except UserError as error:
             self._reject("proprio", error)
 

@@ -26,7 +26,7 @@ from wm_mpc.control.stamps import ClockWatch, StampWatch
 from wm_mpc.control.thread_usage import Meter, Surroundings, thread_usage
 from wm_mpc.control.tick import State, TickResult
 from wm_mpc.core.clock import Clock, monotonic
-from wm_mpc.core.errors import one_line
+from wm_mpc.core.errors import NotFiniteError, one_line
 from wm_mpc.core.pauses import Gaps
 from wm_mpc.core.scheduling import PausedCollector, use_fifo
 from wm_mpc.data.decoding import MessageError, compressed_to_rgb, image_to_rgb
@@ -310,7 +310,9 @@ class ControlLoop:
             self.controller.observe(decode(message), proprio, stamp)
             self._begin_where_the_robot_is(proprio)
         except ValueError as error:
-            self.controller.reject("image", str(error))
+            nonsense = isinstance(error, NotFiniteError)
+            note = self.controller.distrust if nonsense else self.controller.reject
+            note("image", str(error))
             self.on_error("image", str(error))
 
     def _begin_where_the_robot_is(self, proprio: np.ndarray | None) -> None:

@@ -12,18 +12,19 @@ import gc
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
-from wm_mpc.control.controller import Controller, ControllerConfig
-from wm_mpc.control.engine import Engine, EngineConfig
+from wm_mpc.control.controller import Controller
+from wm_mpc.control.engine import Engine
 from wm_mpc.control.gate import EmergencyStop
-from wm_mpc.control.guard import GuardConfig, UpdateGuard
+from wm_mpc.control.guard import UpdateGuard
 from wm_mpc.control.observation import Goal
-from wm_mpc.control.safety import CommandFilter, SafetyLimits
+from wm_mpc.control.safety import CommandFilter
 from wm_mpc.control.stamps import StampWatch
 from wm_mpc.control.tick import State
 from wm_mpc.core import opencv
@@ -37,7 +38,6 @@ from wm_mpc.models.world_model import WorldModel, names_encoder
 from wm_mpc.nodes.common import qos
 from wm_mpc.nodes.common.background import Bell, in_background
 from wm_mpc.nodes.common.messages import CommandFormat
-from wm_mpc.nodes.common.parameters import ParameterReader
 from wm_mpc.nodes.common.spin import run_node
 from wm_mpc.nodes.mpc.config import MpcNodeConfig
 from wm_mpc.nodes.mpc.inputs import Inputs
@@ -45,9 +45,9 @@ from wm_mpc.nodes.mpc.loop import ControlLoop
 from wm_mpc.nodes.mpc.mailbox import Mailbox
 from wm_mpc.nodes.mpc.outputs import Outputs
 from wm_mpc.nodes.mpc.reach_goal import ReachGoalServer
+from wm_mpc.nodes.mpc.settings import Settings
 from wm_mpc.nodes.mpc.telemetry import Complaints
-from wm_mpc.planners.objective import ObjectiveConfig
-from wm_mpc.planners.registry import planner_config
+from wm_mpc.nodes.mpc.tuner import Tuner
 from wm_mpc.srv import LoadModel, SetGoal
 
 _OVER = "mpc_node: shut down; start it again"
@@ -58,16 +58,9 @@ class MpcNode(LifecycleNode):
 
     def __init__(self) -> None:
         super().__init__("mpc_node", automatically_declare_parameters_from_overrides=True)
-        reader = ParameterReader(self)
-        self.config = reader.read(MpcNodeConfig())
-        self.engine_config = reader.read(EngineConfig())
-        self.controller_config = reader.read(ControllerConfig())
-        self.limits = reader.read(SafetyLimits())
-        self.guard_config = reader.read(GuardConfig())
-        self.objective = reader.read(ObjectiveConfig(), "objective.")
-        options = planner_config(self.engine_config.planner)
-        self.planner_options = reader.read(options, "planner_options.")
-        reader.reject_unknown()
+        self._bell, self._gaps = Bell(self), Gaps()
+        self._loading = ""
+        self._tuner = Tuner(self, self._bell, self._gaps, lambda: not self._loading)
 
         self._generation = 0
         self._fault = ""
@@ -76,16 +69,13 @@ class MpcNode(LifecycleNode):
         self._stop = EmergencyStop(0.0, monotonic)
         self._latched = False
         self._goals_since_ns = 0
-        self._loading = ""
-        self._gaps = Gaps()
         self._prepared: Engine | None = None
         self._controller: Controller | None = None
         self._filter: CommandFilter | None = None
         self._loop: ControlLoop | None = None
         self._abandoned: ControlLoop | None = None
 
-        self._bell = Bell(self)
-        self._outputs = Outputs(self, self._bell, self.limits.dry_run)
+        self._outputs = Outputs(self, self._bell, self.settings.limits.dry_run)
         qos.hear_every(self, "e_stop", self._on_e_stop)
         # One model is loaded at a time; who asks meanwhile is told so at once.
         many = ReentrantCallbackGroup()
@@ -96,6 +86,21 @@ class MpcNode(LifecycleNode):
         self.create_service(SetGoal, "set_goal", self._on_set_goal)
         self._reach_goal = ReachGoalServer(self, self, self._outputs, self._bell)
         self.create_timer(1.0, self._on_second)
+
+    @property
+    def settings(self) -> Settings:
+        """Parameters as they are now."""
+        return self._tuner.settings
+
+    @property
+    def config(self) -> MpcNodeConfig:
+        """What the node reads and writes."""
+        return self.settings.node
+
+    @property
+    def planner_options(self) -> Any:
+        """Configuration of the planner."""
+        return self.settings.options
 
     # ---- life ----------------------------------------------------------------------------------
 
@@ -142,7 +147,7 @@ class MpcNode(LifecycleNode):
             use_cores(self.config.cores)
             check_fifo(self.config.fifo_priority)
             engine = prepared or self._build(self.config.model_path)
-            interface, period = engine.model.config, self.engine_config.period_s
+            interface, period = engine.model.config, self.settings.engine.period_s
             command_format = CommandFormat(
                 self.config.command_type,
                 self.config.command_names,
@@ -150,13 +155,13 @@ class MpcNode(LifecycleNode):
                 period,
             )
             self._filter = CommandFilter(
-                self.limits, interface.action_low, interface.action_high, period
+                self.settings.limits, interface.action_low, interface.action_high, period
             )
             if self._latched:  # cleaning up and configuring anew let go of no e-stop
                 self._filter.e_stop(True)
                 self._filter.e_stop(self._stop.pressed)
-            self._controller = Controller(engine, self.controller_config, self.limits)
-            self._guard = UpdateGuard(self.guard_config, period)
+            self._controller = Controller(engine, self.settings.controller, self.settings.limits)
+            self._guard = UpdateGuard(self.settings.guard, period)
         except Exception as error:  # a node that cannot work says why and waits for better
             return self._refuse("configure", error)
         self._fault, self._starts_when_loaded = "", False
@@ -167,6 +172,7 @@ class MpcNode(LifecycleNode):
         )  # fmt: skip
         self._outputs.open(command_format)
         self._present(engine)
+        self._tuner.attach(self._controller, self._filter)
         # What lives now lives long: keep the collector from walking it in the middle of a tick.
         gc.collect()
         gc.freeze()
@@ -175,15 +181,13 @@ class MpcNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Open the topics and start to tick."""
         try:
-            self.limits.require_for_hardware()
+            self.settings.limits.require_for_hardware()
             if self._abandoned is not None and self._abandoned.hangs:
                 raise UserError("planner: hung since the last activation; restart mpc_node")
         except ValueError as error:
             return self._refuse("activate", error)
         self._fault = ""
         self._outputs.begin()
-        self._outputs.novelty_limit = self._controller.config.novelty_limit
-        self._controller.trace_search = self.config.publish_search
         if self._stop.pressed:
             self._filter.e_stop(True)
         self._inputs.goals_since_ns = self._goals_since_ns
@@ -241,6 +245,7 @@ class MpcNode(LifecycleNode):
     def _free(self) -> None:
         self._latched = self._filter.e_stopped
         self._controller = self._filter = None
+        self._tuner.detach()
         self._outputs.close()
         gc.unfreeze()
 
@@ -273,7 +278,7 @@ class MpcNode(LifecycleNode):
         model = WorldModel.load(path, encoder, device=self.config.device)
         reference = running.reference if running and running.same_shape(model) else None
         engine = Engine.build(
-            model, self.engine_config, self.objective, self.planner_options, reference,
+            model, self.settings.engine, self.settings.objective, self.settings.options, reference,
             warm_encoder=encoder is None, pause=pause,
         )  # fmt: skip
         rest()
@@ -294,6 +299,8 @@ class MpcNode(LifecycleNode):
     async def _on_load_model(
         self, request: LoadModel.Request, response: LoadModel.Response
     ) -> LoadModel.Response:
+        while self._tuner.busy:  # soon done
+            await self._bell.next()
         if self._loading:
             response.message = f"load_model: busy with {self._loading}; call again later"
             return self._active_model(response)
@@ -310,6 +317,7 @@ class MpcNode(LifecycleNode):
             self.get_logger().error(f"load_model: {response.message}")
         finally:
             self._loading = ""
+        self._tuner.tune()
         return self._active_model(response, engine if response.success else None)
 
     def _active_model(
@@ -425,6 +433,7 @@ class MpcNode(LifecycleNode):
                 state, reason = State.IDLE, "inactive: activate"
             self._outputs.idle(state, reason)
         self._outputs.diagnose()
+        self._tuner.tune()
 
 
 def main(args: list[str] | None = None) -> int:

@@ -1,0 +1,113 @@
+"""Live parameters of ``mpc_node``: the loop follows from its next tick on, the planner soon after.
+
+Limits, tolerances and watchdogs change between two ticks. A budget, a goal cost or options of the
+planner need an engine of their own: it is built from the running model in the pauses of the loop
+and swapped in like a new model. However many changes come meanwhile, one engine is built at a
+time, and the last one is for the newest settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from rclpy.node import Node
+
+from wm_mpc.control.controller import Controller
+from wm_mpc.control.safety import CommandFilter, SafetyLimits
+from wm_mpc.core.errors import one_line
+from wm_mpc.core.pauses import Gaps
+from wm_mpc.nodes.common.background import Bell, in_background
+from wm_mpc.nodes.common.live import LiveParameters
+from wm_mpc.nodes.common.parameters import ParameterReader
+from wm_mpc.nodes.mpc.settings import Settings
+
+
+class Tuner:
+    """Settings of a node, and a running loop that follows them; the executor's thread.
+
+    Args:
+        node: owner of the parameters.
+        bell: rung when something happened.
+        gaps: pauses of the loop.
+        may_build: whether nothing else is being built.
+
+    Raises:
+        UserError: a parameter that cannot be used.
+
+    Attributes:
+        settings: as they are now.
+        busy: an engine is being built.
+    """
+
+    def __init__(
+        self, node: Node, bell: Bell, gaps: Gaps, may_build: Callable[[], bool]
+    ) -> None:
+        reader = ParameterReader(node, live=True)
+        self.settings = Settings.read(reader)
+        self.busy = False
+        self._node, self._bell, self._gaps = node, bell, gaps
+        self._may_build = may_build
+        self._live = LiveParameters(reader, self.settings.configs(), self._change)
+        self._limits = self.settings.limits.for_period(self.settings.engine.period_s)
+        self._live.at_start[SafetyLimits] = self._limits
+        self._untunable: Settings | None = None
+        self._loop: tuple[Controller, CommandFilter] | None = None
+
+    def attach(self, controller: Controller, command_filter: CommandFilter) -> None:
+        """Let a loop, built from the present settings, follow later ones."""
+        self._loop = controller, command_filter
+        controller.trace_search = self.settings.node.publish_search
+        model = controller.engine.model.config
+        self._live.at_start[SafetyLimits] = replace(
+            self._limits,
+            action_low=self._limits.action_low or tuple(map(float, model.action_low)),
+            action_high=self._limits.action_high or tuple(map(float, model.action_high)),
+        )
+
+    def detach(self) -> None:
+        """Let the loop go."""
+        self._loop = None
+
+    def _change(self, configs: Mapping[type, Any]) -> None:
+        """Use other settings; ``ValueError``: they cannot be used, and nothing has changed."""
+        settings = self.settings.changed(configs)
+        if self._loop is not None:
+            settings.use(*self._loop)
+        self.settings = settings
+        self.tune()
+
+    def tune(self) -> None:
+        """See to it that the engine has the budget, goal cost and options asked for."""
+        if self._loop is None or self.busy or not self._may_build() or not self._node.executor:
+            return
+        engine = self._loop[0].newest_engine
+        if self.settings.fits(engine) or self.settings == self._untunable:
+            return
+        self.busy = True
+        self._node.executor.create_task(self._build)
+
+    async def _build(self) -> None:
+        """Build an engine for the settings of this moment."""
+        settings, loop = self.settings, self._loop
+        try:
+            if loop is None:
+                return
+            base = loop[0].newest_engine
+            wanted = settings.engine, settings.objective, settings.options
+            with self._gaps.work():
+                engine = await in_background(
+                    self._bell, lambda: base.retuned(*wanted, self._gaps.wait)
+                )
+            if self._loop is loop and loop[0].newest_engine is base:
+                loop[0].swap_model(engine)
+        except Exception as error:  # the running planner stays
+            self._untunable = settings
+            self._node.get_logger().error(f"parameters: not used; {one_line(error)}")
+        finally:
+            self.busy = False
+        self.tune()
+
+
+__all__ = ["Tuner"]
