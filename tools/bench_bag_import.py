@@ -127,7 +127,9 @@ def main(config: Config) -> int:
     print(
         f"{size / 1e9:.2f} GB of {config.storage}, {steps} steps, {row['data_seconds']:.0f} s of "
         f"data in {row['seconds']:.1f} s: {row['realtime_factor']:.0f} x real time, "
-        f"{size / 1e6 / row['seconds']:.0f} MB/s; peak memory {row['memory_peak_mb']:.0f} MB, "
+        f"{size / 1e6 / row['seconds']:.0f} MB/s; {row['cpu_seconds']:.1f} s of processors, "
+        f"{row['data_seconds'] / row['cpu_seconds']:.0f} x real time; "
+        f"peak memory {row['memory_peak_mb']:.0f} MB, "
         f"{row['memory_before_mb']:.0f} MB of it before the first message; "
         f"exit code {row['exit_code']}"
     )

@@ -5,7 +5,7 @@ Version 3.0 as published by huggingface/lerobot: ``meta/info.json``, ``meta/stat
 ``data/chunk-CCC/file-FFF.parquet`` and ``videos/KEY/chunk-CCC/file-FFF.mp4``, many episodes to a
 file. Version 2.1, one file per episode, is written on request. Row ``t`` holds the observation at
 step ``t`` and the action that follows it, so an episode of ``T`` actions gives ``T`` rows. Needs
-pyarrow, not lerobot. Reading lies in ``lerobot_reader``.
+pyarrow, and PyAV for good videos, not lerobot. Reading lies in ``lerobot_reader``.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from wm_mpc.data.lerobot_files import (
     summary,
 )
 from wm_mpc.data.trajectory import Trajectory
+from wm_mpc.data.video import video_kind
 
 VERSIONS = ("v3.0", "v2.1")
 PICTURES = ("video", "image")
@@ -55,7 +56,7 @@ def export_lerobot(
         task: what the robot does, one sentence or word; an episode's ``meta["task"]`` wins.
         robot: name of the robot.
         version: of the layout: ``v3.0`` or ``v2.1``.
-        pictures: ``video``, MPEG-4 and lossy, or ``image``: PNG inside the tables, lossless.
+        pictures: ``video``, lossy, or ``image``: PNG inside the tables, lossless.
         channels: what the numbers of proprioception and action are; gives their names.
 
     Returns:
@@ -154,13 +155,14 @@ def _features(
         "dtype": pictures, "shape": [height, width, 3], "names": ["height", "width", "channels"],
     }  # fmt: skip
     if pictures == "video":
+        codec, pixels = video_kind((height, width))
         picture["info"] = {
             "video.fps": float(fps),
             "video.height": height,
             "video.width": width,
             "video.channels": 3,
-            "video.codec": "mpeg4",
-            "video.pix_fmt": "yuv420p",
+            "video.codec": codec,
+            "video.pix_fmt": pixels,
             "video.is_depth_map": False,
             "has_audio": False,
         }

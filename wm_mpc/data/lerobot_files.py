@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from wm_mpc.core.errors import UserError
 from wm_mpc.core.files import write_atomically
 from wm_mpc.core.opencv import cv2
+from wm_mpc.data.video import VideoFile
 
 IMAGE, STATE, ACTION = "observation.image", "observation.state", "action"
 _CHUNK = 1000
 _DATA_MB, _VIDEO_MB = 100, 200
-_CODEC = "mp4v"  # what OpenCV's own encoder always has: MPEG-4 part 2
 _DATA_V2 = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 _VIDEO_V2 = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 _DATA_V3 = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -181,43 +180,6 @@ class _Place:
 
     def words(self) -> dict[str, int]:
         return {"chunk_index": self.chunk, "file_index": self.file}
-
-
-class VideoFile:
-    """An mp4 that frames are appended to.
-
-    Args:
-        path: file to create, with its folder.
-        fps: [Hz].
-        size: (height, width) [px].
-
-    Raises:
-        UserError: OpenCV cannot write it.
-    """
-
-    def __init__(self, path: Path, fps: int, size: tuple[int, int]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fourcc = cv2.VideoWriter.fourcc(*_CODEC)
-        self.count = 0
-        self._path = path
-        self._writer = cv2.VideoWriter(str(path), fourcc, fps, (size[1], size[0]))
-        if not self._writer.isOpened():
-            raise UserError(f"{path}: this OpenCV build cannot write {_CODEC} videos")
-
-    @property
-    def size(self) -> int:
-        """Bytes on disk by now."""
-        return self._path.stat().st_size
-
-    def add(self, frames: np.ndarray) -> None:
-        """Append uint8 ``(T, H, W, 3)`` RGB."""
-        for frame in frames:
-            self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-        self.count += len(frames)
-
-    def close(self) -> None:
-        """Complete the file."""
-        self._writer.release()
 
 
 def to_table(columns: dict[str, np.ndarray], frames: np.ndarray | None = None) -> Any:

@@ -19,6 +19,7 @@ from wm_mpc.core.errors import DataError, UserError
 from wm_mpc.core.opencv import cv2
 from wm_mpc.data.bags.pictures import fit_picture
 from wm_mpc.data.trajectory import Trajectory
+from wm_mpc.data.video import VideoReader
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 _TIME_SHARE = 0.1
@@ -137,7 +138,7 @@ def read_lerobot(dataset: Dataset, size: tuple[int, int] | None = None) -> Itera
         DataError: a table or video is missing, damaged, or does not fit the others.
     """
     tables: tuple[Path, Any] | None = None
-    video = _Video()
+    video = VideoReader()
     for place, episode in enumerate(dataset.episodes):
         index = int(episode.get("episode_index", place))
         path = _table_path(dataset, index, episode)
@@ -161,7 +162,7 @@ def _trajectory(
     episode: dict[str, Any],
     rows: dict[str, np.ndarray],
     size: tuple[int, int] | None,
-    video: _Video,
+    video: VideoReader,
 ) -> Trajectory:
     stamps = rows["timestamp"].astype(np.float64)
     period = 1 / dataset.fps
@@ -214,47 +215,6 @@ def _embedded(root: Path, entry: Any) -> np.ndarray:
     if picture is None:
         raise DataError(f"{root}: a picture of {len(data or b'')} bytes does not decode")
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-
-
-class _Video:
-    """Reads a video front to back: seeking by number is not exact in every codec."""
-
-    def __init__(self) -> None:
-        self._path: Path | None = None
-        self._stream: Any = None
-        self._position = 0
-
-    def frames(self, path: Path, first: int, count: int) -> list[np.ndarray]:
-        """Frames ``first`` to ``first + count``, uint8 ``(H, W, 3)`` RGB.
-
-        Raises:
-            DataError: no such video, or it has fewer frames.
-        """
-        if self._path != path or first < self._position:
-            self.close()
-            if not path.is_file():
-                raise DataError(f"{path}: no such video")
-            self._path, self._stream, self._position = path, cv2.VideoCapture(str(path)), 0
-        found: list[np.ndarray] = []
-        while self._position < first + count and self._stream.grab():
-            self._position += 1
-            if self._position > first:
-                good, frame = self._stream.retrieve()
-                if not good:
-                    break
-                found.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-        if len(found) != count:
-            raise DataError(
-                f"{path}: {len(found)} frames from number {first} on; {count} expected (OpenCV "
-                "must know the video's codec)"
-            )
-        return found
-
-    def close(self) -> None:
-        """Let go of the file."""
-        if self._stream is not None:
-            self._stream.release()
-        self._path = self._stream = None
 
 
 def _describe_v2(dataset: Dataset) -> None:

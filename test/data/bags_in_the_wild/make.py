@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sqlite3
+import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bag_helpers import START, Tape, at, picture, tape
+
+from wm_mpc.data.bags.mcap_scan import chunk_content
+from wm_mpc.data.bags.zstandard import zstd
 
 STEPS = 40
 S = 10**9
@@ -119,7 +123,7 @@ def step(bag: Tape, k: int, image: int = 0, proprio: int = 0, log: int = 0) -> N
     bag.command(at(k) + log + 20_000_000, np.array([k, k / 2]))
 
 
-# ---- order -------------------------------------------------------------------------------------
+# ---- order -----------------------------------------------------------------------------------
 
 
 @case()
@@ -176,7 +180,7 @@ def one_stamp_far_ahead(bag: Tape) -> None:
             bag.proprio(at(k) + 500 * S, np.array([999, 999]), log=at(k) + 1)
 
 
-# ---- rates -------------------------------------------------------------------------------------
+# ---- rates -----------------------------------------------------------------------------------
 
 
 def camera(rate: float) -> Callable[[Tape], None]:
@@ -204,7 +208,7 @@ CASES["camera_12_hz_at_12"] = Case(
 )
 
 
-# ---- names -------------------------------------------------------------------------------------
+# ---- names -----------------------------------------------------------------------------------
 
 ARM = ["shoulder", "elbow"]
 
@@ -311,7 +315,7 @@ def degrees(bag: Tape) -> None:
         bag.command(at(k) + 20_000_000, np.array([k, k / 2]))
 
 
-# ---- clocks ------------------------------------------------------------------------------------
+# ---- clocks ----------------------------------------------------------------------------------
 
 
 @case(said=("years from reception",))
@@ -367,7 +371,7 @@ def clock_set_ahead_a_minute(bag: Tape) -> None:
         step(bag, k, image=shift, proprio=shift, log=shift)
 
 
-# ---- storage -----------------------------------------------------------------------------------
+# ---- storage ---------------------------------------------------------------------------------
 
 
 @after("plain", storages=("sqlite3",))
@@ -414,7 +418,7 @@ def no_metadata(path: Path, storage: str) -> None:
 CASES["folder_with_odd_name"] = Case(CASES["plain"].make, name="a #1? %41&b=c")
 
 
-# ---- types -------------------------------------------------------------------------------------
+# ---- types -----------------------------------------------------------------------------------
 
 
 @after("plain", storages=("sqlite3",))
@@ -471,7 +475,7 @@ def ackermann_without_definition(path: Path, storage: str) -> None:
     no_definitions_as_in_humble(path, storage)
 
 
-# ---- pictures ----------------------------------------------------------------------------------
+# ---- pictures --------------------------------------------------------------------------------
 
 
 def encoded(name: str, make: Callable[[int], tuple[np.ndarray, int]], **settings: Any) -> None:
@@ -562,7 +566,306 @@ compressed("cut_short", "jpeg",
            lambda k: _png(k)[: -30 if k == 7 else None], code=3, lengths=(39,),
            said=("the end of the picture is missing",))  # fmt: skip
 
-# ---- neighbours --------------------------------------------------------------------------------
+# ---- storage: files, versions, compressions ----------------------------------------------------
+
+
+def _split(path: Path, storage: str, numbers: tuple[range, range]) -> None:
+    """Two files, each with its own steps."""
+    bag = tape(path, storage, split_s=1e6)
+    bag.steps(numbers[0])
+    bag.writer._close_split()
+    bag.writer._open_split()
+    bag.steps(numbers[1])
+    bag.writer.close()
+
+
+def files_that_overlap_in_time(path: Path, storage: str) -> None:
+    """Files put together: every other step lies in the other one."""
+    _split(path, storage, (range(0, STEPS, 2), range(1, STEPS, 2)))
+
+
+CASES["files_that_overlap_in_time"] = Case(files_that_overlap_in_time, said=("sorted by time",))
+
+
+def files_of_two_recorders(path: Path, storage: str) -> None:
+    """One recorded the camera, the other one the rest."""
+    bag = tape(path, storage, split_s=1e6)
+    for k in range(STEPS):
+        bag.image(at(k), picture(k))
+    bag.writer._close_split()
+    bag.writer._open_split()
+    for k in range(STEPS):
+        bag.proprio(at(k), np.array([k, -k]))
+        bag.command(at(k) + 20_000_000, np.array([k, k / 2]))
+    bag.writer.close()
+
+
+CASES["files_of_two_recorders"] = Case(files_of_two_recorders, said=("sorted by time",))
+
+
+def files_of_two_simulations(path: Path, storage: str) -> None:
+    """Both begin at zero: two episodes, never one."""
+    bag = tape(path, storage, split_s=1e6)
+    for run in range(2):
+        for k in range(STEPS):
+            stamp = round((k + run / 2) * 0.1 * S) + 1
+            bag.image(stamp, picture(k))
+            bag.proprio(stamp, np.array([k, -k]))
+            bag.command(stamp + 20_000_000, np.array([k, k / 2]))
+        if not run:
+            bag.writer._close_split()
+            bag.writer._open_split()
+    bag.writer.close()
+
+
+CASES["files_of_two_simulations"] = Case(
+    files_of_two_simulations, lengths=(STEPS - 1, STEPS - 1), said=("ended: clock set back",)
+)
+
+
+@case(code=3, lengths=(39, 40), said=("no frames 1 times",))
+def camera_stalls_for_seconds(bag: Tape) -> None:
+    bag.steps(range(120), skip_images=tuple(range(40, 79)))
+
+
+@after("plain")
+def whole_file_compressed(path: Path, storage: str) -> None:
+    """``--compression-mode file``."""
+    (file,) = path.glob(f"*{CHOSEN[storage]}")
+    packed = file.with_name(file.name + ".zstd")
+    packed.write_bytes(zstd.compress(file.read_bytes()))
+    file.unlink()
+    _edit_metadata(
+        path, relative_file_paths=[packed.name], compression_format="zstd",
+        compression_mode="FILE",
+    )  # fmt: skip
+
+
+def messages_compressed(path: Path, storage: str) -> None:
+    """``--compression-mode message``; chunks of mcap."""
+    bag = tape(path, storage, compress=True)
+    bag.steps(range(STEPS))
+    bag.writer.close()
+
+
+CASES["messages_compressed"] = Case(messages_compressed)
+
+
+def _edit_metadata(path: Path, **changes: Any) -> dict[str, Any]:
+    file = path / "metadata.yaml"
+    document = yaml.safe_load(file.read_text())
+    info = document["rosbag2_bagfile_information"]
+    info |= changes
+    file.write_text(yaml.safe_dump(document))
+    return info
+
+
+@after("plain")
+def metadata_of_version_4(path: Path, storage: str) -> None:
+    """Foxy to Galactic: no hashes, qualities of service as text, no files."""
+    info = _edit_metadata(path)
+    topics = info["topics_with_message_count"]
+    for entry in topics:
+        entry["topic_metadata"].pop("type_description_hash", None)
+        entry["topic_metadata"]["offered_qos_profiles"] = ""
+    for name in ("files", "custom_data", "ros_distro"):
+        info.pop(name, None)
+    _edit_metadata(path, version=4, topics_with_message_count=topics)
+    document = {"rosbag2_bagfile_information": info | {"version": 4}}
+    (path / "metadata.yaml").write_text(yaml.safe_dump(document))
+
+
+@after("plain")
+def metadata_of_version_9(path: Path, storage: str) -> None:
+    """Jazzy and later: qualities of service as a list."""
+    info = _edit_metadata(path)
+    topics = info["topics_with_message_count"]
+    for entry in topics:
+        entry["topic_metadata"] |= {
+            "offered_qos_profiles": [{"history": "keep_last", "depth": 1}],
+            "type_description_hash": "RIHS01_" + 64 * "0",
+        }
+    _edit_metadata(path, version=9, topics_with_message_count=topics, ros_distro="rolling")
+
+
+@after("plain", code=3, said=("metadata.yaml counts 500 messages; 120 are in the files",))
+def metadata_counts_more(path: Path, storage: str) -> None:
+    _edit_metadata(path, message_count=500)
+
+
+@after("plain", code=3, said=("metadata.yaml is damaged",))
+def metadata_is_nonsense(path: Path, storage: str) -> None:
+    (path / "metadata.yaml").write_text("[" * 3000)
+
+
+@after("plain", storages=("mcap",))
+def without_chunks(path: Path, storage: str) -> None:
+    """As written by rosbag2's preset ``fastwrite``."""
+    (file,) = path.glob("*.mcap")
+    data, at = file.read_bytes(), 8
+    parts = [data[:8]]
+    while at + 9 <= len(data) - 8:
+        opcode, size = struct.unpack_from("<BQ", data, at)
+        body = data[at + 9 : at + 9 + size]
+        if opcode == 6:
+            content, _ = chunk_content(memoryview(body))
+            parts.append(bytes(content))
+        elif opcode in (1, 0x0F):
+            parts.append(data[at : at + 9 + size])
+        at += 9 + size
+    parts += [struct.pack("<BQQQI", 2, 20, 0, 0, 0), data[:8]]
+    file.write_bytes(b"".join(parts))
+
+
+@after("plain", storages=("mcap",), code=1, lengths=(), said=("is encoded as 'ros'",))
+def messages_of_another_system(path: Path, storage: str) -> None:
+    """An mcap file that ROS 2 did not write."""
+    (file,) = path.glob("*.mcap")
+    data = file.read_bytes().replace(b"\3\0\0\0cdr", b"\3\0\0\0ros")
+    file.write_bytes(_without_checksums(data))
+    (path / "metadata.yaml").unlink()
+
+
+def _without_checksums(data: bytes) -> bytes:
+    """The chunks of an mcap file say no checksum."""
+    changed, at = bytearray(data), 8
+    while at + 9 <= len(data) - 8:
+        opcode, size = struct.unpack_from("<BQ", data, at)
+        if opcode == 6:
+            changed[at + 33 : at + 37] = bytes(4)
+        at += 9 + size
+    return bytes(changed)
+
+
+@after("plain", storages=("sqlite3",), code=1, lengths=(), said=("is encoded as 'protobuf'",))
+def rows_of_another_system(path: Path, storage: str) -> None:
+    (file,) = path.glob("*.db3")
+    with sqlite3.connect(file) as base:
+        base.execute("UPDATE topics SET serialization_format = 'protobuf'")
+    base.close()
+
+
+@after("plain", storages=("sqlite3",), code=3, lengths=None, aligned=False,
+       said=("unknown topics, or have no stamp",))  # fmt: skip
+def rows_without_a_topic(path: Path, storage: str) -> None:
+    (file,) = path.glob("*.db3")
+    with sqlite3.connect(file) as base:
+        base.execute("UPDATE messages SET topic_id = 99 WHERE id = 60")
+    base.close()
+
+
+# ---- topics ------------------------------------------------------------------------------------
+
+
+@case(code=3, lengths=(19,), said=("where /front/image of the same type begins",))
+def camera_renamed_in_mid_bag(bag: Tape) -> None:
+    for k in range(STEPS):
+        stamp = at(k)
+        if k < 20:
+            bag.image(stamp, picture(k))
+        else:
+            (kind,) = bag.writer.types("sensor_msgs/msg/Image")
+            message = kind(bag.header(stamp), 16, 16, "rgb8", 0, 48, picture(k).reshape(-1))
+            bag.put("/front/image", "sensor_msgs/msg/Image", stamp, message)
+        bag.proprio(stamp, np.array([k, -k]))
+        bag.command(stamp + 20_000_000, np.array([k, k / 2]))
+
+
+@case(code=3, lengths=(19,), said=("image: ends 2.0 s before proprio and command",))
+def camera_dies_in_mid_bag(bag: Tape) -> None:
+    bag.steps(range(STEPS), skip_images=tuple(range(20, STEPS)))
+
+
+def _camera(bag: Tape, topic: str, k: int, name: str, colour: int) -> None:
+    (kind,) = bag.writer.types("sensor_msgs/msg/Image")
+    head = bag.header(at(k))
+    head.frame_id = name
+    message = kind(head, 16, 16, "rgb8", 0, 48, picture(colour).reshape(-1))
+    bag.put(topic, "sensor_msgs/msg/Image", at(k), message)
+
+
+@case(code=2, lengths=(), said=("fits /left/image, /right/image; say which",))
+def two_cameras(bag: Tape) -> None:
+    for k in range(STEPS):
+        _camera(bag, "/left/image", k, "left", k)
+        _camera(bag, "/right/image", k, "right", 200)
+        bag.proprio(at(k), np.array([k, -k]))
+        bag.command(at(k) + 20_000_000, np.array([k, k / 2]))
+
+
+CASES["two_cameras_one_asked_for"] = Case(
+    CASES["two_cameras"].make, ("--image-topic", "left/image")
+)
+
+
+@case(code=3, lengths=None, aligned=False,
+      said=("frame_id changes: left (", "several cameras on one topic?"))  # fmt: skip
+def two_cameras_on_one_topic(bag: Tape) -> None:
+    for k in range(STEPS):
+        _camera(bag, "/image", k, "right" if k % 2 else "left", k)
+        bag.proprio(at(k), np.array([k, -k]))
+        bag.command(at(k) + 20_000_000, np.array([k, k / 2]))
+
+
+@case(code=3, said=("duplicate stamp",))
+def everything_recorded_twice(bag: Tape) -> None:
+    for k in range(STEPS):
+        bag.steps(range(k, k + 1))
+        bag.steps(range(k, k + 1))
+
+
+# ---- stamps ------------------------------------------------------------------------------------
+
+
+def _stamp(bag: Tape, k: int, seconds: int, nanoseconds: int) -> None:
+    """Joint states whose header says anything, received in time."""
+    (kind,) = bag.writer.types("sensor_msgs/msg/JointState")
+    head = bag.header(at(k))
+    head.stamp.sec, head.stamp.nanosec = seconds, nanoseconds
+    empty = np.zeros(0)
+    message = kind(head, ["q0", "q1"], np.array([k, -k], float), empty, empty)
+    bag.put("/proprio", "sensor_msgs/msg/JointState", at(k), message)
+
+
+def one_strange_stamp(seconds: int, nanoseconds: int) -> Callable[[Tape], None]:
+    def make(bag: Tape) -> None:
+        for k in range(STEPS):
+            bag.image(at(k), picture(k))
+            if k == 20:
+                _stamp(bag, k, seconds, nanoseconds)
+            else:
+                bag.proprio(at(k), np.array([k, -k]))
+            bag.command(at(k) + 20_000_000, np.array([k, k / 2]))
+
+    return make
+
+
+for _name, _sec, _nanosec in (
+    ("stamp_of_the_largest_numbers", 2**31 - 1, 2**32 - 1),
+    ("stamp_of_the_smallest_number", -(2**31), 0),
+    ("stamp_of_too_many_nanoseconds", START // S, 4_000_000_000),
+):
+    _make = one_strange_stamp(_sec, _nanosec)
+    _make.__name__ = _name
+    case(code=3, lengths=None, said=("not used",))(_make)
+
+
+@case()
+def time_before_zero(bag: Tape) -> None:
+    """A simulation that begins at minus two seconds; commands have no header."""
+    for k in range(STEPS):
+        step(bag, k, image=-START - 2 * S, proprio=-START - 2 * S)
+
+
+@after("plain", storages=("sqlite3",))
+def received_before_zero(path: Path, storage: str) -> None:
+    (file,) = path.glob("*.db3")
+    with sqlite3.connect(file) as base:
+        base.execute(f"UPDATE messages SET timestamp = timestamp - {START + 2 * S}")
+    base.close()
+
+
+# ---- neighbours ------------------------------------------------------------------------------
 
 
 @case(code=3, lengths=(15, 14), said=("frames without command",))

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from wm_mpc.data.bags.clocks import Clock
+from wm_mpc.data.bags.config import AlignConfig
 from wm_mpc.data.bags.import_report import RunningStatistics
 from wm_mpc.data.bags.parts import NEEDED, BagParts
 
 _UNITS = ((57.29578, "degrees and radians"), (1000.0, "millimetres and metres"))
 _LEAST_ROWS = 20
+_LEAST_GAP_S = 1.0
 
 
 def rate_misfit(found_s: float, period_s: float, stride: int, tolerance: float) -> str:
@@ -41,6 +44,26 @@ def rate_misfit(found_s: float, period_s: float, stride: int, tolerance: float) 
     if rarer > stride and abs(found_s - rarer * period_s) <= tolerance * period_s:
         return f"{words}theirs: they are rarer; --frame-stride {rarer} or {fits} fits"
     return f"{words}theirs by {share:.0%}; {fits} fits".replace("%;", " %;")
+
+
+def camera_ends_early(parts: BagParts, align: AlignConfig) -> str:
+    """What the last frame leaves without pictures, in words; empty: no more than a gap may be."""
+    clocks = {part: clock for part in NEEDED if (clock := parts.clock(part)) and len(clock.stamps)}
+    image = clocks.pop("image", None)
+    if image is None or not clocks:
+        return ""
+    ends = {part: _last(clock) for part, clock in clocks.items()}
+    seconds = (min(ends.values()) - _last(image)) / 1e9
+    stride = parts.frame_stride or align.frame_stride
+    if seconds <= max(_LEAST_GAP_S, (align.max_missing + 1) * stride * align.period_s):
+        return ""
+    return f"image: ends {seconds:.1f} s before {' and '.join(ends)}"
+
+
+def _last(clock: Clock) -> int:
+    """Newest stamp [ns] of the last time the clock was set."""
+    kept = ~clock.dropped & (clock.segment == clock.segment.max())
+    return int(clock.stamps[kept].max()) if kept.any() else int(clock.stamps.max())
 
 
 def find_borders(parts: BagParts) -> list[tuple[int, str]]:

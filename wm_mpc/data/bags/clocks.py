@@ -16,6 +16,8 @@ WAYS = ("auto", "header", "receive")
 SAME_CLOCK_NS = 10**9
 """Headers further than this from the time of reception are of another clock."""
 _JUMP_NS = 250_000_000
+_EPOCH_NS = 10**18
+"""Stamps after 2001 are of a real clock."""
 _SHUFFLED = 3
 """More set-backs than this are pieces out of order and no clock."""
 
@@ -217,6 +219,8 @@ def _examine(clock: Clock, times: TopicTimes, reorder_ns: int) -> None:
     clock.segment = np.zeros(len(stamps), np.int64)
     breaks = _set_backs(stamps, clock.dropped, reorder_ns)
     files = times.where[:, 0]
+    # two files that were received at the same time of day were recorded beside each other
+    breaks = [b for b in breaks if files[b] == files[b - 1] or not _at_once(times.log_ns, b)]
     if len(breaks) > _SHUFFLED:
         breaks = []
     elif breaks and _disjoint(stamps, clock.dropped, breaks):
@@ -230,6 +234,14 @@ def _examine(clock: Clock, times: TopicTimes, reorder_ns: int) -> None:
         steps = np.diff(np.sort(kept))
         steps = steps[steps > 0]
         clock.period_s = float(np.median(steps)) / 1e9 if len(steps) else None
+
+
+def _at_once(log_ns: np.ndarray, at: int) -> bool:
+    """Whether the message at a file's begin was received, by a real clock, before another's end.
+
+    In simulated time two runs begin at the same stamps, and must not be mixed.
+    """
+    return bool(_EPOCH_NS < log_ns[at] < log_ns[at - 1])
 
 
 def _set_backs(stamps: np.ndarray, dropped: np.ndarray, reorder_ns: int) -> list[int]:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from wm_mpc.core.errors import DataError
 from wm_mpc.data.bags.align import Aligner, Episode
-from wm_mpc.data.bags.checks import find_borders, rate_misfit
+from wm_mpc.data.bags.checks import camera_ends_early, find_borders, rate_misfit
 from wm_mpc.data.bags.command_plan import CommandPlan
 from wm_mpc.data.bags.config import ImportConfig
 from wm_mpc.data.bags.dated import DatedMessage, TimeLine
@@ -261,6 +261,8 @@ class _BagImport:
             report.topics[role.split()[0]].dropped.update(buffer.dropped)
         report.counts.update(self._aligner.counts)
         report.problems.extend(self._episodes.doubts())
+        early = camera_ends_early(self._parts, self._config.align)
+        report.problems.extend([early] if early else [])
         report.gaps = [{"at_s": at / 1e9, "reason": why} for at, why in self._aligner.gaps]
         report.judge()
 
