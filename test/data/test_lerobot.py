@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -17,6 +20,7 @@ from wm_mpc.data.formats import open_data
 from wm_mpc.data.lerobot import export_lerobot
 from wm_mpc.data.store.store import Store, StoreSpec, StoreWriter
 from wm_mpc.data.trajectory import Trajectory
+from wm_mpc.data.video import VideoFile
 
 parquet = pytest.importorskip("pyarrow.parquet")
 
@@ -180,3 +184,100 @@ def test_the_door_opens_all_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             np.testing.assert_array_equal(found[0].actions, episodes[0].actions[:steps])
     with pytest.raises(UserError, match="no store here"):
         open_data(tmp_path / "nowhere")
+
+
+def imported(root: Path, out: Path, *words: str) -> tuple[int, list[Trajectory]]:
+    """Exit code of an import, and what then lies in the store."""
+    code = main(["bag", "import", str(root), "--out", str(out), *words])
+    return code, list(Store.open(out)) if (out / "store.json").exists() else []
+
+
+def test_one_video_missing_costs_one_episode(
+    dataset: tuple[Path, list[Trajectory]], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    root, _ = dataset
+    next(root.rglob("episode_000001.mp4")).unlink()
+    code, _ = imported(root, tmp_path / "strict", "--strict")
+    said = capsys.readouterr().err
+    assert code == 2 and "episode_000001.mp4: no such video" in said and "--strict" in said
+    assert not (tmp_path / "strict").exists()
+    code, found = imported(root, tmp_path / "store")
+    assert code == 3 and [t.meta["dataset_episode"] for t in found] == [0, 2]
+    assert "left out: " in capsys.readouterr().out
+
+
+def test_rates_that_vary_or_lie_are_told(
+    dataset: tuple[Path, list[Trajectory]], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    root, _ = dataset
+    path = next(root.rglob("episode_000002.parquet"))
+    table = parquet.read_table(path)
+    stamps = table["timestamp"].to_numpy().copy()
+    stamps[6:] += 0.05
+    place = table.column_names.index("timestamp")
+    import pyarrow
+
+    parquet.write_table(table.set_column(place, "timestamp", pyarrow.array(stamps)), path)
+    code, found = imported(root, tmp_path / "store")
+    assert code == 3 and len(found) == 2
+    assert "episode 2: rows are 0.1500 s apart; fps 10 means 0.1000 s" in capsys.readouterr().out
+    info = json.loads((root / "meta/info.json").read_text())
+    (root / "meta/info.json").write_text(json.dumps(info | {"fps": 30}))
+    code, found = imported(root, tmp_path / "other")
+    assert code == 2 and not found
+    assert "fps 30 means 0.0333 s" in capsys.readouterr().err
+
+
+def test_a_video_of_another_rate_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    root = tmp_path / "set"
+    export_lerobot(smooth(trajectories(1, steps=12)), root, 10.0, "push")
+    video = next(root.rglob("*.mp4"))
+    made = VideoFile(video.with_name("other.mp4"), 30, (16, 16))
+    made.add(np.zeros((12, 16, 16, 3), np.uint8))
+    made.close()
+    video.with_name("other.mp4").replace(video)
+    code, _ = imported(root, tmp_path / "store")
+    assert code == 2 and "30 frames per second; 10 expected" in capsys.readouterr().err
+
+
+def test_av1_as_most_published_datasets_have_it(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    root, episodes = tmp_path / "set", smooth(trajectories(2, steps=12))
+    for episode in episodes:  # the encoder takes no pictures of 16 px
+        episode.images = np.repeat(np.repeat(episode.images, 4, 1), 4, 2)
+    export_lerobot(iter(episodes), root, 10.0, "push")
+    video = next(root.rglob("*.mp4"))
+    with av.open(str(video)) as source, av.open(str(video.with_suffix(".av1.mp4")), "w") as out:
+        stream = out.add_stream("libsvtav1", rate=10, options={"crf": "30", "g": "2"})
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for frame in source.decode(video=0):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"))))
+        out.mux(stream.encode())
+    video.with_suffix(".av1.mp4").replace(video)
+    code, found = imported(root, tmp_path / "store")
+    assert code == 0
+    for one, other in zip(found, episodes, strict=True):
+        assert np.abs(one.images.astype(int) - other.images[:12]).mean() < 6
+
+
+def test_options_that_mean_nothing_here_are_refused(
+    dataset: tuple[Path, list[Trajectory]], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert imported(dataset[0], tmp_path / "store", "--rate", "5")[0] == 2
+    assert "rate: no option of a LeRobot dataset" in capsys.readouterr().err
+
+
+def test_what_was_imported_is_trained_on_and_driven(tmp_path: Path) -> None:
+    """Both versions, a few optimiser steps; ``tools/lerobot_round_trip.py`` does it in full."""
+    pytest.importorskip("gymnasium")
+    tool = Path(__file__).parents[2] / "tools" / "lerobot_round_trip.py"
+    words = ["--episodes", "3", "--goals", "1", "--quick", "--arms", "v2.1", "v3.0"]
+    report = tmp_path / "report.json"
+    command = [sys.executable, str(tool), "--out", str(tmp_path / "out"), *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, "--report", str(report)], check=True, env=environment)
+    rows = json.loads(report.read_text())["results"]
+    assert [row["arm"] for row in rows] == ["v2.1", "v3.0"]
+    assert all(row["numbers_equal"] and row["n"] == 1 for row in rows)
+    assert all(row["pictures_mean"] < 1 for row in rows)

@@ -105,8 +105,8 @@ class LerobotFormat:
         with locked(out.with_suffix(".lock"), f"{path} is being imported"):
             if not (out / "complete").exists():
                 report = import_lerobot(path, out)
-                if report.problems:
-                    raise DataError(f"{path}: {report.problems[0]}")
+                for problem in report.problems:
+                    print(f"{path}: {problem}")
                 (out / "complete").touch()
         return Store.open(out)
 

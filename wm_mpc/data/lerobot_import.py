@@ -35,6 +35,12 @@ class LerobotReport:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def shorten(self, most: int = 10) -> None:
+        """Keep the first problems; a dataset of thousands of episodes may have as many."""
+        if len(self.problems) > most:
+            rest = len(self.problems) - most
+            self.problems[most:] = [f"and {rest} more episodes likewise"]
+
     def lines(self) -> list[str]:
         """The report for people."""
         head = f"{self.path}: LeRobot {self.version}, {self.episodes} episodes, {self.steps} steps"
@@ -50,6 +56,7 @@ def import_lerobot(
     task: str = "",
     size: tuple[int, int] | None = None,
     features: tuple[str, str, str] = ("", "", ""),
+    strict: bool = False,
 ) -> LerobotReport:
     """Import a dataset.
 
@@ -59,6 +66,7 @@ def import_lerobot(
         task: name of the store's task or robot; empty: the store's, or the robot's type.
         size: (height, width) of the stored pictures [px]; None: the store's, or as recorded.
         features: keys of picture, proprioception and action; empty: see ``open_lerobot``.
+        strict: read everything first, and refuse what is not wholly sound.
 
     Raises:
         UserError: pyarrow is missing, or a feature is not there.
@@ -67,6 +75,12 @@ def import_lerobot(
     """
     dataset = open_lerobot(path, *features)
     report = LerobotReport(path, dataset.version, notes=dataset.notes)
+    if strict:
+        found: list[str] = []
+        for _ in read_lerobot(dataset, size, found):
+            pass
+        if found:
+            raise DataError(f"{path}: {found[0]}; nothing of it is stored: --strict")
     spec = _spec(dataset, out, task, size)
     known: set[int] = set()
     if (out / MANIFEST).exists():
@@ -77,7 +91,8 @@ def import_lerobot(
         }
     writer: StoreWriter | None = None
     try:
-        for trajectory in read_lerobot(dataset, size or (spec.image_size if spec else None)):
+        wanted = size or (spec.image_size if spec else None)
+        for trajectory in read_lerobot(dataset, wanted, report.problems):
             if trajectory.meta["dataset_episode"] in known:
                 report.already += 1
                 continue
@@ -98,7 +113,8 @@ def import_lerobot(
         if writer is not None:
             writer.close()
     if not report.episodes and not report.already:
-        raise DataError(f"{path}: no episode with a step")
+        raise DataError((report.problems or [f"{path}: no episode with a step"])[0])
+    report.shorten()
     return report
 
 

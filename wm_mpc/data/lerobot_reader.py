@@ -127,32 +127,39 @@ def open_lerobot(path: Path, image: str = "", state: str = "", action: str = "")
     return dataset
 
 
-def read_lerobot(dataset: Dataset, size: tuple[int, int] | None = None) -> Iterator[Trajectory]:
+def read_lerobot(
+    dataset: Dataset, size: tuple[int, int] | None, problems: list[str]
+) -> Iterator[Trajectory]:
     """Yield the episodes, one in memory at a time.
 
     Args:
         dataset: opened.
         size: (height, width) of the pictures [px], cut and scaled to it; None: as they are.
-
-    Raises:
-        DataError: a table or video is missing, damaged, or does not fit the others.
+        problems: takes a line for every episode whose table or video is missing, damaged, or does
+            not fit the others; it is left out.
     """
-    tables: tuple[Path, Any] | None = None
+    tables: dict[Path, Any] = {}
     video = VideoReader()
     for place, episode in enumerate(dataset.episodes):
-        index = int(episode.get("episode_index", place))
-        path = _table_path(dataset, index, episode)
-        if tables is None or tables[0] != path:
-            tables = (path, _table(path))
-        rows = _rows_of(tables[1], index, path)
-        length = int(episode.get("length", len(rows["timestamp"])))
-        if len(rows["timestamp"]) != length:
-            found = len(rows["timestamp"])
-            raise DataError(f"{path}: episode {index} has {found} rows; {length} expected")
-        if length < 2:
-            dataset.notes.append(f"episode {index} has {length} row: no step")
+        try:
+            index = int(episode.get("episode_index", place))
+            path = _table_path(dataset, index, episode)
+            if path not in tables:
+                tables = {path: _table(path)}
+            rows = _rows_of(tables[path], index, path)
+            length = int(episode.get("length", len(rows["timestamp"])))
+            if len(rows["timestamp"]) != length:
+                found = len(rows["timestamp"])
+                raise DataError(f"{path}: episode {index} has {found} rows; {length} expected")
+            if length < 2:
+                dataset.notes.append(f"episode {index} has {length} row: no step")
+                continue
+            trajectory = _trajectory(dataset, index, episode, rows, size, video)
+        except (DataError, KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+            why = str(error) if isinstance(error, DataError) else f"episode {place}: {error!r}"
+            problems.append(f"left out: {why}")
             continue
-        yield _trajectory(dataset, index, episode, rows, size, video)
+        yield trajectory
     video.close()
 
 
@@ -179,7 +186,7 @@ def _trajectory(
         images = [_embedded(dataset.root, entry) for entry in rows[dataset.image]]
     else:
         path, first = _video_place(dataset, index, episode)
-        images = video.frames(path, first, len(stamps))
+        images = video.frames(path, first, len(stamps), dataset.fps)
     if size is not None:
         images = [fit_picture(picture, size, True) for picture in images]
     proprio = np.zeros((len(stamps), 0), np.float32)

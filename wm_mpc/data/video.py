@@ -100,20 +100,24 @@ class VideoReader:
 
     def __init__(self) -> None:
         self._path: Path | None = None
-        self._frames: Iterator[np.ndarray] = iter(())
+        self._frames: Iterator[Any] = iter(())
         self._position = 0
 
-    def frames(self, path: Path, first: int, count: int) -> list[np.ndarray]:
+    def frames(self, path: Path, first: int, count: int, fps: float) -> list[np.ndarray]:
         """Frames ``first`` to ``first + count``, uint8 ``(H, W, 3)`` RGB.
 
         Raises:
-            DataError: no such video, it has fewer frames, or its codec is not known here.
+            DataError: no such video, it is of another rate than ``fps`` [Hz], it has fewer
+                frames, or its codec is not known here.
         """
         if self._path != path or first < self._position:
             self.close()
             if not path.is_file():
                 raise DataError(f"{path}: no such video")
             self._path, self._position = path, 0
+            rate = _rate(path)
+            if rate and abs(rate - fps) > 0.02 * fps:
+                raise DataError(f"{path}: {rate:.4g} frames per second; {fps:g} expected")
             self._frames = (_read_by_av if av else _read_by_opencv)(path)
         found: list[np.ndarray] = []
         while self._position < first + count:
@@ -136,6 +140,21 @@ class VideoReader:
         if close is not None:
             close()
         self._path, self._frames = None, iter(())
+
+
+def _rate(path: Path) -> float:
+    """Mean frames per second; 0: not known."""
+    if av is None:
+        stream = cv2.VideoCapture(str(path))
+        rate = stream.get(cv2.CAP_PROP_FPS)
+        stream.release()
+        return rate
+    try:
+        with av.open(str(path)) as container:
+            streams = container.streams.video
+            return float(streams[0].average_rate or 0) if streams else 0.0
+    except (OSError, ValueError):
+        return 0.0
 
 
 def _read_by_av(path: Path) -> Iterator[Any]:
