@@ -46,3 +46,13 @@ def test_a_command_goes_wrong_as_the_page_says(command: str, answer: str, tmp_pa
     last = done.stderr.strip().splitlines()[-1]
     parts = [re.escape(part) for part in answer.split("...")]
     assert re.fullmatch(".*".join(parts), last), last
+
+
+def test_the_tables_of_the_rosbag_page_are_those_of_the_code() -> None:
+    tool = ROOT / "tools" / "rosbag_docs.py"
+    code = (
+        f"import sys; sys.path[:0] = [{str(tool.parent)!r}, {str(ROOT)!r}]; "
+        "import rosbag_docs as d; text = d.PAGE.read_text(); assert d.with_tables(text) == text, 'run tools/rosbag_docs.py'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr.splitlines()[-1]

@@ -158,6 +158,24 @@ def test_v3_as_published(tmp_path: Path) -> None:
     table = parquet.read_table(root / "meta/episodes/chunk-000/file-000.parquet").to_pydict()
     assert table["dataset_from_index"] == [0, 12, 24]
     assert table["dataset_to_index"] == [12, 24, 36]
+    parts = {"chunk_index", "file_index"}
+    places = {f"{part}/{n}" for part in ("data", "meta/episodes") for n in parts}
+    ends = ("from_timestamp", "to_timestamp")
+    places |= {f"videos/observation.image/{n}" for n in (*parts, *ends)}
+    told = {"episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index"}
+    assert {name for name in table if not name.startswith("stats/")} == places | told
+    summaries = {f"stats/{key}/{n}" for key in info["features"]
+                 for n in ("min", "max", "mean", "std", "count")}  # fmt: skip
+    assert {name for name in table if name.startswith("stats/")} == summaries
+    assert info["video_path"] == (
+        "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+    )
+    assert (info["chunks_size"], info["data_files_size_in_mb"]) == (1000, 100)
+    assert (info["video_files_size_in_mb"], info["splits"]) == (200, {"train": "0:3"})
+    tasks = parquet.read_table(root / "meta/tasks.parquet")
+    assert tasks.to_pydict() == {"task_index": [0], "task": ["synthetic"]}
+    # read by pandas, as lerobot does, the words are the index
+    assert json.loads(tasks.schema.metadata[b"pandas"])["index_columns"] == ["task"]
     key = "videos/observation.image"
     np.testing.assert_allclose(table[f"{key}/from_timestamp"], [0, 1.2, 2.4])
     np.testing.assert_allclose(table[f"{key}/to_timestamp"], [1.2, 2.4, 3.6])

@@ -105,7 +105,8 @@ def open_lerobot(path: Path, image: str = "", state: str = "", action: str = "")
         raise DataError(f"{file}: not a description of a dataset: {error}") from None
     if version not in VERSIONS:
         raise DataError(f"{file}: codebase_version {version}; one of {', '.join(VERSIONS)} known")
-    pictures = [k for k, f in features.items() if f.get("dtype") in ("video", "image")]
+    cameras = [k for k, f in features.items() if f.get("dtype") in ("video", "image")]
+    pictures = [key for key in cameras if not _is_depth(features[key])] or cameras
     notes = []
     if not image and len(pictures) > 1:
         notes.append(f"pictures of {pictures[0]} are read; {', '.join(pictures[1:])} are not")
@@ -294,6 +295,12 @@ def _matrix(rows: dict[str, np.ndarray], key: str) -> np.ndarray:
         return rows[key].astype(np.float32).reshape(len(rows["timestamp"]), -1)
     except (KeyError, ValueError, TypeError) as error:
         raise DataError(f"{key}: not numbers of one width in every row ({error})") from None
+
+
+def _is_depth(feature: dict[str, Any]) -> bool:
+    """Whether pictures tell distances, as a feature's ``info`` or ``video_info`` says."""
+    words = {**(feature.get("info") or {}), **(feature.get("video_info") or {})}
+    return bool(words.get("is_depth_map") or words.get("video.is_depth_map"))
 
 
 def _channel(name: str) -> Channel:
