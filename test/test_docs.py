@@ -52,7 +52,8 @@ def test_the_tables_of_the_rosbag_page_are_those_of_the_code() -> None:
     tool = ROOT / "tools" / "rosbag_docs.py"
     code = (
         f"import sys; sys.path[:0] = [{str(tool.parent)!r}, {str(ROOT)!r}]; "
-        "import rosbag_docs as d; text = d.PAGE.read_text(); assert d.with_tables(text) == text, 'run tools/rosbag_docs.py'"
+        "import rosbag_docs as d; text = d.PAGE.read_text(); "
+        "assert d.with_tables(text) == text, 'run tools/rosbag_docs.py'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr.splitlines()[-1]
