@@ -101,7 +101,7 @@ def open_lerobot(path: Path, image: str = "", state: str = "", action: str = "")
             raise ValueError("features and fps expected")
     except FileNotFoundError:
         raise DataError(f"{path}: no LeRobot dataset here (meta/info.json is missing)") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{file}: not a description of a dataset: {error}") from None
     if version not in VERSIONS:
         raise DataError(f"{file}: codebase_version {version}; one of {', '.join(VERSIONS)} known")
@@ -121,7 +121,7 @@ def open_lerobot(path: Path, image: str = "", state: str = "", action: str = "")
     dataset = Dataset(path, info, image, state, action, notes=notes)
     try:
         (_describe_v3 if version == "v3.0" else _describe_v2)(dataset)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path / 'meta'}: {str(error).splitlines()[0]}") from None
     if not dataset.episodes:
         raise DataError(f"{path}: no episodes")
