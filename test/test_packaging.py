@@ -118,7 +118,7 @@ ROSDEP = {"jinja2", "markupsafe", "matplotlib", "numpy", "opencv-python", "pillo
 ROSDEP |= {"tqdm"}
 """Names on the package index of what has a rosdep key: python3-jinja2 and so on."""
 # what a robot does not run: exports, benchmarks on a cluster, the building of the documentation
-WORKSTATION = {"mkdocs", "onnx", "onnxruntime", "onnxscript", "pyarrow", "ray", "grimp"}
+WORKSTATION = {"av", "mkdocs", "onnx", "onnxruntime", "onnxscript", "pyarrow", "ray", "grimp"}
 
 
 def third_party(*folders: str) -> dict[str, set[str]]:

@@ -6,6 +6,7 @@ python tools/rosbag_docs.py          # writes them into the page
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -38,11 +39,11 @@ def encodings() -> str:
 def corpus() -> str:
     """Kinds of bags and what an import makes of each."""
     sys.path[:0] = [str(CORPUS), str(CORPUS.parent)]
-    from make import CASES
+    cases = importlib.import_module("make").CASES
 
     ends = {0: "0, complete", 1: "1, nothing", 2: "2, refused", 3: "3, in part"}
     rows = ["| bag | in | options | exit code | steps | said |", "|---|---|---|---|---|---|"]
-    for name, case in CASES.items():
+    for name, case in cases.items():
         lengths = "" if case.lengths is None else " + ".join(map(str, case.lengths)) or "0"
         said = "; ".join(case.said).replace("|", "\\|")
         options = f"`{' '.join(case.words)}`" if case.words else ""

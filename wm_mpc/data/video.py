@@ -7,6 +7,7 @@ has no AV1.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,16 @@ import numpy as np
 from wm_mpc.core.errors import DataError, UserError
 from wm_mpc.core.opencv import cv2
 
-try:
-    import av
-except ImportError:
-    av = None
+
+@functools.cache
+def _pyav() -> Any:
+    """PyAV, imported when the first video is opened; None where it is not installed."""
+    try:
+        import av
+    except ImportError:
+        return None
+    return av
+
 
 _QUALITY = {"crf": "8", "g": "2", "preset": "veryfast"}
 """Every other frame stands by itself, as lerobot writes them. A model that learned from frames of
@@ -47,7 +54,7 @@ class VideoFile:
         self.count = 0
         self._path = path
         self.codec, self.pixels = video_kind(size)
-        self._write, self.close = (_by_av if av else _by_opencv)(path, fps, size, self.pixels)
+        self._write, self.close = (_by_av if _pyav() else _by_opencv)(path, fps, size, self.pixels)
 
     @property
     def size(self) -> int:
@@ -64,10 +71,11 @@ class VideoFile:
 def video_kind(size: tuple[int, int]) -> tuple[str, str]:
     """Codec and pixel format that are written for pictures of (height, width) [px]."""
     even = not (size[0] % 2 or size[1] % 2)
-    return ("h264", "yuv420p" if even else "yuv444p") if av else ("mpeg4", "yuv420p")
+    return ("h264", "yuv420p" if even else "yuv444p") if _pyav() else ("mpeg4", "yuv420p")
 
 
 def _by_av(path: Path, fps: int, size: tuple[int, int], pixels: str) -> tuple[Any, Any]:
+    av = _pyav()
     try:
         container = av.open(str(path), "w")
         stream = container.add_stream("libx264", rate=fps, options=_QUALITY)
@@ -118,7 +126,7 @@ class VideoReader:
             rate = _rate(path)
             if rate and abs(rate - fps) > 0.02 * fps:
                 raise DataError(f"{path}: {rate:.4g} frames per second; {fps:g} expected")
-            self._frames = (_read_by_av if av else _read_by_opencv)(path)
+            self._frames = (_read_by_av if _pyav() else _read_by_opencv)(path)
         found: list[np.ndarray] = []
         while self._position < first + count:
             frame = next(self._frames, None)
@@ -128,7 +136,7 @@ class VideoReader:
                 found.append(np.ascontiguousarray(frame()))
             self._position += 1
         if len(found) != count:
-            known = "" if av else " (OpenCV must know the codec; pip install av knows more)"
+            known = "" if _pyav() else " (OpenCV must know the codec; pip install av knows more)"
             raise DataError(
                 f"{path}: {len(found)} frames from number {first} on; {count} expected{known}"
             )
@@ -144,6 +152,7 @@ class VideoReader:
 
 def _rate(path: Path) -> float:
     """Mean frames per second; 0: not known."""
+    av = _pyav()
     if av is None:
         stream = cv2.VideoCapture(str(path))
         rate = stream.get(cv2.CAP_PROP_FPS)
@@ -160,7 +169,7 @@ def _rate(path: Path) -> float:
 def _read_by_av(path: Path) -> Iterator[Any]:
     """Frames as functions that give RGB; what is passed over costs no conversion."""
     try:
-        with av.open(str(path)) as container:
+        with _pyav().open(str(path)) as container:
             if not container.streams.video:
                 return
             stream = container.streams.video[0]
