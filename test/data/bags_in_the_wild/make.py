@@ -418,6 +418,65 @@ def no_metadata(path: Path, storage: str) -> None:
 CASES["folder_with_odd_name"] = Case(CASES["plain"].make, name="a #1? %41&b=c")
 
 
+def _old_schema(path: Path, storage: str, count: int) -> None:
+    """As the first versions of rosbag2 wrote them, and as its own test resources are."""
+    path.mkdir()
+    file = path / "talker.db3"
+    text = b"\0\1\0\0\x06\0\0\0Hello\0"
+    base = sqlite3.connect(file)
+    base.execute("PRAGMA journal_mode=WAL")
+    base.executescript(
+        "CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT NOT NULL, type TEXT NOT NULL, "
+        "serialization_format TEXT NOT NULL);"
+        "CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER NOT NULL, "
+        "timestamp INTEGER NOT NULL, data BLOB NOT NULL);"
+        "INSERT INTO topics VALUES (1, '/topic', 'std_msgs/msg/String', 'cdr');"
+    )
+    rows = [(1, at(k), text) for k in range(count)]
+    base.executemany("INSERT INTO messages(topic_id, timestamp, data) VALUES (?, ?, ?)", rows)
+    base.commit()
+    base.close()
+    topic = {"name": "/topic", "type": "std_msgs/msg/String", "serialization_format": "cdr"}
+    info = {
+        "version": 1, "storage_identifier": "sqlite3",
+        "relative_file_paths": [f"{path.name}/talker.db3"],
+        "duration": {"nanoseconds": max(0, count - 1) * S // 10},
+        "starting_time": {"nanoseconds_since_epoch": START if count else 2**63 - 1},
+        "message_count": count,
+        "topics_with_message_count": [{"topic_metadata": topic, "message_count": count}],
+    }  # fmt: skip
+    (path / "metadata.yaml").write_text(yaml.safe_dump({"rosbag2_bagfile_information": info}))
+
+
+def talker_of_the_first_rosbag2(path: Path, storage: str) -> None:
+    _old_schema(path, storage, 10)
+
+
+CASES["talker_of_the_first_rosbag2"] = Case(
+    talker_of_the_first_rosbag2, code=2, lengths=(), storages=("sqlite3",),
+    said=("'image' is not in the bag; its topics are /topic (std_msgs/msg/String)",),
+)  # fmt: skip
+
+
+def empty_bag_of_the_first_rosbag2(path: Path, storage: str) -> None:
+    _old_schema(path, storage, 0)
+
+
+CASES["empty_bag_of_the_first_rosbag2"] = Case(
+    empty_bag_of_the_first_rosbag2, code=2, lengths=(), storages=("sqlite3",),
+    said=("'image' is not in the bag",),
+)  # fmt: skip
+
+
+@case(code=1, lengths=(), said=("image /image: no messages",))
+def topics_without_messages(bag: Tape) -> None:
+    for topic, kind in (
+        ("/image", "sensor_msgs/msg/Image"), ("/proprio", "sensor_msgs/msg/JointState"),
+        ("/command", "std_msgs/msg/Float64MultiArray"),
+    ):  # fmt: skip
+        bag.writer.add_topic(topic, kind)
+
+
 # ---- types -----------------------------------------------------------------------------------
 
 
