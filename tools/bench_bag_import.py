@@ -90,7 +90,7 @@ def write_bag(path: Path, config: Config) -> int:
             frame[row : row + 8, column : column + 8] = (255, 0, 0)
             data = frame.reshape(-1)
             put("/image", stamp, image(head, side, side, "rgb8", 0, side * 3, data))
-            values = rng.normal(size=2)
+            values = rng.uniform(-2, 2, size=2)
             put("/proprio", stamp, joints(head, ["x", "y"], values, values, empty))
             put("/command", stamp + 20_000_000, array(dims([], 0), values))
     return steps

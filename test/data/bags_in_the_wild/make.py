@@ -315,6 +315,31 @@ def degrees(bag: Tape) -> None:
         bag.command(at(k) + 20_000_000, np.array([k, k / 2]))
 
 
+def _turning(k: int) -> float:
+    return float((0.2 * k + np.pi) % (2 * np.pi) - np.pi)
+
+
+@case(code=3, lengths=None, aligned=False,
+      said=("angles jump by a turn between two samples",))  # fmt: skip
+def joint_that_turns(bag: Tape) -> None:
+    """A joint that turns for ever, reported half a step beside the pictures."""
+    for k in range(STEPS):
+        bag.image(at(k), picture(k))
+        joints(bag, at(k - 0.5), ARM, [_turning(k), 0.0])
+        bag.command(at(k) + 20_000_000, np.array([k, k / 2]))
+
+
+def _never_between(stored: list) -> None:
+    (found,) = stored
+    assert np.abs(np.diff(found.proprio[:, 0])).max() > 6
+
+
+CASES["joint_that_turns_nearest"] = Case(
+    CASES["joint_that_turns"].make, ("--proprio-method", "nearest"), lengths=None, aligned=False,
+    check=_never_between,
+)  # fmt: skip
+
+
 # ---- clocks ----------------------------------------------------------------------------------
 
 
@@ -580,6 +605,9 @@ encoded("nv12", _planes, check=_mono)
 encoded("nv21", _planes, check=_mono)
 encoded("bayer_rggb8", lambda k: (grey(k), 16), check=_mono)
 encoded("bayer_gbrg16", lambda k: (grey(k).astype(np.uint16) << 8, 32), check=_mono)
+encoded(
+    "rgb8", lambda k: (np.pad(picture(k).reshape(16, 48), ((0, 0), (0, 16))), 64), aligned=True
+)  # with rows that are padded
 encoded("rgb16", lambda k: (np.stack([grey(k)] * 3, 2).astype(np.uint16) << 8, 96), check=_mono)
 encoded(
     "16UC1", lambda k: (grey(k).astype(np.uint16) * 10, 32),

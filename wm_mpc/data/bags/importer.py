@@ -24,6 +24,7 @@ from wm_mpc.data.bags.parts import BagParts, described
 from wm_mpc.data.bags.source import Bag, UnusableBagError
 from wm_mpc.data.bags.topics import read_field
 from wm_mpc.data.bags.typelib import Decoder
+from wm_mpc.data.bags.wraps import Wraps
 from wm_mpc.data.decoding import MessageError, message_to_trajectory
 from wm_mpc.data.trajectory import Trajectory
 
@@ -79,6 +80,7 @@ class _BagImport:
         self._report.topics = self._parts.reports
         self._episodes = BagEpisodes(config, bag, out, statistics, self._report, self._parts)
         self._command_plan = CommandPlan()
+        self._wraps = Wraps()
         self._goal_digest = b""
         self._marker_values: dict[str, Any] = {}
 
@@ -207,7 +209,10 @@ class _BagImport:
         if self._parts.proprio is None:
             yield from self._sample(part, stamp, decoded, message)
             return
-        role, values = self._parts.proprio(decoded)
+        states = self._parts.proprio
+        role, values = states(decoded)
+        if states.parts[0] == "position" and self._config.align.proprio_method == "linear":
+            self._wraps.see(role, values[: len(values) // len(states.parts)])
         yield from self._aligner.push(role, stamp, values)
 
     def _commands(
@@ -262,7 +267,7 @@ class _BagImport:
         report.counts.update(self._aligner.counts)
         report.problems.extend(self._episodes.doubts())
         early = camera_ends_early(self._parts, self._config.align)
-        report.problems.extend([early] if early else [])
+        report.problems.extend(words for words in (early, self._wraps.words()) if words)
         report.gaps = [{"at_s": at / 1e9, "reason": why} for at, why in self._aligner.gaps]
         report.judge()
 
