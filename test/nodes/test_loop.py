@@ -193,7 +193,7 @@ def test_stopping_ends_at_rest(bench: Bench) -> None:
     bench.step(Picture())
     bench.loop._come_to_rest()
     sent = [sent[0] for *_, sent in bench.ticks]
-    assert sent == pytest.approx([0.5, 0.5, 0.25, 0.0], abs=1e-4) and sent[-1] == 0.0
+    assert sent == pytest.approx([0.5, 0.25, 0.0], abs=1e-4) and sent[-1] == 0.0
 
 
 def test_stopping_without_having_moved_says_nothing(encoder: object) -> None:

@@ -333,10 +333,15 @@ class CommandFilter:
         return np.where(reached, target, np.clip(last + slope * dt, low, high))
 
     def _to_rest(self, elapsed: float, dt: float, reason: str) -> SafeCommand:
-        """Go down in a straight line in ``ramp_s``: stopping outranks the other limits."""
+        """Go down in a straight line in ``ramp_s``: stopping outranks the other limits.
+
+        The first step counts a whole period however early it comes: a command holds for a period,
+        and a watchdog that bites between two ticks must not cost another one.
+        """
         rest = self._target_at_rest()
         if self._ramp_from is None:
-            self._ramp_from, self._ramp_left, elapsed = self._last.copy(), 1.0, dt
+            self._ramp_from, self._ramp_left = self._last.copy(), 1.0
+            elapsed = max(dt, self.period)
         ramp_s = self.limits.ramp_s
         self._ramp_left -= elapsed / ramp_s if ramp_s else 1.0
         start = self._ramp_from
