@@ -174,3 +174,29 @@ def test_the_size_must_fit_the_patches(tmp_path: Path) -> None:
         CheckpointError, match="image_size: 30 px is no multiple of the patch size 8"
     ):
         DinoEncoder.load(tmp_path, image_size=30)
+
+
+def test_a_fingerprint_is_that_of_the_weights_whatever_a_release_calls_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read() -> DinoEncoder:
+        return DinoEncoder.load(tmp_path / "encoder")
+
+    tiny_encoder(tmp_path / "encoder")
+    known, earlier, other = read(), read(), read()
+    names = {"q_proj": "attention.query", "k_proj": "attention.key",
+             "v_proj": "attention.value", "o_proj": "output.dense"}  # fmt: skip
+    weights = {}
+    for name, value in earlier.backbone.state_dict().items():
+        for now, before in names.items():
+            name = name.replace(f".{now}.", f".{before}.")
+        weights[name] = value
+    assert weights.keys() != known.backbone.state_dict().keys()
+    monkeypatch.setattr(earlier.backbone, "state_dict", lambda: weights)
+    with torch.no_grad():
+        next(other.backbone.parameters()).add_(1e-3)
+    assert fingerprint(earlier) == fingerprint(known) != fingerprint(other)
+
+
+def test_the_fingerprint_of_the_bundled_encoder_is_the_one_that_models_were_made_with() -> None:
+    assert fingerprint(DinoEncoder.load(ASSETS / "encoder")) == "76b3022057eb"

@@ -139,15 +139,19 @@ class Controller:
         """
         self._faults = {**self._faults, source: reason}
 
-    def distrust(self, source: str, reason: str) -> None:
+    def distrust(self, source: str, reason: str) -> bool:
         """Note an input that says nonsense: the robot rests from the next tick until a good one.
 
         Args:
             source: see ``reject``.
             reason: one line.
+
+        Returns:
+            Whether the inputs were trusted before.
         """
         self.reject(source, reason)
-        self._distrusted = True
+        before, self._distrusted = self._distrusted, True
+        return not before
 
     def _clear_faults(self, *sources: str) -> None:
         self._faults = {key: why for key, why in self._faults.items() if key not in sources}

@@ -314,9 +314,8 @@ class Engine:
 def _usable_novelty(model: WorldModel) -> Novelty | None:
     """Statistics of what training saw; None where there are none, or those of another encoder.
 
-    Another encoder's would stop every robot, or none. Another release of ``transformers`` may name
-    the same weights otherwise, which counts as another encoder: the robot then runs without this
-    watch, and the log says so.
+    Another encoder's would stop every robot, or none: the robot then runs without this watch, and
+    the log says so.
     """
     novelty = getattr(model, "novelty", None)  # a task's own dynamics may serve as model
     if novelty is None or model.encoder is None:

@@ -91,7 +91,8 @@ class InputCheck:
         if proprio is None or np.shape(proprio) != (dim,):
             got = "none" if proprio is None else f"shape {np.shape(proprio)}"
             raise ValueError(f"{field}: {got}; ({dim},) expected")
-        array = np.array(proprio, np.float32)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+            array = np.array(proprio, np.float32)
         if not np.isfinite(array).all():
             raise NotFiniteError(f"{field}: {array.tolist()} is not finite")
         return array

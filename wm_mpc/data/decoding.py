@@ -270,7 +270,13 @@ def joint_state_to_array(
                     f"{field}.{part}: {values[i]} at joint {joint!r}; a finite number expected"
                 )
         parts.extend(values[i] for i in index)
-    return np.array(parts, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        array = np.array(parts, dtype=np.float32)
+    if not np.isfinite(array).all():
+        raise NotFiniteMessageError(
+            f"{field}: {max(parts, key=abs):g}; a number of single precision expected"
+        )
+    return array
 
 
 def message_to_trajectory(message: Any) -> Trajectory:

@@ -27,6 +27,17 @@ _EARLIER = (
 )
 
 
+def present_name(name: str) -> str:
+    """Name of a weight in ``transformers`` 5, from that in any release.
+
+    >>> present_name("encoder.layer.0.attention.attention.key.bias")
+    'encoder.layer.0.attention.k_proj.bias'
+    """
+    for before, now in _EARLIER:
+        name = name.replace(before, now)
+    return name
+
+
 @dataclass(frozen=True)
 class Dinov2Config:
     """The part of ``config.json`` that shapes the network; defaults are those of transformers."""
@@ -188,9 +199,7 @@ def load_dinov2(folder: Path, config: Dinov2Config) -> Dinov2:
     """
     weights = {}
     for name, value in load_file(folder / "model.safetensors").items():
-        for before, now in _EARLIER:
-            name = name.replace(before, now)
-        weights[name.removeprefix("dinov2.")] = value.float()
+        weights[present_name(name).removeprefix("dinov2.")] = value.float()
     stored = {int(n.split(".")[2]) for n in weights if n.startswith("encoder.layer.")}
     if stored != set(range(config.num_hidden_layers)):
         raise CheckpointError(
@@ -209,4 +218,4 @@ def load_dinov2(folder: Path, config: Dinov2Config) -> Dinov2:
     return network
 
 
-__all__ = ["Dinov2", "Dinov2Config", "load_dinov2", "read_config"]
+__all__ = ["Dinov2", "Dinov2Config", "load_dinov2", "present_name", "read_config"]

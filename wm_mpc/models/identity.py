@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from wm_mpc.models.dinov2 import present_name
 from wm_mpc.models.encoder import DinoEncoder
 from wm_mpc.models.world_model import WorldModel
 
@@ -33,9 +34,14 @@ def tensor_digest(tensors: Mapping[str, Tensor], before: str = "", typed: bool =
 
 
 def fingerprint(encoder: DinoEncoder) -> str:
-    """Digest of an encoder's weights, 12 hex digits; computed once, as they are frozen."""
+    """Digest of an encoder's weights, 12 hex digits; computed once, as they are frozen.
+
+    Releases of ``transformers`` name the same weights otherwise: the names of release 5 count.
+    """
     if not encoder.fingerprint:
-        encoder.fingerprint = tensor_digest(encoder.backbone.state_dict())[:12]
+        weights = encoder.backbone.state_dict()
+        renamed = {present_name(name): value for name, value in weights.items()}
+        encoder.fingerprint = tensor_digest(renamed)[:12]
     return encoder.fingerprint
 
 

@@ -111,8 +111,8 @@ class Inputs:
             self._mailbox.put_proprio(self._stamp(message), values)
         except NotFiniteError as error:
             # Whoever says nonsense once may have said it before: no waiting for the watchdog.
-            self._controller.distrust("proprio", str(error))
-            self._mailbox.urge()
+            if self._controller.distrust("proprio", str(error)):
+                self._mailbox.urge()
             self._complain("proprio", str(error))
         except UserError as error:
             self._reject("proprio", error)

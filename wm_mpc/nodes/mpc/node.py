@@ -364,7 +364,7 @@ class MpcNode(LifecycleNode):
         self, request: SetGoal.Request, response: SetGoal.Response
     ) -> SetGoal.Response:
         try:
-            proprio = np.array(request.proprio, np.float32) if request.proprio else None
+            proprio = np.array(request.proprio) if request.proprio else None
             image = image_to_rgb(request.goal_image, "goal_image")
             self.set_goal(image, proprio, request.tolerance)
             response.success = True

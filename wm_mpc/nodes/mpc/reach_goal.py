@@ -69,7 +69,7 @@ class ReachGoalServer:
         started, first_tick = driver.seconds(), self._outputs.last_status.ticks
         try:
             image = image_to_rgb(request.goal_image, "goal_image")
-            proprio = np.array(request.goal_proprio, np.float32) if request.goal_proprio else None
+            proprio = np.array(request.goal_proprio) if request.goal_proprio else None
             goal = driver.set_goal(image, proprio, request.tolerance)
         except UserError as error:
             handle.abort()
