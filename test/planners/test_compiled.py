@@ -14,7 +14,7 @@ from wm_mpc.core.capture import Body, Rerun
 from wm_mpc.models.config import WorldModelConfig
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.planners import PLANNERS, PlanRequest
-from wm_mpc.planners.kernels import graphs
+from wm_mpc.planners.kernels import choice, graphs
 from wm_mpc.planners.kernels.autograd import AutogradKernel
 from wm_mpc.planners.kernels.compiled import CompiledKernel
 from wm_mpc.planners.kernels.graphs import GraphKernel
@@ -233,6 +233,17 @@ class Replays(Rerun):
             replay()
 
         return counted
+
+
+def test_large_models_plan_by_autograd_on_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model("gru")
+    cost = make_cost(model)
+    monkeypatch.setattr(choice, "obstacle", lambda device: "")
+    weights = sum(p.numel() for p in model.predictor.parameters())
+    monkeypatch.setattr(choice, "LARGE", weights + 1)
+    assert isinstance(choice.make_kernel(model, cost), CompiledKernel)
+    monkeypatch.setattr(choice, "LARGE", weights)
+    assert isinstance(choice.make_kernel(model, cost), AutogradKernel)
 
 
 @pytest.mark.parametrize("iterations", [1, 3, 4, 6, 9])

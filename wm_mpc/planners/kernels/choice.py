@@ -25,7 +25,8 @@ GRAPHS = "WM_MPC_CUDA_GRAPHS"
 repeated ticks and what was mended since has not run on one (docs/performance.md)."""
 
 LARGE = 1_000_000
-"""Weights of a predictor from which bfloat16 is tried on a GPU; below, launches take the time."""
+"""Weights of a predictor from which products take the time, not launches: a GPU tries bfloat16;
+on a processor autograd is the faster kernel (docs/performance.md, "Full size on a processor")."""
 
 
 def make_kernel(model: Dynamics, objective: GoalObjective, compile: bool = True) -> Kernel:
@@ -47,6 +48,8 @@ def make_kernel(model: Dynamics, objective: GoalObjective, compile: bool = True)
     executor = executor_for(device) if os.environ.get(GRAPHS) == "1" else None
     if executor is not None:
         return graph_kernel(model, objective, executor)
+    if device.type == "cpu" and size(model) >= LARGE:
+        return AutogradKernel(model, objective)
     reason = obstacle(device)
     if reason:
         log.warning("planning by autograd, several times slower: %s", reason)
@@ -56,8 +59,12 @@ def make_kernel(model: Dynamics, objective: GoalObjective, compile: bool = True)
 
 def precision(model: Dynamics, device: torch.device) -> torch.dtype | None:
     """Type of the products; None: the weights' own."""
-    weights = sum(p.numel() for p in model.predictor.parameters())
-    return torch.bfloat16 if device.type == "cuda" and weights >= LARGE else None
+    return torch.bfloat16 if device.type == "cuda" and size(model) >= LARGE else None
+
+
+def size(model: Dynamics) -> int:
+    """Weights of the predictor."""
+    return sum(p.numel() for p in model.predictor.parameters())
 
 
 def graph_kernel(model: Dynamics, objective: GoalObjective, executor: Executor) -> Kernel:
