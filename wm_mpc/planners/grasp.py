@@ -50,6 +50,8 @@ class GraspConfig(Checked):
         init_std: standard deviation of fresh starts, normalised action units.
         warm_std: standard deviation of starts around the warm start, normalised action units.
         state_init_std: noise on the initial states of all starts but the first, latent units.
+        states: where states begin without warm ones: ``line`` (straight from the current latent to
+            the goal) or ``rollout`` (where the actions that a start begins with lead).
         chunk: iterations between two looks at the clock.
     """
 
@@ -72,6 +74,7 @@ class GraspConfig(Checked):
     init_std: NonNegativeFloat = 0.5
     warm_std: NonNegativeFloat = 0.3
     state_init_std: NonNegativeFloat = 0.1
+    states: Literal["line", "rollout"] = "line"
     chunk: PositiveInt = 10
 
 
@@ -83,9 +86,10 @@ class GraspPlanner(LiftedPlanner):
     def calls(self) -> list[KernelCall]:
         """Calls of a search and of its synchronisations."""
         config = self.config
+        roll = [KernelCall("rollout", config.starts)] if config.states == "rollout" else []
         if config.sync == "gradient":
-            return [*super().calls(), *descent_calls(sync_gradient(config), config.starts)]
-        return [*super().calls(), KernelCall("cost", config.sync_samples)]
+            return [*roll, *super().calls(), *descent_calls(sync_gradient(config), config.starts)]
+        return [*roll, *super().calls(), KernelCall("cost", config.sync_samples)]
 
     def begin(self, request: PlanRequest, generator: torch.Generator) -> GraspSearch:
         """Lay out actions and virtual states; nothing is evaluated yet."""
@@ -106,6 +110,7 @@ class GraspSearch(LiftedSearch):
         self.ones = torch.ones(rows, device=planner.device)
         self.plain = replace(request, warm_start=None, proposals=None, warm_states=None)
         self.sync_gradient = sync_gradient(config)
+        self.rolls_out = config.states == "rollout" and request.warm_states is None
         # The first evaluation is on the rows themselves, a CEM sync on samples around the best.
         if config.sync == "gradient":
             self.sync_cost = (config.sync_steps + 1) * self.batch_cost
@@ -117,13 +122,16 @@ class GraspSearch(LiftedSearch):
         """Model transitions of the next iterations, their synchronisations included."""
         every = self.config.sync_every
         syncs = (self.count + iterations) // every - self.count // every
-        first = self.batch_cost if self.first_cost is None else 0
+        first = (1 + self.rolls_out) * self.batch_cost if self.first_cost is None else 0
         return first + iterations * self.batch_cost + syncs * self.sync_cost
 
     def advance(self, iterations: int) -> None:
         """Stochastic steps, with a synchronisation whenever one is due."""
         if self.first_cost is None:
             self.evaluate()
+            if self.rolls_out:
+                self.s = self.kernel.rollout(self.latent, self.a)[:, :-1].clone()
+                self.transitions += self.batch_cost
         for _ in range(iterations):
             _, grad_a, grad_s = self.gradients()
             self.move(grad_a, grad_s)
