@@ -65,7 +65,7 @@ class EngineConfig(Checked):
     compile: bool = True
     proposals: str = ""
     subgoals: str = ""
-    lookahead: Annotated[float, Ge(0.5), Le(100.0)] = 4.0
+    lookahead: Annotated[float, Ge(0.5), Le(100.0)] = 2.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -80,7 +80,7 @@ class EvalSettings(Conditions):
     real_time: bool = field(default=True, kw_only=True)
     proposals: Path | None = field(default=None, kw_only=True)
     subgoals: Path | None = field(default=None, kw_only=True)
-    lookahead: PositiveFloat = field(default=4.0, kw_only=True)
+    lookahead: PositiveFloat = field(default=2.0, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
