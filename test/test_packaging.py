@@ -115,7 +115,7 @@ MODULES = {
 """Import name -> name on the package index, where they differ."""
 ROS = re.compile(r"rclpy|launch\w*|\w+_msgs|std_srvs|\w+_interfaces|cv_bridge")
 ROSDEP = {"jinja2", "markupsafe", "matplotlib", "numpy", "opencv-python", "pillow", "pyyaml"}
-ROSDEP |= {"tqdm"}
+ROSDEP |= {"scipy", "tqdm"}
 """Names on the package index of what has a rosdep key: python3-jinja2 and so on."""
 # what a robot does not run: exports, benchmarks on a cluster, the building of the documentation
 WORKSTATION = {"av", "mkdocs", "onnx", "onnxruntime", "onnxscript", "pyarrow", "ray", "grimp"}

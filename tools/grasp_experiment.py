@@ -170,11 +170,16 @@ def contact(args: argparse.Namespace, model: WorldModel) -> dict[str, Any]:
     found: dict[str, Any] = {"n": len(given)}
     states = np.stack([p["start"] for p in given])
     apart = np.hypot(*(states[:, :2] - states[:, 2:4]).T)
+    middle = (states + np.stack([p["goal"] for p in given])) / 2
+    between = np.hypot(*(middle[:, :2] - middle[:, 2:4]).T)
+    half = (starts + goals) / 2
     groups = {
         "robot within 70 px of the block": starts[torch.from_numpy(apart < 70)],
         "robot 70 to 120 px away": starts[torch.from_numpy((apart >= 70) & (apart < 120))],
         "robot further away": starts[torch.from_numpy(apart >= 120)],
-        "half-way on the line to the goal (first virtual states)": (starts + goals) / 2,
+        "half-way on the line to the goal (first virtual states)": half,
+        "half-way, robot within 70 px of the block": half[torch.from_numpy(between < 70)],
+        "half-way, robot 120 px away or more": half[torch.from_numpy(between >= 120)],
     }
     for name, latents in groups.items():
         sizes = torch.stack([_block_gradient(model, z, split, judge.scale) for z in latents])

@@ -18,11 +18,12 @@ WORKERS=${WORKERS:-0} # of data collection; 0: one per core
 
 case $SIZE in
 full)
-  PUSHT=48000 WALL=9000 MAZE=5000
+  PUSHT=48000 WALL=9000 MAZE=5000 MEDIUM=3000
   DINO=(--dino.steps 800)
   PUSHT_TRAINING=(--landmarks.compositions 40000 --landmarks.steps 6000 --dynamics.steps 17000)
   WALL_TRAINING=(--landmarks.compositions 10000 --landmarks.steps 1200 --dynamics.steps 18000)
   MAZE_TRAINING=(--landmarks.compositions 10000 --landmarks.steps 1200 --dynamics.steps 20000)
+  MEDIUM_TRAINING=(--landmarks.compositions 10000 --landmarks.steps 1200 --dynamics.steps 12000)
   DECODER=(--decoder.steps 6000)
   ONLINE=(--finetune.lr 1e-3 --online.rollouts 800 --online.every 1000 --online.ratio 1 1
     --curriculum.rollout 3 5)
@@ -34,11 +35,12 @@ full)
     --online.options iterations=20 starts=16)
   ;;
 tiny)
-  PUSHT=40 WALL=20 MAZE=20
+  PUSHT=40 WALL=20 MAZE=20 MEDIUM=20
   DINO=(--dino.steps 3 --dino.batch 4 --dino.dim 32 --dino.layers 2 --dino.heads 2)
   TINY=(--landmarks.compositions 64 --landmarks.steps 5 --landmarks.batch 16 --reader-steps 5
     --dynamics.steps 20 --dynamics.batch 32)
   PUSHT_TRAINING=("${TINY[@]}") WALL_TRAINING=("${TINY[@]}") MAZE_TRAINING=("${TINY[@]}")
+  MEDIUM_TRAINING=("${TINY[@]}")
   DECODER=(--decoder.steps 5)
   ONLINE=(--finetune.steps 6 --finetune.batch 16 --online.rollouts 2 --online.every 3
     --curriculum.rollout 1 3 --online.options iterations=2 starts=2)
@@ -81,19 +83,21 @@ improve() { # task, then its own options
   fi
 }
 
-measure() { # task
+measure() { # task, then options of its evaluation
   local task=$1
+  shift
   run "$WM_MPC" validate "$OUT/$task" --data "$OUT/data/$task" \
     --report "$OUT/$task/validation.json"
   if ((GOALS > 0)); then
     run "$WM_MPC" eval --task "$task" --planner adam --model "$OUT/$task" --goals "$GOALS" \
-      --seed 1 --report "$OUT/$task/eval.json"
+      --seed 1 --report "$OUT/$task/eval.json" "$@"
   fi
 }
 
 collect pusht "$PUSHT" 40
 collect wall "$WALL" 50
 collect point_maze "$MAZE" 60
+collect point_maze_medium "$MEDIUM" 100
 if [[ ! -f $OUT/encoder/dino.json ]]; then
   run "$WM_MPC" train dino --data "$OUT/data/pusht" "$OUT/data/wall" "$OUT/data/point_maze" \
     --out "$OUT/encoder" "${DINO[@]}"
@@ -107,4 +111,8 @@ measure wall
 train pusht "$OUT/base/pusht" "${PUSHT_TRAINING[@]}"
 improve pusht --augment "${PUSHT_ONLINE[@]}"
 measure pusht
-echo "models: $OUT/{encoder,pusht,wall,point_maze}"
+train point_maze_medium "$OUT/point_maze_medium" "${MEDIUM_TRAINING[@]}"
+run "$WM_MPC" train subgoals --model "$OUT/point_maze_medium" --data "$OUT/data/point_maze_medium" \
+  --frames 6000 --tokens "$OUT/tokens/point_maze_medium"
+measure point_maze_medium --subgoals "$OUT/point_maze_medium/subgoals.safetensors"
+echo "models: $OUT/{encoder,pusht,wall,point_maze,point_maze_medium}"

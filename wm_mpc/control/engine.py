@@ -353,7 +353,9 @@ def _graph(
     path: Path, changed: float, shape: tuple[int, ...], perception: str, device: torch.device
 ) -> SubgoalGraph:
     """A graph as it is in its file; models that see alike share it, and the ways found in it."""
-    return load_graph(path, shape, perception).to(device)
+    graph = load_graph(path, shape, perception).to(device)
+    graph.ways_to(graph.nodes[0])  # what the first goal would import and allocate
+    return graph
 
 
 __all__ = ["Engine", "EngineConfig"]

@@ -19,17 +19,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
 from wm_mpc.core.errors import CheckpointError, UserError, one_line
 from wm_mpc.core.files import write_atomically
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 SUBGOALS_FILE = "subgoals.safetensors"
 STITCH = 2.0
@@ -80,6 +82,10 @@ class SubgoalGraph:
             goal: latent ``(D,)``.
             posture: whether its proprioception is known; else its picture alone counts.
         """
+        # SciPy is imported where there are subgoals, and costs nothing where there are none.
+        from scipy.sparse import csr_matrix
+        from scipy.sparse.csgraph import dijkstra
+
         channels = slice(None) if posture else slice(0, self.visual_dim)
         apart = self.distances(goal, channels).cpu().numpy()
         near = np.argpartition(apart, min(ENTRIES, len(apart) - 1))[:ENTRIES]
@@ -207,6 +213,9 @@ def load_graph(path: Path, latent_shape: tuple[int, ...], latents: str) -> Subgo
     problem = _problem(nodes, scale, start, end, steps, latent_shape[0], radius)
     if problem:
         raise CheckpointError(f"{path}: not a usable graph: {problem}")
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import dijkstra  # noqa: F401  (loaded before the first tick)
+
     edges = csr_matrix((steps.astype(np.float64), end, start), (len(nodes), len(nodes)))
     return SubgoalGraph(nodes.float(), scale.float(), visual_dim, edges, radius)
 
