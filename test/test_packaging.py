@@ -48,7 +48,8 @@ def canonical(name: str) -> str:
 def requirements() -> list[Requirement]:
     project = PYPROJECT["project"]
     texts = [*project["dependencies"], *PYPROJECT["build-system"]["requires"]]
-    for group in ("sim", "ros", "vision", "encoders", "viz", "view", "export", "docs", "dev"):
+    groups = ("sim", "ros", "vision", "subgoals", "encoders", "viz", "view", "export", "docs")
+    for group in (*groups, "dev"):
         texts += project["optional-dependencies"][group]
     return [Requirement(text) for text in texts]
 
@@ -215,8 +216,8 @@ image_to_rgb(picture)
 
 def test_the_base_installation_is_enough_for_the_robot() -> None:
     """Nodes, doctor and bag import, and a model loads, where no extra is installed."""
-    extras = {"cv2", "transformers", "matplotlib", "PIL", "jinja2", "gymnasium", "gym_pusht"}
-    extras |= {"mujoco", "pymunk", "starlette", "uvicorn"}
+    extras = {"cv2", "scipy", "transformers", "matplotlib", "PIL", "jinja2", "gymnasium"}
+    extras |= {"gym_pusht", "mujoco", "pymunk", "starlette", "uvicorn"}
     modules = ["wm_mpc.cli.main", "wm_mpc.cli.doctor", "wm_mpc.cli.bag", "wm_mpc.cli.bag_import"]
     if find_spec("rclpy"):
         modules += [f"wm_mpc.nodes.{n}" for n in ("mpc.node", "gate.node", "recording.recorder")]
@@ -227,6 +228,36 @@ def test_the_base_installation_is_enough_for_the_robot() -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.stderr.splitlines()[-1].endswith("or pip install 'wm-mpc[vision]'"), done.stderr
+
+
+@pytest.mark.skipif(os.environ.get("WM_MPC_FRESH") != "1", reason="minutes; WM_MPC_FRESH=1 asks")
+def test_a_fresh_base_installation_is_small_and_works(tmp_path: Path) -> None:
+    """Beside torch and numpy at most 100 MB, in an environment of its own, from the sdist."""
+    python = tmp_path / "env" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
+    pip = [python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt"]
+
+    def size_mb() -> float:
+        # disk blocks, not lengths: what is really taken
+        files = (tmp_path / "env").rglob("*")
+        return sum(f.lstat().st_blocks for f in files if not f.is_dir()) * 512 / 1e6
+
+    subprocess.run([*pip, "torch", "numpy"], check=True)
+    before = size_mb()
+    env = {**os.environ, "WM_MPC_INTERFACES": "0"}
+    env.pop("PYTHONPATH", None)
+    code = f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})"
+    build = [sys.executable, "-c", code]
+    subprocess.run(build, check=True, capture_output=True, cwd=ROOT, env=env)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    subprocess.run([*pip, sdist], check=True, env=env)
+    assert size_mb() - before <= 100.0
+    for words in (["doctor"], ["bag", "--help"], ["eval", "--help"]):
+        command = [tmp_path / "env" / "bin" / "wm-mpc", *words]
+        subprocess.run(command, check=True, capture_output=True, cwd=tmp_path, env=env)
+    load = "from wm_mpc import WorldModel; from wm_mpc.core.locations import ASSETS; "
+    load += "WorldModel.load(ASSETS / 'wall')"
+    subprocess.run([python, "-c", load], check=True, cwd=tmp_path, env=env)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

@@ -78,7 +78,8 @@ def bench(folder: Path, processes: int, size: int) -> tuple[float, Any]:
 
 def train(folder: Path, processes: int, size: int) -> tuple[float, Any]:
     """Train a model for ``size`` steps on the episodes of ``collect``."""
-    words = ["train", "wall", "--data", str(folder / "store1"), "--reader-steps", str(size)]
+    words = ["train", "wall", "--data", str(folder / "store1"), "--encoder", "bundled"]
+    words += ["--reader-steps", str(size)]
     words += ["--landmarks.steps", str(size), "--dynamics.steps", str(size)]
     words += ["--dynamics.threads", "1", "--out", str(folder / f"model{processes}")]
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")

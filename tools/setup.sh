@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Create .venv in the checkout and install everything: called by `make setup`.
-# Environment: PYTHON (interpreter), VENV (folder), EXTRAS (default sim,ros,vision,encoders,viz,view,export,lerobot,docs,dev), PIP_* (pip's own).
+# Environment: PYTHON (interpreter), VENV (folder), EXTRAS (default sim,ros,vision,subgoals,encoders,viz,view,export,lerobot,docs,dev), PIP_* (pip's own).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${VENV:-.venv}
-extras=${EXTRAS:-sim,ros,vision,encoders,viz,view,export,lerobot,docs,dev}
+extras=${EXTRAS:-sim,ros,vision,subgoals,encoders,viz,view,export,lerobot,docs,dev}
 begin=$SECONDS
 
 say() { printf 'setup: %s\n' "$*"; }

@@ -213,9 +213,13 @@ def load_graph(path: Path, latent_shape: tuple[int, ...], latents: str) -> Subgo
     problem = _problem(nodes, scale, start, end, steps, latent_shape[0], radius)
     if problem:
         raise CheckpointError(f"{path}: not a usable graph: {problem}")
-    from scipy.sparse import csr_matrix
-    from scipy.sparse.csgraph import dijkstra  # noqa: F401  (loaded before the first tick)
-
+    try:
+        from scipy.sparse import csr_matrix
+        from scipy.sparse.csgraph import dijkstra  # noqa: F401  (loaded before the first tick)
+    except ImportError as error:
+        raise UserError(
+            f"subgoals: {error}; apt install python3-scipy, or pip install 'wm-mpc[subgoals]'"
+        ) from None
     edges = csr_matrix((steps.astype(np.float64), end, start), (len(nodes), len(nodes)))
     return SubgoalGraph(nodes.float(), scale.float(), visual_dim, edges, radius)
 

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from wm_mpc.core.errors import UserError
@@ -101,6 +99,9 @@ def build_graph(
         visual_dim: visual channels, the first ones.
         radius: [model steps] see ``SubgoalGraph``.
     """
+    from scipy.sparse import coo_matrix
+    from scipy.spatial import cKDTree
+
     count = len(latents)
     scaled = (latents * scale).numpy()
     here = np.flatnonzero(episodes[1:] == episodes[:-1])
