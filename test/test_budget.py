@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from wm_mpc.planners.budget import Budget, CemReference
 from wm_mpc.planners.objective import GoalObjective, ObjectiveConfig
+from wm_mpc.planners.reference import ReferenceMeter
 
 
 class SlowModel:
@@ -94,3 +96,18 @@ def test_budget_bounds_are_named(arguments: tuple[float, ...], message: str) -> 
 def test_a_fake_clock_never_goes_back() -> None:
     with pytest.raises(ValueError, match="seconds: -1 is negative"):
         FakeClock().advance(-1)
+
+
+def test_a_reference_measured_on_a_busy_machine_is_corrected_by_a_few_iterations() -> None:
+    clock = FakeClock()
+    model = SlowModel(clock, 1e-6)
+    objective = GoalObjective(ObjectiveConfig(), 5, 1, 1)
+    true = CemReference.calibrate(model, objective, clock)
+    busy = dataclasses.replace(true, seconds=5 * true.seconds)
+    meter = ReferenceMeter(model, objective, busy, clock)
+    assert 1 <= meter.iterations < 30
+    found = meter.better(busy)
+    assert true.seconds <= found.seconds < 1.5 * true.seconds
+    assert found.measured_iterations == meter.iterations and found.scaled
+    model.step_s = 1e-3  # and now it is busy again
+    assert meter.better(found) is found

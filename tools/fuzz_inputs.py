@@ -64,7 +64,7 @@ class Fuzzer:
         latched = {"goal_image": Image, "goal_proprio": JointState, "e_stop": Bool}
         self._out |= {topic: publish(kind, topic, qos.LATCHED) for topic, kind in latched.items()}
         self._load = node.create_client(LoadModel, "load_model", qos_profile=qos.MANY_CALLS)
-        self._goal = node.create_client(SetGoal, "set_goal")
+        self._goal = node.create_client(SetGoal, "set_goal", qos_profile=qos.MANY_CALLS)
         self._change = node.create_client(ChangeState, "mpc_node/change_state")
         service = "mpc_node/set_parameters_atomically"
         self._set = node.create_client(

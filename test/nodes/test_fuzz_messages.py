@@ -20,12 +20,12 @@ def test_malformed_messages_leave_the_node_alive_and_driving(
     }  # fmt: skip
     run = Run(tmp_path, model, parameters, seed=1)
     try:
-        found = run.fire(400, rate=100.0)
+        found = run.fire(250, rate=100.0)
     finally:
         run.close()
     assert not found.wrong, found
-    assert sum(found.sent.values()) == 400 and len(found.sent) == 12
-    assert found.answered > 50
+    assert sum(found.sent.values()) == 250 and len(found.sent) == 12
+    assert found.answered > 30
 
 
 def test_what_counts_as_an_odd_line() -> None:

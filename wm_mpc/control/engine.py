@@ -201,13 +201,21 @@ class Engine:
         """
         if (objective, planner_config) == (self.objective.config, self.planner.config):
             other = copy.copy(self)
-            other.config, other.budget = config, self._budget(config)
+            other.config = config
+            other.budget = other._budget(config)
             return other
         other = Engine.build(
             self.model, config, objective, planner_config, self.reference,
             warm_encoder=False, pause=pause,
         )  # fmt: skip
         other.generation = self.generation
+        return other
+
+    def remeasured(self, reference: CemReference) -> Engine:
+        """The same by another measurement of the reference."""
+        other = copy.copy(self)
+        other.reference = reference
+        other.budget = other._budget(self.config)
         return other
 
     def is_tuned(

@@ -83,7 +83,9 @@ class MpcNode(LifecycleNode):
             LoadModel, "load_model", self._on_load_model, qos_profile=qos.MANY_CALLS,
             callback_group=many,
         )  # fmt: skip
-        self.create_service(SetGoal, "set_goal", self._on_set_goal)
+        self.create_service(
+            SetGoal, "set_goal", self._on_set_goal, qos_profile=qos.MANY_CALLS
+        )
         self._reach_goal = ReachGoalServer(self, self, self._outputs, self._bell)
         self.create_timer(1.0, self._on_second)
 
@@ -434,6 +436,7 @@ class MpcNode(LifecycleNode):
             self._outputs.idle(state, reason)
         self._outputs.diagnose()
         self._tuner.tune()
+        self._tuner.remeasure()
 
 
 def main(args: list[str] | None = None) -> int:

@@ -3,7 +3,8 @@
 Limits, tolerances and watchdogs change between two ticks. A budget, a goal cost or options of the
 planner need an engine of their own: it is built from the running model in the pauses of the loop
 and swapped in like a new model. However many changes come meanwhile, one engine is built at a
-time, and the last one is for the newest settings.
+time, and the last one is for the newest settings. The CEM reference, from which the budget
+follows, is measured again in the same pauses.
 """
 
 from __future__ import annotations
@@ -15,13 +16,24 @@ from typing import Any
 from rclpy.node import Node
 
 from wm_mpc.control.controller import Controller
+from wm_mpc.control.engine import Engine
 from wm_mpc.control.safety import CommandFilter, SafetyLimits
 from wm_mpc.core.errors import one_line
-from wm_mpc.core.pauses import Gaps
+from wm_mpc.core.pauses import PIECE_S, Gaps
+from wm_mpc.models.world_model import WorldModel
 from wm_mpc.nodes.common.background import Bell, in_background
 from wm_mpc.nodes.common.live import LiveParameters
 from wm_mpc.nodes.common.parameters import ParameterReader
 from wm_mpc.nodes.mpc.settings import Settings
+from wm_mpc.planners.budget import CemReference
+from wm_mpc.planners.reference import ReferenceMeter
+
+FIRST = 12
+"""Measurements of a model's CEM reference that follow each other soon."""
+OFTEN_S, SELDOM_S = 5, 60
+"""[s] Between two of them, and between all later ones."""
+WORTH = 0.98
+"""A reference that is not shorter by this factor is no news."""
 
 
 class Tuner:
@@ -54,6 +66,8 @@ class Tuner:
         self._live.at_start[SafetyLimits] = self._limits
         self._untunable: Settings | None = None
         self._loop: tuple[Controller, CommandFilter] | None = None
+        self._meter: tuple[WorldModel, ReferenceMeter] | None = None
+        self._measured = self._seconds = 0
 
     def attach(self, controller: Controller, command_filter: CommandFilter) -> None:
         """Let a loop, built from the present settings, follow later ones."""
@@ -68,7 +82,7 @@ class Tuner:
 
     def detach(self) -> None:
         """Let the loop go."""
-        self._loop = None
+        self._loop = self._meter = None
 
     def _change(self, configs: Mapping[type, Any]) -> None:
         """Use other settings; ``ValueError``: they cannot be used, and nothing has changed."""
@@ -87,6 +101,50 @@ class Tuner:
             return
         self.busy = True
         self._node.executor.create_task(self._build)
+
+    def remeasure(self) -> None:
+        """Measure the CEM reference again in a pause of the loop; called once a second."""
+        self._seconds += 1
+        every = OFTEN_S if self._measured < FIRST else SELDOM_S
+        executor = self._node.executor
+        if self._loop is None or self.busy or not self._may_build() or not executor:
+            return
+        if self._seconds < every:
+            return
+        self._seconds, self.busy = 0, True
+        executor.create_task(self._measure)
+
+    async def _measure(self) -> None:
+        loop = self._loop
+        try:
+            if loop is None:
+                return
+            base = loop[0].newest_engine
+            reference = await in_background(self._bell, lambda: self._better(base))
+            self._measured += 1
+            ours = self._loop is loop and loop[0].newest_engine is base
+            if ours and reference.seconds < WORTH * base.reference.seconds:
+                loop[0].swap_model(base.remeasured(reference))
+        except Exception as error:  # the reference stays
+            self._node.get_logger().error(f"CEM reference: not measured again; {one_line(error)}")
+        finally:
+            self.busy = False
+        self.tune()
+
+    def _better(self, engine: Engine) -> CemReference:
+        """Reference of an engine, measured again where a loop ticks and a piece fits a pause."""
+        reference, config = engine.reference, engine.config
+        piece = max(PIECE_S, reference.seconds / reference.iterations)
+        if piece > config.margin_s or not self._gaps.wait():
+            return reference
+        if self._meter is None or self._meter[0] is not engine.model:
+            measures = ReferenceMeter(
+                engine.model, engine.objective, reference, compile=config.compile,
+                pause=self._gaps.wait,
+            )  # fmt: skip
+            self._meter, self._measured = (engine.model, measures), 0
+            self._gaps.wait()
+        return self._meter[1].better(reference)
 
     async def _build(self) -> None:
         """Build an engine for the settings of this moment."""
