@@ -8,11 +8,13 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rclpy.action import get_action_server_names_and_types_by_node
+from rclpy.node import NodeNameNonExistentError
 from ros import START_S, Probe
 from std_msgs.msg import Bool, Float64MultiArray
 
@@ -167,12 +169,22 @@ def test_the_policy_allows_what_a_running_launch_uses_and_no_more(
             probe.wait(lambda: passes(probe), START_S, "commands")
             for name in (*NODES, "recorder_node", "view"):
                 grant = vars(POLICY[f"/wm_mpc/{name}"])
-                probe.wait(lambda n=name: n in probe.node.get_node_names(), START_S, name)
-                want = lambda n=name, g=grant: g["reply"] <= used_by(probe, n)["reply"]  # noqa: E731
-                probe.wait(want, START_S, f"services of {name}")
+                unused: dict[str, set[str]] = {}
+
+                def all_is_used(name: str = name, grant: Any = grant, out: Any = unused) -> bool:
+                    # what is discovered comes piece by piece
+                    with suppress(NodeNameNonExistentError):
+                        used = used_by(probe, name)
+                        out.update({k: grant[k] - used[k] - ON_DEMAND for k in used})
+                        return not any(out.values())
+                    return False
+
+                try:
+                    probe.wait(all_is_used, START_S, name)
+                except AssertionError:
+                    raise AssertionError(f"{name} may what it does not use: {unused}") from None
                 for kind, names in used_by(probe, name).items():
                     assert names <= grant[kind], (name, kind)
-                    assert grant[kind] - names <= ON_DEMAND, (name, kind)
             gate = {"/command"} & used_by(probe, "command_gate")["publish"]
             assert gate and len(probe.node.get_publishers_info_by_topic("/command")) == 1
     finally:
