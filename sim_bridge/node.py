@@ -23,7 +23,7 @@ from sim_bridge.config import SimBridgeConfig
 from sim_bridge.session import Frame, Session, rollout
 from wm_mpc.control.pacing import Schedule
 from wm_mpc.core.clock import monotonic
-from wm_mpc.core.errors import UserError, one_line
+from wm_mpc.core.errors import MessageError, UserError, one_line
 from wm_mpc.msg import TaskState
 from wm_mpc.msg import Trajectory as TrajectoryMessage
 from wm_mpc.nodes.common import qos
@@ -31,7 +31,6 @@ from wm_mpc.nodes.common.background import Bell, in_background
 from wm_mpc.nodes.common.inputs import publish_inputs
 from wm_mpc.nodes.common.messages import (
     CommandFormat,
-    MessageError,
     array_to_joint_state,
     rgb_to_image,
     to_stamp,

@@ -82,15 +82,19 @@ def test_a_required_node_that_dies_ends_the_rest_with_its_code() -> None:
 
 
 def test_overrides_reach_their_node_only() -> None:
-    sim, mpc = runner.processes("pusht_sim", {}, {"sim_bridge": {"auto_reset": False}})
-    assert "auto_reset:=false" in sim.command
-    assert not any(word.startswith("auto_reset") for word in mpc.command)
+    processes = runner.processes("pusht_sim", {}, {"sim_bridge": {"auto_reset": False}})
+    given = {
+        process.name: [word for word in process.command if word.startswith("auto_reset")]
+        for process in processes
+    }
+    assert given == {"sim_bridge": ["auto_reset:=false"], "mpc_node": [], "command_gate": []}
 
 
 def test_command_line_carries_the_whole_description() -> None:
     given = {"namespace": "left", "seed": "3", "model": "12", "log_level": "debug"}
     given |= {"image_topic": "/cam"}
-    (node,) = bringup.resolve(bringup.find("robot"), given)
+    nodes = bringup.resolve(bringup.find("robot"), given)
+    (node,) = (node for node in nodes if node.executable == "mpc_node")
     words = runner.command_line(node)
     assert words[0] == sys.executable and Path(words[1]).name == "mpc_node"
     pairs = list(zip(words, words[1:], strict=False))

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wm_mpc.data.decoding import MessageError, message_to_trajectory
+from wm_mpc.core.errors import MessageError
+from wm_mpc.data.decoding import message_to_trajectory
 
 
 def message(**changes: Any) -> SimpleNamespace:

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from wm_mpc.data.decoding import MessageError, compressed_to_rgb, image_to_rgb
+from wm_mpc.core.errors import MessageError
+from wm_mpc.data.decoding import compressed_to_rgb, image_to_rgb
 from wm_mpc.data.encodings import ENCODINGS
 
 SIDE = 8

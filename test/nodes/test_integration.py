@@ -116,7 +116,8 @@ def test_the_loop_runs_and_survives_the_death_of_either_side(
 
     when = sim.kill()
     probe.wait(in_state(probe, State.SAFE_STOP, "image: 0."), SOON_S, "safe stop")
-    time.sleep(0.5)
+    # told at the first step of the ramp, which takes 0.2 s and ends with a tick
+    time.sleep(0.75)
     quiet = probe.since("command", time.time() - 0.4)
     assert quiet and all(map(is_zero, quiet))
     assert mpc.alive

@@ -38,8 +38,10 @@ class Rig:
         self.stalls: dict[int, float] = {}
         self.pace = PACE_S
         self.chunks = 0
+        # noise for a picture, so that it is unlike anything the model was trained on
+        config = ControllerConfig(seed=3, novelty_limit=0.0)
         self.controller = Controller(
-            self.engine, ControllerConfig(seed=3), SafetyLimits(max_plan_age_s=10.0), self.clock
+            self.engine, config, SafetyLimits(max_plan_age_s=10.0), self.clock
         )
         self.picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
         self.proprio = np.zeros(model.config.proprio_dim, np.float32)
@@ -64,6 +66,8 @@ class Rig:
 
     def tick(self) -> TickResult:
         self.clock.advance(0.1)
+        # a camera that lives: pictures that stay the same pixel by pixel stop the controller
+        self.picture = np.roll(self.picture, 1, axis=1)
         self.controller.observe(self.picture, self.proprio, self.clock.now)
         return self.controller.tick(self.clock.now)
 

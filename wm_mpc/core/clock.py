@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +18,11 @@ class Clock(Protocol):
     def __call__(self) -> float:
         """Return the current instant [s]; only differences mean anything."""
         ...
+
+
+def stamp_seconds(stamp: Any) -> float:
+    """Seconds of a ROS stamp: of whatever clock it was made by."""
+    return stamp.sec + stamp.nanosec * 1e-9
 
 
 monotonic: Clock = time.perf_counter

@@ -21,8 +21,16 @@ class DataError(UserError):
     """Recorded data that cannot be used as it is: truncated, of another version, or not finite."""
 
 
+class MessageError(UserError):
+    """A message that cannot be used; the sentence says why."""
+
+
 class NotFiniteError(UserError):
     """A number that came from outside is infinite or NaN: whoever sent it is not to be trusted."""
+
+
+class NotFiniteMessageError(MessageError, NotFiniteError):
+    """A message with an infinite number or NaN in a place that matters."""
 
 
 def one_line(error: BaseException) -> str:

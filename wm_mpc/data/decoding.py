@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from wm_mpc.core.errors import NotFiniteError, UserError
+from wm_mpc.core.errors import MessageError, NotFiniteMessageError
 from wm_mpc.core.opencv import cv2
 from wm_mpc.data.encodings import ENCODINGS, VIDEO, Encoding, depth_to_grey
 from wm_mpc.data.trajectory import Trajectory
@@ -19,19 +19,6 @@ from wm_mpc.data.trajectory import Trajectory
 MAX_SIDE = 16384
 _MOST_PIXELS = 2**26
 """Of a compressed picture, 200 MB unpacked: no camera makes more."""
-
-
-class MessageError(UserError):
-    """A message that cannot be used; the sentence says why."""
-
-
-class NotFiniteMessageError(MessageError, NotFiniteError):
-    """A message with an infinite number or NaN in a place that matters."""
-
-
-def stamp_seconds(stamp: Any) -> float:
-    """Seconds of a stamp, node clock."""
-    return stamp.sec + stamp.nanosec * 1e-9
 
 
 def image_to_rgb(

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from wm_mpc.core.errors import DataError
+from wm_mpc.core.errors import DataError, MessageError
 from wm_mpc.core.files import write_atomically
 from wm_mpc.core.opencv import cv2
 from wm_mpc.data.bags.source import Bag
 from wm_mpc.data.bags.topics import find_topic, header_ns, read_image
 from wm_mpc.data.bags.typelib import Decoder
-from wm_mpc.data.decoding import MessageError, joint_state_to_array
+from wm_mpc.data.decoding import joint_state_to_array
 
 NEAR_NS = 100_000_000
 """Farthest a joint state may lie from the picture it belongs to [ns]."""

@@ -16,7 +16,8 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from sensor_msgs.msg import Image
 
-from wm_mpc.data.decoding import image_to_rgb, stamp_seconds
+from wm_mpc.core.clock import stamp_seconds
+from wm_mpc.data.decoding import image_to_rgb
 from wm_mpc.msg import Plan as PlanMessage
 from wm_mpc.msg import PlannerStatus, TaskState
 from wm_mpc.nodes.common import qos

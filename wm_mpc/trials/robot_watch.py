@@ -16,8 +16,8 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image, JointState
 
 from wm_mpc.core.clock import monotonic
-from wm_mpc.core.errors import UserError
-from wm_mpc.data.decoding import MessageError, image_to_rgb, joint_state_to_array
+from wm_mpc.core.errors import MessageError, UserError
+from wm_mpc.data.decoding import image_to_rgb, joint_state_to_array
 from wm_mpc.data.goals import RobotGoal
 from wm_mpc.msg import Plan, PlannerStatus
 from wm_mpc.nodes.common import qos

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from wm_mpc.core.errors import DataError
+from wm_mpc.core.errors import DataError, MessageError
 from wm_mpc.data.bags.align import Aligner, Episode
 from wm_mpc.data.bags.checks import camera_ends_early, find_borders, rate_misfit
 from wm_mpc.data.bags.command_plan import CommandPlan
@@ -25,7 +25,7 @@ from wm_mpc.data.bags.source import Bag, UnusableBagError
 from wm_mpc.data.bags.topics import read_field
 from wm_mpc.data.bags.typelib import Decoder
 from wm_mpc.data.bags.wraps import Wraps
-from wm_mpc.data.decoding import MessageError, message_to_trajectory
+from wm_mpc.data.decoding import message_to_trajectory
 from wm_mpc.data.trajectory import Trajectory
 
 

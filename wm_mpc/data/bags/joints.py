@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from wm_mpc.core.channels import Channel, channels
-from wm_mpc.core.errors import DataError
-from wm_mpc.data.decoding import MessageError, joint_state_to_array
+from wm_mpc.core.errors import DataError, MessageError
+from wm_mpc.data.decoding import joint_state_to_array
 
 JOINT_STATE = "sensor_msgs/msg/JointState"
 TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"

@@ -10,14 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from wm_mpc.core.errors import DataError, UserError
+from wm_mpc.core.errors import DataError, MessageError, UserError
 from wm_mpc.core.fields import Checked
-from wm_mpc.data.decoding import (
-    MessageError,
-    compressed_to_rgb,
-    image_to_rgb,
-    joint_state_to_array,
-)
+from wm_mpc.data.decoding import compressed_to_rgb, image_to_rgb, joint_state_to_array
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"

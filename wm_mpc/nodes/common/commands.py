@@ -12,8 +12,7 @@ import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension
 
-from wm_mpc.core.errors import UserError
-from wm_mpc.data.decoding import MessageError
+from wm_mpc.core.errors import MessageError, UserError
 
 TWIST_FIELDS = ("linear.x", "linear.y", "linear.z", "angular.x", "angular.y", "angular.z")
 COMMAND_KINDS = ("float64_multi_array", "twist_stamped", "joint_trajectory")

@@ -11,13 +11,13 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import Image, JointState
 
+from wm_mpc.core.clock import stamp_seconds
+from wm_mpc.core.errors import MessageError
 from wm_mpc.data.decoding import (
-    MessageError,
     compressed_to_rgb,
     image_to_rgb,
     joint_state_to_array,
     message_to_trajectory,
-    stamp_seconds,
 )
 from wm_mpc.data.encodings import ENCODINGS
 from wm_mpc.data.trajectory import Trajectory

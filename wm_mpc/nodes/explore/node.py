@@ -16,9 +16,10 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 
 from wm_mpc.core.clock import monotonic
+from wm_mpc.core.errors import MessageError
 from wm_mpc.nodes.common import qos
 from wm_mpc.nodes.common.inputs import publish_inputs
-from wm_mpc.nodes.common.messages import CommandFormat, MessageError, joint_state_to_array
+from wm_mpc.nodes.common.messages import CommandFormat, joint_state_to_array
 from wm_mpc.nodes.common.parameters import ParameterReader
 from wm_mpc.nodes.common.spin import run_node
 from wm_mpc.nodes.explore.config import ExploreConfig

@@ -25,9 +25,8 @@ from std_msgs.msg import Bool
 
 from wm_mpc.control.gate import BEGIN_S, CommandGate, GateConfig, GateState
 from wm_mpc.control.safety import CommandLimits, SafeCommand
-from wm_mpc.core.clock import monotonic
-from wm_mpc.core.errors import UserError, one_line
-from wm_mpc.data.decoding import MessageError, stamp_seconds
+from wm_mpc.core.clock import monotonic, stamp_seconds
+from wm_mpc.core.errors import MessageError, UserError, one_line
 from wm_mpc.nodes.common import qos
 from wm_mpc.nodes.common.commands import CommandFormat, command_type
 from wm_mpc.nodes.common.parameters import ParameterReader

@@ -10,8 +10,9 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from wm_mpc.control.controller import Controller
 from wm_mpc.control.stamps import StampWatch
+from wm_mpc.core.clock import stamp_seconds
 from wm_mpc.core.errors import NotFiniteError, UserError
-from wm_mpc.data.decoding import image_to_rgb, joint_state_to_array, stamp_seconds
+from wm_mpc.data.decoding import image_to_rgb, joint_state_to_array
 from wm_mpc.nodes.common import qos
 from wm_mpc.nodes.common.intake import PacedGroup
 from wm_mpc.nodes.mpc.config import MpcNodeConfig

@@ -26,10 +26,10 @@ from wm_mpc.control.stamps import ClockWatch, StampWatch
 from wm_mpc.control.thread_usage import Meter, Surroundings, thread_usage
 from wm_mpc.control.tick import State, TickResult
 from wm_mpc.core.clock import Clock, monotonic
-from wm_mpc.core.errors import NotFiniteError, one_line
+from wm_mpc.core.errors import MessageError, NotFiniteError, one_line
 from wm_mpc.core.pauses import Gaps
 from wm_mpc.core.scheduling import PausedCollector, use_fifo
-from wm_mpc.data.decoding import MessageError, compressed_to_rgb, image_to_rgb
+from wm_mpc.data.decoding import compressed_to_rgb, image_to_rgb
 from wm_mpc.nodes.mpc.mailbox import Mailbox
 from wm_mpc.nodes.mpc.watch import Watcher
 

@@ -20,9 +20,10 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from wm_mpc.control.tick import State
+from wm_mpc.core.clock import stamp_seconds
 from wm_mpc.core.errors import UserError, one_line
 from wm_mpc.core.files import claim_folder
-from wm_mpc.data.decoding import joint_state_to_array, message_to_trajectory, stamp_seconds
+from wm_mpc.data.decoding import joint_state_to_array, message_to_trajectory
 from wm_mpc.data.trajectory import Trajectory
 from wm_mpc.models.checkpoint import recorded_hash
 from wm_mpc.models.world_model import WorldModelConfig, read_record

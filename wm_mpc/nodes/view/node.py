@@ -19,9 +19,10 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
+from wm_mpc.core.clock import stamp_seconds
 from wm_mpc.core.errors import UserError, one_line
 from wm_mpc.core.locations import ASSETS
-from wm_mpc.data.decoding import compressed_to_rgb, image_to_rgb, stamp_seconds
+from wm_mpc.data.decoding import compressed_to_rgb, image_to_rgb
 from wm_mpc.data.goals import pictures_of_bag
 from wm_mpc.msg import GateStatus, Plan, PlannerStatus, TaskState
 from wm_mpc.nodes.common import qos

@@ -7,7 +7,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 
-from wm_mpc.data.decoding import stamp_seconds
+from wm_mpc.core.clock import stamp_seconds
 from wm_mpc.msg import GateStatus, Plan, PlannerStatus, TaskState
 
 STATES = ("UNCONFIGURED", "IDLE", "RUNNING", "REACHED", "SAFE_STOP", "E_STOP", "FAULT")
