@@ -179,3 +179,22 @@ def test_latco_multipliers_enforce_the_dynamics() -> None:
     latco.advance(399)
     assert latco.gradients()[0].abs().max() < 0.3 * before
     assert latco.a.shape == (STARTS, HORIZON, ACTION)
+
+
+def test_grasp_states_begin_where_the_first_actions_lead() -> None:
+    """Then every transition is feasible, and only the goal pulls; each step taken is counted."""
+    model = Recording()
+    config = GraspConfig(
+        starts=STARTS, iterations=4, states="rollout", state_rate=1e-9, action_rate=1e-9,
+        state_noise=0.0, sync_every=10,
+    )  # fmt: skip
+    grasp = search("grasp", config, model, make_objective())
+    first = grasp.a.clone()
+    expected = grasp.cost_of(2)
+    grasp.advance(2)
+    reached = model.rollout(grasp.latent.expand(STARTS, LATENT), first)
+    torch.testing.assert_close(grasp.s, reached[:, :-1], rtol=1e-4, atol=1e-5)
+    # the evaluation and the rollout of the starts, then two iterations
+    assert grasp.transitions == expected == 4 * STARTS * HORIZON
+    line = search("grasp", GraspConfig(starts=STARTS, iterations=4), model, make_objective())
+    assert not torch.allclose(line.s, reached[:, :-1], atol=0.1)
