@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +139,37 @@ def test_export_a_part_of_a_store(
     assert run("export", tmp_path / "store", *words) == 2
     assert "has 0 to 1" in capsys.readouterr().err
     assert run("export", tmp_path / "nowhere", "--out", tmp_path / "none") == 2
+
+
+def test_a_damaged_definition_costs_its_topic_only(
+    bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    other = tmp_path / "damaged"
+    tape_ = tape(other, "sqlite3")
+    tape_.steps(range(12))
+    tape_.writer.close()
+    (file,) = other.glob("*.db3")
+    with sqlite3.connect(file) as base:
+        where = "WHERE topic_type = 'std_msgs/msg/Float64MultiArray'"
+        query = f"SELECT encoded_message_definition FROM message_definitions {where}"
+        (text,) = base.execute(query).fetchone()
+        damaged = text.replace("MultiArrayLayout", "MultiArrayLayoud", 1)
+        base.execute(
+            f"UPDATE message_definitions SET encoded_message_definition = ? {where}", (damaged,)
+        )
+    base.close()
+    assert run("info", other, "--check", "--recover", tmp_path / "sound") == 0
+    said = capsys.readouterr().out
+    assert "/command: left out: type std_msgs/msg/Float64MultiArray" in said
+    assert "24 messages copied" in said
+
+
+def test_names_without_end_are_no_names(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    tape_ = tape(tmp_path / "bag")
+    tape_.steps(range(12))
+    tape_.writer.close()
+    file = tmp_path / "bag" / "metadata.yaml"
+    file.write_text(file.read_text().replace("name: /proprio", f"name: {'a' * 100_000}"))
+    assert run("info", tmp_path / "bag") == 3
+    assert "metadata.yaml is damaged" in (said := capsys.readouterr().out)
+    assert max(map(len, said.splitlines())) < 2000

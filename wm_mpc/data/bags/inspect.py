@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from wm_mpc.core.errors import DataError
@@ -97,13 +98,19 @@ def inspect_bag(path: Path, read_all: bool = False) -> BagInfo:
     return info
 
 
-def recover_bag(path: Path, out: Path, config: WriterConfig | None = None) -> int:
+def recover_bag(
+    path: Path,
+    out: Path,
+    config: WriterConfig | None = None,
+    on_loss: Callable[[str], None] = print,
+) -> int:
     """Copy what is readable of a damaged bag into a sound one; the original stays as it is.
 
     Args:
         path: the damaged bag.
         out: folder to create.
         config: layout of the copy; default: the original's storage.
+        on_loss: told once about every topic that cannot be copied.
 
     Returns:
         Number of messages copied.
@@ -121,12 +128,20 @@ def recover_bag(path: Path, out: Path, config: WriterConfig | None = None) -> in
     if first is None:
         raise DataError(f"bag {path}: no readable message ({'; '.join(bag.problems) or 'empty'})")
     with BagWriter(out, config) as writer:
-        message = first
-        while message is not None:
-            writer.add_topic(message.topic, message.msgtype, decoder.types(message.msgtype))
-            writer.write(message.topic, message.log_ns, message.data)
+        left: set[str] = set()
+        for message in chain([first], messages):
+            topic, msgtype = message.topic, message.msgtype
+            if topic in left:
+                continue
+            if topic not in writer.counts:
+                try:
+                    writer.add_topic(topic, msgtype, decoder.types(msgtype))
+                except DataError as error:
+                    left.add(topic)
+                    on_loss(f"{topic}: left out: {error}")
+                    continue
+            writer.write(topic, message.log_ns, message.data)
             count += 1
-            message = next(messages, None)
     return count
 
 

@@ -9,6 +9,8 @@ import yaml
 
 _LARGEST = 16 * 2**20
 """[bytes] A recording of a thousand files and topics needs less."""
+_LONGEST = 1000
+"""Characters of a name: ROS 2 allows 255."""
 # libyaml, where PyYAML was built with it, is ten times as fast
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -48,5 +50,7 @@ def _of(kind: type, value: object) -> None:
     """
     if type(value) is not kind:
         raise ValueError(f"a {kind.__name__} expected")
+    if isinstance(value, str) and len(value) > _LONGEST:
+        raise ValueError(f"text of {len(value)} characters; at most {_LONGEST} expected")
     if isinstance(value, int) and not 0 <= value < 2**63:
         raise ValueError(f"{value % 10**20}; 0 to 2^63 expected")

@@ -26,6 +26,7 @@ from rosbags.interfaces import Connection, Qos
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
+from rosbags.typesys import TypesysError
 from rosbags.typesys.store import Typestore
 
 from wm_mpc.core.clock import Clock, monotonic
@@ -125,8 +126,12 @@ class BagWriter:
             types = self._types
             ensure_type(types, msgtype)
         self._topics[topic] = (msgtype, types, tuple(qos))
+        try:
+            self._connect(topic)
+        except DataError:
+            del self._topics[topic]
+            raise
         self.counts[topic] = 0
-        self._connect(topic)
 
     def write(self, topic: str, stamp: int, data: bytes | memoryview) -> None:
         """Append a serialized message.
@@ -246,9 +251,12 @@ class BagWriter:
     def _connect(self, topic: str) -> None:
         msgtype, types, qos = self._topics[topic]
         assert self._writer is not None
-        self._connections[topic] = self._writer.add_connection(
-            topic, msgtype, typestore=types, offered_qos_profiles=qos
-        )
+        try:
+            self._connections[topic] = self._writer.add_connection(
+                topic, msgtype, typestore=types, offered_qos_profiles=qos
+            )
+        except TypesysError as error:
+            raise DataError(f"type {msgtype}: its definition is damaged ({error})") from None
 
     def _close_split(self) -> None:
         writer, self._writer = self._writer, None
