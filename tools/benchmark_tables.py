@@ -2,8 +2,9 @@
 
 python tools/benchmark_tables.py [RESULTS] [--plots FOLDER]
 
-Reads ``eval_TASK.GOAL.json``, ``bench_TASK.PLANNER.json``, ``curve_TASK.PLANNER.json`` and
-``long_horizon.PLANNER.json``; a table without reports is left out. With ``--plots`` the curves of
+Reads ``eval_TASK.GOAL.json``, ``bench_TASK.PLANNER.json``, ``curve_*.json`` and
+``long_horizon*.json``; a table without reports is left out. tools/docs_tables.py writes them into
+the pages. With ``--plots`` the curves of
 success over budget are drawn into the folder, as ``curve_pusht.png`` and ``curve_mazes.png``.
 """
 
@@ -35,7 +36,7 @@ def load(results: Path, pattern: str) -> list[Report]:
 
 def first(report: Report) -> Row:
     """First row of a report."""
-    return (report["results"] + report.get("curve", []))[0]
+    return (report.get("curve", []) + report["results"])[0]
 
 
 def percent(row: Row) -> str:
@@ -115,13 +116,15 @@ def comparisons(rows: list[Row]) -> list[str]:
 
 def curves(reports: list[Report]) -> list[str]:
     """Success over the budget asked for, with the share really used."""
-    asked = sorted({row["budget_fraction"] for r in reports for row in r["curve"]})
+    found = [row for report in reports for row in report["curve"]]
+    asked = sorted({row["budget_fraction"] for row in found})
     rows = []
-    for report in reports:
-        by_budget = {row["budget_fraction"]: row for row in report["curve"]}
-        cells = [cell(by_budget[fraction]) for fraction in asked]
-        row = first(report)
-        rows.append(f"| {TASKS[row['task']]} | `{row['planner']}` | {' | '.join(cells)} |")
+    for task, name in TASKS.items():
+        mine = [row for row in found if row["task"] == task]
+        for planner in dict.fromkeys(row["planner"] for row in mine):
+            by_budget = {r["budget_fraction"]: r for r in mine if r["planner"] == planner}
+            cells = [cell(by_budget[f]) if f in by_budget else "-" for f in asked]
+            rows.append(f"| {name} | `{planner}` | {' | '.join(cells)} |")
     head = " | ".join(f"{100 * fraction:g} %" for fraction in asked)
     return lines(f"| task | planner | {head} |", rows)
 
@@ -180,8 +183,8 @@ def tables(results: Path) -> Iterator[tuple[str, list[str]]]:
     evals = [report for goal in GOALS for report in load(results, f"eval_*.{goal}.json")]
     evals.sort(key=lambda report: [*TASKS].index(first(report)["task"]))
     benches = load(results, "bench_*.*.json")
-    shares = load(results, "curve_*.*.json")
-    long = load(results, "long_horizon.*.json")
+    shares = load(results, "curve_*.json")
+    long = load(results, "long_horizon*.json")
     rows = [row for report in benches for row in report["results"]]
     yield "Machine, versions, commit", origin([*evals, *benches, *shares, *long])
     yield "The three tasks, closed loop", headline(evals)
@@ -197,7 +200,7 @@ def plot(results: Path, folder: Path) -> None:
     """Draw the curves."""
     from wm_mpc.viz.plots import plot_curve
 
-    reports = load(results, "curve_*.*.json")
+    reports = load(results, "curve_*.json")
     folder.mkdir(parents=True, exist_ok=True)
     for name, tasks in PLOTS.items():
         rows = [row for report in reports for row in report["curve"] if row["task"] in tasks]

@@ -20,11 +20,10 @@ from wm_mpc.core.files import write_atomically
 from wm_mpc.core.provenance import write_report
 from wm_mpc.evaluation.pages import Shown, bench_page
 from wm_mpc.evaluation.rows import format_row
-from wm_mpc.evaluation.settings import Conditions, EvalSettings
+from wm_mpc.evaluation.settings import BASELINES, Conditions, EvalSettings
 from wm_mpc.evaluation.speed import measure_speed
 from wm_mpc.evaluation.table import at_budget, compare, markdown
 from wm_mpc.planners.objective import make_objective
-from wm_mpc.planners.registry import PLANNERS
 from wm_mpc.viz.plots import plot_curve
 from wm_mpc.viz.report_page import write_page
 
@@ -129,7 +128,7 @@ def table_settings(config: Config, task: str) -> Iterator[EvalSettings]:
 def curve_settings(config: Config, task: str) -> Iterator[EvalSettings]:
     """Rows of the success-over-budget curve for one task; the control period does not cut them."""
     for name in config.planners.split(","):
-        for fraction in CURVE if name in PLANNERS else ():
+        for fraction in CURVE if name not in BASELINES else ():
             yield replace(at_budget(settings(config, task, name, 0), fraction), real_time=False)
 
 

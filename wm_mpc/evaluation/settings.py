@@ -16,7 +16,7 @@ from wm_mpc.core.fields import (
     one_of,
 )
 from wm_mpc.planners.objective import ObjectiveConfig
-from wm_mpc.planners.registry import PLANNERS
+from wm_mpc.planners.registry import PLANNERS, planner_entry
 from wm_mpc.tasks.environments import check_environment
 
 BASELINES = ("none", "random", "replay")
@@ -59,7 +59,7 @@ class EvalSettings(Conditions):
     Attributes:
         task: name of a task, ``module:TASK``, or any gymnasium id whose environment keeps the
             tasks' contract.
-        planner: key of ``PLANNERS``, or a baseline: none, random, replay.
+        planner: key of ``PLANNERS``, ``module:PLANNER``, or a baseline: none, random, replay.
         steps: control-step budget; 0: the task's own (closed loop), the plan's length (open loop).
         goal_offset: control steps between start and goal; 0: the task's own.
         horizon: model steps of a plan; 0: 5 in closed loop, the goal's distance in open loop.
@@ -85,7 +85,10 @@ class EvalSettings(Conditions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_environment(self.task)
-        one_of(self, "planner", [*PLANNERS, *BASELINES])
+        if ":" in self.planner:
+            planner_entry(self.planner)
+        else:
+            one_of(self, "planner", [*PLANNERS, *BASELINES])
 
     @property
     def plans(self) -> bool:
@@ -102,7 +105,7 @@ def parse_options(planner: str, options: tuple[str, ...]) -> dict[str, Any]:
     Raises:
         UserError: no ``=``, an unknown field, or a value of another type.
     """
-    default = PLANNERS[planner].config
+    default = planner_entry(planner).config
     defaults = {f.name: getattr(default, f.name) for f in fields(default)}
     parsed: dict[str, Any] = {}
     for option in options:

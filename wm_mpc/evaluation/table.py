@@ -7,7 +7,7 @@ from typing import Any
 
 from wm_mpc.core.stats import difference_interval
 from wm_mpc.evaluation.settings import EvalSettings
-from wm_mpc.planners.registry import PLANNERS
+from wm_mpc.planners.registry import planner_entry
 
 
 def at_budget(spec: EvalSettings, fraction: float) -> EvalSettings:
@@ -17,11 +17,11 @@ def at_budget(spec: EvalSettings, fraction: float) -> EvalSettings:
     would not converge and one iteration alone might not fit. Gradient planners get more
     iterations where there is time for them. The user's own options win.
     """
-    if spec.planner not in PLANNERS:
+    if not spec.plans:
         return spec
     if not fraction:
         return replace(spec, budget_fraction=0.0)
-    default = PLANNERS[spec.planner].config
+    default = planner_entry(spec.planner).config
     root = min(fraction, 1.0) ** 0.5
     if hasattr(default, "samples"):
         samples = max(16, round(300 * root))

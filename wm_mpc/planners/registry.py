@@ -1,12 +1,14 @@
-"""Planners by name: one explicit table, one factory."""
+"""Planners by name: one explicit table, ``module:PLANNER`` of others, one factory."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
 from wm_mpc.core.clock import Clock, monotonic
+from wm_mpc.core.errors import UserError
 from wm_mpc.models.protocol import Dynamics
 from wm_mpc.planners.anytime import AnytimePlanner
 from wm_mpc.planners.base import Planner
@@ -46,7 +48,7 @@ def planner_config(name: str, **overrides: Any) -> Any:
     Raises:
         ValueError: unknown planner, unknown field, or a value out of its bounds.
     """
-    default = _entry(name).config
+    default = planner_entry(name).config
     known = {f.name for f in dataclasses.fields(default)}
     for field in overrides:
         if field not in known:
@@ -66,7 +68,7 @@ def make_planner(
     """Build a planner.
 
     Args:
-        name: key of ``PLANNERS``.
+        name: key of ``PLANNERS``, or ``module:ATTRIBUTE`` of a ``PlannerEntry``.
         model: dynamics; its ``action_bounds()`` bound the plans.
         objective: goal cost; its horizon is the plan's.
         config: an instance of the planner's configuration class; None takes the default.
@@ -76,7 +78,7 @@ def make_planner(
     Raises:
         ValueError: unknown name or a configuration of another planner.
     """
-    entry = _entry(name)
+    entry = planner_entry(name)
     config = entry.config if config is None else config
     if not isinstance(config, type(entry.config)):
         given, wanted = type(config).__name__, type(entry.config).__name__
@@ -84,7 +86,28 @@ def make_planner(
     return entry.planner(name, model, objective, config, clock, compile)
 
 
-def _entry(name: str) -> PlannerEntry:
-    if name not in PLANNERS:
-        raise ValueError(f"planner: {name!r} unknown; one of {', '.join(PLANNERS)} expected")
-    return PLANNERS[name]
+def planner_entry(name: str) -> PlannerEntry:
+    """Look up a planner.
+
+    Args:
+        name: key of ``PLANNERS``, or ``module:ATTRIBUTE`` of a ``PlannerEntry`` anywhere on the
+            Python path.
+
+    Raises:
+        UserError: nothing of that name, or what is there is no ``PlannerEntry``.
+    """
+    if name in PLANNERS:
+        return PLANNERS[name]
+    if ":" not in name:
+        known = ", ".join(PLANNERS)
+        raise UserError(f"planner: {name!r} unknown; one of {known}, or module:PLANNER expected")
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise UserError(f"planner: {name!r}: there is no module {error.name}") from None
+    if not isinstance(found, PlannerEntry):
+        raise UserError(f"planner: {name!r} is a {type(found).__name__}; a PlannerEntry expected")
+    return found

@@ -30,7 +30,7 @@ from wm_mpc.core.errors import UserError
 from wm_mpc.core.fields import Checked, NonNegativeFloat, Seed, one_of
 from wm_mpc.core.provenance import write_report
 from wm_mpc.evaluation.jobs import episode_seed
-from wm_mpc.planners.registry import PLANNERS
+from wm_mpc.planners.registry import PLANNERS, planner_entry
 from wm_mpc.tasks.environments import make_env
 from wm_mpc.trials.demo_report import (
     BASELINES,
@@ -106,7 +106,9 @@ class Config(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of(self, "task", simulated_tasks())
-        if self.planner:
+        if ":" in self.planner:
+            planner_entry(self.planner)
+        elif self.planner:
             one_of(self, "planner", PLANNERS)
 
 

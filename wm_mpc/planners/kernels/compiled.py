@@ -481,6 +481,8 @@ def architecture(
     arguments = repr(sorted(config.predictor_args.items()))
     device = objective.time_weights.device
     kind = (type(model), config.predictor, arguments, tuple(model.latent_shape))
+    if type(objective) is not GoalObjective:
+        return None  # what a cost of somebody's own depends on is not known here
     cost = (objective.config, objective.horizon, objective.visual_dim)
     threads = torch.get_num_threads() if device.type == "cpu" else 0
     return kind, model.action_width, cost, str(device), lower, compiler, threads

@@ -66,7 +66,12 @@ class Call(ctypes.Structure):
 
 
 def supported(model: Any, objective: GoalObjective) -> bool:
-    """True when the kernel can run this model: a residual MLP on the CPU in single precision."""
+    """True when the kernel can run this model: a residual MLP on the CPU in single precision.
+
+    The cost is written out in C, so a subclass of ``GoalObjective`` needs another kernel.
+    """
+    if type(objective) is not GoalObjective:
+        return False
     net = getattr(model, "predictor", None)
     if not isinstance(net, MlpPredictor) or len(model.latent_shape) != 1:
         return False

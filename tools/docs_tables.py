@@ -1,0 +1,196 @@
+"""Write the measured tables of README and docs from the reports in benchmarks/results.
+
+    python tools/docs_tables.py            # write them
+    python tools/docs_tables.py --check    # exit code 1 where a page is out of date
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end table -->``; nobody edits what lies
+between. ``TABLES`` has the names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import ablation_table  # noqa: E402
+import benchmark_tables as bench  # noqa: E402
+import gap_table  # noqa: E402
+
+from wm_mpc.evaluation.table import markdown  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results"
+BLOCK = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end table -->)", re.S)
+BASELINES = {"random": "random actions", "none": "no action"}
+
+
+def report(name: str) -> dict[str, Any]:
+    """A report by the name of its file."""
+    return json.loads((RESULTS / name).read_text())
+
+
+def evals(goal: str = "*") -> list[dict[str, Any]]:
+    """Closed loop, a plan in every control step, by task."""
+    found = [
+        r for kind in bench.GOALS if goal in ("*", kind)
+        for r in bench.load(RESULTS, f"eval_*.{kind}.json")
+    ]  # fmt: skip
+    return sorted(found, key=lambda r: [*bench.TASKS].index(bench.first(r)["task"]))
+
+
+def benches() -> list[dict[str, Any]]:
+    """Planners side by side."""
+    return bench.load(RESULTS, "bench_*.*.json")
+
+
+def rows_of(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All rows of reports."""
+    return [row for found in reports for row in found["results"]]
+
+
+def readme() -> list[str]:
+    """One row a task: success by the goal picture alone, time of a tick; what less reaches."""
+    demo = report("demo_pusht.json")["results"]
+    lines = []
+    for found in evals("picture"):
+        row = found["results"][0]
+        tick = row["tick_ms"]
+        lines.append(
+            f"| {bench.TASKS[row['task']]}, simulator | {bench.percent(row)} | "
+            f"{tick['p50']:.0f} / {tick['p99']:.0f} ms | {100 * row['cem_ratio_wall']:.1f} % |"
+        )
+    for row in demo:
+        live = row["planner"] not in BASELINES
+        words = "over ROS 2, real time" if live else BASELINES[row["planner"]]
+        tick = row.get("tick_ms") or {}
+        time = f"{tick['p50']:.0f} / {tick['p99']:.0f} ms" if live else "-"
+        share = f"{100 * row['cem_ratio_wall']:.1f} %" if live else "-"
+        lines.append(f"| Push-T, {words} | {bench.percent(row)} | {time} | {share} |")
+    head = "| task | goals reached | tick p50 / p99 | planning, of CEM's time |"
+    return bench.lines(head, lines)
+
+
+def demo() -> list[str]:
+    """Push-T over DDS against doing less."""
+    lines = []
+    for row in report("demo_pusht.json")["results"]:
+        name = BASELINES.get(row["planner"], f"`{row['planner']}`")
+        error = row["final_error"]
+        low, high = error["median_ci95"]
+        lines.append(
+            f"| {name} | {bench.percent(row)} | {error['median']:.1f} {error['unit']} "
+            f"[{low:.1f}, {high:.1f}] |"
+        )
+    return bench.lines("| | success | final block error, median [95 %] |", lines)
+
+
+def demo_ticks() -> list[str]:
+    """Where the time of its ticks went."""
+    row = report("demo_pusht.json")["results"][0]
+    lines = [
+        f"| {words} | " + " | ".join(f"{row[key][p]:.1f}" for p in ("p50", "p95", "p99", "max"))
+        + " |"
+        for key, words in (
+            ("tick_ms", "whole tick [ms] (encode, plan, fetch)"),
+            ("encode_ms", "encoding [ms]"),
+            ("plan_ms", "planning [ms]"),
+        )
+    ]  # fmt: skip
+    count = row["tick_ms"]["n"]
+    return bench.lines(f"| tick over DDS, n = {count} | p50 | p95 | p99 | max |", lines)
+
+
+def live() -> list[str]:
+    """Ticks of the live run by what went on around them."""
+    words = {
+        "swapped": "the first three with another engine (*swapped*)",
+        "building": "while an update was loaded, built or judged (*building*)",
+        "otherwise": "all others",
+    }
+    lines = []
+    for name, found in report("live_wall.json")["results"][0]["conditions"].items():
+        low, high = found["ci95"]
+        causes = ", ".join(f"{count} {why}" for why, count in found["causes"].items() if count)
+        lines.append(
+            f"| {words[name]} | {found['misses']}/{found['ticks']} = {100 * found['rate']:.1f} % "
+            f"[{100 * low:.1f}, {100 * high:.1f}] | {found['late_ms_max']:.1f} ms | {causes} |"
+        )
+    return bench.lines("| ticks | deadline misses | late, at most | causes |", lines)
+
+
+def curve(pattern: str = "curve_*.json") -> list[str]:
+    """Success over budget, and CEM without one."""
+    found = bench.load(RESULTS, pattern)
+    full = {
+        (row["task"], row["planner"]): row
+        for row in rows_of(found)
+        if row["budget_fraction"] is None
+    }
+    table = bench.curves(found)
+    titles = {title: task for task, title in bench.TASKS.items()}
+    for k, line in enumerate(table):
+        cells = [cell.strip(" `") for cell in line.strip("|").split("|")]
+        row = full.get((titles.get(cells[0], ""), cells[1]))
+        more = gap_table.percent(row) if row else ""
+        table[k] = f"{line}---|" if k == 1 else f"{line} {'CEM in full' if k == 0 else more} |"
+    return table
+
+
+TABLES: dict[str, Callable[[], list[str]]] = {
+    "readme": readme,
+    "headline": lambda: bench.headline(evals()),
+    "latents": lambda: ablation_table.table(RESULTS),
+    "planners": lambda: markdown(rows_of(benches())).splitlines(),
+    "budget": lambda: bench.budgets(benches()),
+    "against-cem": lambda: bench.comparisons(rows_of(benches())),
+    "curve": curve,
+    "long-horizon": lambda: bench.long_horizon(bench.load(RESULTS, "long_horizon*.json")),
+    "speed": lambda: bench.speed(benches()),
+    "gap-success": lambda: gap_table.success_table(RESULTS),
+    "gap-error": lambda: gap_table.gap_table(RESULTS),
+    "live": live,
+    "demo": demo,
+    "demo-ticks": demo_ticks,
+}
+
+
+def filled(text: str) -> str:
+    """A page with its tables as the reports have them.
+
+    Raises:
+        KeyError: a table that is none of ``TABLES``.
+    """
+    return BLOCK.sub(lambda m: m[1] + "\n".join(TABLES[m["name"]]()) + "\n" + m[4], text)
+
+
+def pages() -> list[Path]:
+    """Pages that may have tables."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def main() -> int:
+    """Write or check; see the module."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    check, stale = parser.parse_args().check, 0
+    for page in pages():
+        text = page.read_text()
+        new = filled(text)
+        if new == text:
+            continue
+        stale += 1
+        print(f"{page.relative_to(ROOT)}: {'out of date' if check else 'written'}")
+        if not check:
+            page.write_text(new)
+    return int(check and stale > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
