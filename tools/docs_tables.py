@@ -18,12 +18,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(ROOT))
 
-import ablation_table  # noqa: E402
-import benchmark_tables as bench  # noqa: E402
-import gap_table  # noqa: E402
-
+from tools import ablation_table, gap_table  # noqa: E402
+from tools import benchmark_tables as bench  # noqa: E402
 from wm_mpc.evaluation.table import markdown  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"

@@ -1,6 +1,6 @@
 """Whether the disagreement of several predictors tells where a world model errs, on Push-T.
 
-    python tools/ensemble_experiment.py --members A B C --goals 60 --seed 21 --report FILE
+    python -m tools.ensemble_experiment --members A B C --goals 60 --seed 21 --report FILE
 
 Members are folders of models with the bundled model's latents (``wm-mpc train pusht
 --latents-from``), trained from different seeds. For every goal 25 steps ahead the bundled model
@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from grasp_experiment import executed, problems
 from torch import Tensor
 
 from sim_bridge.tasks import make_task
+from tools.grasp_experiment import executed, problems
 from wm_mpc.core.locations import ASSETS
 from wm_mpc.core.stats import spearman, wilson
 from wm_mpc.models.world_model import WorldModel

@@ -279,6 +279,10 @@ class IlqrSearch:
         """Best plan of all starts and its cost."""
         return self.kept.best()
 
+    def candidates(self) -> tuple[Tensor, Tensor]:
+        """Best iterate of every start and its cost."""
+        return self.kept.actions, self.kept.costs
+
     def warm_cost(self) -> float:
         """Cost of the warm start, which is row 0 of the first evaluation."""
         return float(self.first_cost[0]) if self.warm and self.first_cost is not None else math.nan
