@@ -22,7 +22,9 @@ from wm_mpc.nodes.view.board import Board, Shot
 from wm_mpc.srv import Reset, SetGoal
 
 ANSWER_S = 5.0
-SETTABLE: dict[str, type] = {"budget_fraction": float, "planner": str, "tolerance": float}
+SETTABLE: dict[str, type] = {
+    "budget_fraction": float, "planner": str, "publish_search": bool, "tolerance": float,
+}  # fmt: skip
 """Parameters of the controller that the page offers."""
 
 
@@ -132,9 +134,8 @@ class Buttons:
         kind = SETTABLE.get(name) if isinstance(name, str) else None
         if kind is None:
             raise UserError(f"name: {name!r}; one of {', '.join(SETTABLE)} expected")
-        usable = isinstance(value, str) if kind is str else isinstance(value, int | float)
-        if isinstance(value, bool) or not usable or (kind is float and not math.isfinite(value)):
-            expected = "a name" if kind is str else "a number"
+        if not _is_a(kind, value):
+            expected = {str: "a name", float: "a number", bool: "true or false"}[kind]
             raise UserError(f"{name}: {value!r}; {expected} expected")
         parameter = Parameter(name, value=kind(value)).to_parameter_msg()
         asked = SetParameters.Request(parameters=[parameter])
@@ -153,6 +154,12 @@ class Buttons:
             client.remove_pending_request(future)
             raise UserError(f"{client.srv_name}: no answer within {ANSWER_S:g} s")
         return future.result()
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    if kind is not float or isinstance(value, bool):
+        return isinstance(value, kind) and kind is not float
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def to_message(shot: Shot) -> Image:

@@ -81,7 +81,9 @@ function drawPlan(plan) {
   for (let i = 0; i < CANDIDATES; i++) for (let j = 0; j < width; j++) behind.push(few[i] ? column(few[i], j) : x.map(() => null));
   plans.setData([x, ...Array.from({ length: width }, (_, j) => column(plan.actions, j)), ...behind]);
   const history = plan.history.filter((v) => v !== null), others = plan.candidate_costs.filter((v) => v !== null);
-  if (history.length || others.length) {
+  const told = history.length > 0 || others.length > 0;
+  if (told !== seen.told) { seen.told = told; $("tell-search").checked = told; }
+  if (told) {
     $("search").hidden = false;
     search ||= chart("chart-search", ["best cost"], "chunk of iterations", 110);
     candidates ||= chart("chart-candidates", ["cost of a candidate"], "rank", 110);
@@ -174,9 +176,10 @@ function picture(index, data) {
   }
 }
 
+const episode = () => (seen.words && seen.words.task ? seen.words.task.episode : null);
 function strip(about) {
   if (seen.strip && seen.strip.stamp === about.stamp) return;
-  seen.strip = { ...about, drawn: 0 };
+  seen.strip = { ...about, drawn: 0, episode: episode() };
   $("imagination").hidden = false;
   const canvas = $("came"); canvas.width = 96 * about.count;
   drawStrip();
@@ -188,7 +191,8 @@ function drawStrip() {
 }
 function came(blob) {
   const about = seen.strip, camera = seen.words && seen.words.camera;
-  if (!about || !camera || about.drawn >= about.count) return;
+  // What came in another episode was not foreseen in this one.
+  if (!about || !camera || about.drawn >= about.count || about.episode !== episode()) return;
   if (camera.stamp < about.stamp + about.drawn * about.step_s - 0.02) return;
   const place = about.drawn++;
   $("came").dataset.drawn = about.drawn;
@@ -232,6 +236,7 @@ $("pause").onclick = () => ask({ do: "pause" });
 $("go-on").onclick = () => ask({ do: "go_on" });
 $("reset").onclick = () => ask({ do: "reset" });
 $("snap").onclick = () => ask({ do: "goal" });
+$("tell-search").onchange = (event) => ask({ do: "set", name: "publish_search", value: event.target.checked });
 $("settings").onsubmit = (event) => {
   event.preventDefault();
   if (seen.status && $("planner").value !== seen.status.planner) ask({ do: "set", name: "planner", value: $("planner").value });
