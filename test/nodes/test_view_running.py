@@ -196,6 +196,14 @@ def test_planner_and_budget_are_set_or_refused_with_the_reason(
                 socket.send(text)
                 answer = words(socket, "answer", 30)
                 assert not answer["ok"] and said in answer["message"]
+            before = words(socket, "status")["budget_ms"]
+            socket.send('{"do": "set", "name": "budget_fraction", "value": 0.02}')
+            assert words(socket, "answer", 30)["ok"]
+            wait_for(lambda: words(socket, "status")["budget_ms"] < before / 2, 30)
+            assert words(socket, "plan", 30)["candidate_costs"]
+            socket.send('{"do": "set", "name": "publish_search", "value": false}')
+            assert words(socket, "answer", 30)["ok"]
+            wait_for(lambda: not words(socket, "plan")["candidate_costs"], 30)
 
 
 def test_a_page_that_hangs_floods_or_dies_changes_nothing(tmp_path: Path, probe: Probe) -> None:
