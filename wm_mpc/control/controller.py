@@ -18,6 +18,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
+from wm_mpc.control.delay import LookAhead
 from wm_mpc.control.engine import Engine
 from wm_mpc.control.frozen import FrozenWatch
 from wm_mpc.control.observation import MIN_SIDE, Goal, InputCheck, Observation
@@ -53,6 +54,8 @@ class ControllerConfig(Checked):
             times as long where its joints stand still too: then it stops. 0: without end.
         novelty_limit: an observation this much further from what training saw than nearly all of
             its held-out data stops the robot; 0: none does.
+        delay_ms: [ms] from what a picture shows to the effect of the command it leads to; the plan
+            starts at the state predicted for then. -1: measured while it drives; 0: not predicted.
         seed: seed of every random draw.
     """
 
@@ -60,12 +63,15 @@ class ControllerConfig(Checked):
     image_shape: tuple[Annotated[int, Ge(MIN_SIDE), Le(16384)], ...] = ()
     max_frozen_s: Annotated[float, Ge(0.0), Le(3600.0), NARROWER] = 1.0
     novelty_limit: Annotated[float, Ge(0.0), Le(1e6), NARROWER] = 3.2
+    delay_ms: Annotated[float, Ge(-1.0), Le(2000.0)] = 0.0
     seed: Seed = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.image_shape) not in (0, 2):
             raise ValueError(f"image_shape: {self.image_shape}; height and width expected")
+        if -1 < self.delay_ms < 0:
+            raise ValueError(f"delay_ms: {self.delay_ms:g} ms; at least 0, or -1, expected")
 
 
 class Controller:
@@ -111,6 +117,7 @@ class Controller:
         self._planned_goal: Goal | None = None
         self._running = RunningPlan()
         self._frozen = _frozen_watch(engine, config, limits)
+        self.delay = LookAhead(engine, config.delay_ms)
         self._forget()
 
     # ---- inputs ------------------------------------------------------------------------------
@@ -235,6 +242,21 @@ class Controller:
         self._faults, self._distrusted = {}, False
         self._forget()
 
+    def sent(
+        self, result: TickResult, command: np.ndarray, began: float, when: float
+    ) -> None:
+        """Tell what left for the robot after a tick, so that its delay can be accounted for.
+
+        Args:
+            result: of that tick.
+            command: ``(action_dim,)`` raw units, after every limit.
+            began: [s] node clock at the begin of the tick.
+            when: [s] node clock when the command left.
+        """
+        self.delay.sent(command, when)
+        if result.latent is not None and result.engine is not None:
+            self.delay.see(result.engine, result.latent, began - result.image_age_s)
+
     # ---- the tick ----------------------------------------------------------------------------
 
     def tick(self, now: float) -> TickResult:
@@ -299,11 +321,12 @@ class Controller:
         # After a tick too short to evaluate anything the whole period is granted: a late plan is
         # counted as late, no plan at all would leave the robot standing for good.
         asked = started + self._latest() if self._starved else deadline - self._reserve
-        proposals = engine.propose(latent, target)
+        start, lead = self.delay.ahead(engine, latent, observation.stamp, now)
+        proposals = engine.propose(start, target)
         # However long everything before took, a planner is given time for its first iteration.
         asked = max(asked, self.clock() + MOMENT_S)
         request = PlanRequest(
-            latent=latent,
+            latent=start,
             goal=target,
             warm_start=warm,
             proposals=proposals,
@@ -333,6 +356,7 @@ class Controller:
             distance=float(numbers[-2]),
             novelty=novel,
             latent=latent,
+            lead_s=lead,
         )
         doubt = frozen or self._too_novel(novel) or _not_finite(plan, numbers[:-1])
         if doubt:
@@ -452,6 +476,7 @@ class Controller:
         before, self.engine = self.engine, engine
         if not before.same_shape(engine.model):
             self._reserve = 0.0
+        self.delay.changed(engine, engine.sees_like(before))
         if engine.sees_like(before):
             # Encoding the goal anew would cost the next tick for nothing.
             engine.objective.use_proprio(before.objective.uses_proprio)

@@ -49,6 +49,7 @@ class TickResult:
         novelty: distance from what training saw, 1: that of nearly all its held-out data; nan when
             nothing new was seen or the model does not tell.
         latent: what was seen, ``L``, or None when nothing new was.
+        lead_s: [s] how far ahead of the picture the plan starts; nan when nothing was planned.
         engine: engine the tick ran with.
         goal: goal it pursued.
     """
@@ -69,6 +70,7 @@ class TickResult:
     distance: float = math.nan
     novelty: float = math.nan
     latent: Tensor | None = None
+    lead_s: float = math.nan
     engine: Engine | None = None
     goal: Goal | None = None
 

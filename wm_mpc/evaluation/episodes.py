@@ -6,6 +6,7 @@ simulator's state.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -119,6 +120,33 @@ class ReplayPolicy:
     def act(self, observation: dict[str, Any], episode: Episode) -> np.ndarray:
         """Next recorded action."""
         return self.actions[episode.steps] if episode.steps < len(self.actions) else self.zero
+
+
+class Delayed:
+    """A policy whose actions take effect some control steps after they are chosen.
+
+    Until then the robot gets the zero action.
+
+    Args:
+        policy: chooses.
+        steps: control steps, at least 1.
+        action_dim: width of an action.
+    """
+
+    def __init__(self, policy: Policy, steps: int, action_dim: int) -> None:
+        self.policy, self.steps = policy, steps
+        self.zero = np.zeros(action_dim, np.float32)
+        self._waiting: deque[np.ndarray] = deque()
+
+    def reset(self, goal: dict[str, Any], seed: int, replay: np.ndarray | None) -> None:
+        """Begin an episode in which nothing is on its way."""
+        self._waiting = deque([self.zero] * self.steps)
+        self.policy.reset(goal, seed, replay)
+
+    def act(self, observation: dict[str, Any], episode: Episode) -> np.ndarray:
+        """The action whose time has come."""
+        self._waiting.append(self.policy.act(observation, episode))
+        return self._waiting.popleft()
 
 
 def run_episode(

@@ -17,6 +17,7 @@ import torch
 from wm_mpc.core.errors import UserError
 from wm_mpc.evaluation.episodes import (
     ConstantPolicy,
+    Delayed,
     Episode,
     Policy,
     RandomPolicy,
@@ -141,7 +142,11 @@ def evaluate_seeds(
     size = model.encoder.image_size if model is not None and model.encoder is not None else None
     env = make_env(spec.task, size)
     try:
-        policy, steps = make_policy(spec, model, reference, env.unwrapped.spec_task)
+        task = env.unwrapped.spec_task
+        policy, steps = make_policy(spec, model, reference, task)
+        if spec.added_delay_ms:
+            late = delay_steps(spec.added_delay_ms, task.control_period)
+            policy = Delayed(policy, late, task.action_dim)
         options = {"goal_offset": spec.goal_offset} if spec.goal_offset else None
         keep = KEEP_EVERY if model is None else model.config.frameskip
         for seed in seeds:
@@ -170,6 +175,19 @@ def make_policy(
         return ReplayPolicy(task.action_dim), spec.steps or task.episode_steps
     assert model is not None
     return make_loop(spec, model, reference, task)
+
+
+def delay_steps(added_ms: float, period_s: float) -> int:
+    """Control steps of a delay.
+
+    Raises:
+        UserError: it is not a whole number of them; the simulator knows no other instants.
+    """
+    steps = added_ms / 1e3 / period_s
+    if abs(steps - round(steps)) > 1e-6:
+        bound = f"a multiple of the control period, {period_s * 1e3:g} ms, expected"
+        raise UserError(f"added_delay_ms: {added_ms:g} ms; {bound}")
+    return round(steps)
 
 
 def episode_seed(seed: int, index: int) -> int:

@@ -37,6 +37,7 @@ class ControllerPolicy:
             first, so that one plan is executed to its end.
         goal_posture: whether the robot's proprioception at the goal is told beside its picture.
         clock: monotonic clock of deadlines and timings, the planner's.
+        delay_ms: see ``ControllerConfig``.
     """
 
     def __init__(
@@ -46,11 +47,13 @@ class ControllerPolicy:
         see_every: int,
         goal_posture: bool,
         clock: Clock,
+        delay_ms: float = 0.0,
     ) -> None:
         self.engine, self.limits, self.clock = engine, limits, clock
         self.see_every, self.goal_posture = see_every, goal_posture
         self.period = engine.model.config.control_period
-        self.controller = Controller(engine, ControllerConfig(), limits, clock)
+        config = ControllerConfig(delay_ms=delay_ms)
+        self.controller = Controller(engine, config, limits, clock)
         self.now = 0.0
 
     def reset(self, goal: dict[str, Any], seed: int, replay: np.ndarray | None) -> None:
@@ -77,6 +80,7 @@ class ControllerPolicy:
             result.command, result.image_age_s, result.plan_age_s, result.reason
         )
         self._note(episode, result, self.clock() - started)
+        self.controller.sent(result, safe.values, self.now, self.now)
         return safe.values.astype(np.float32)
 
     def _note(self, episode: Episode, result: TickResult, tick_s: float) -> None:
@@ -146,7 +150,8 @@ def make_loop(
         engine.budget = Budget(spec.budget_fraction, engine.reference.seconds)
     see_every = spec.replan_every if spec.mode == "mpc" else 0
     limits = make_limits(see_every, horizon * config.frameskip, config.control_period)
-    return ControllerPolicy(engine, limits, see_every, spec.goal == "posture", clock), steps
+    posture = spec.goal == "posture"
+    return ControllerPolicy(engine, limits, see_every, posture, clock, spec.delay_ms), steps
 
 
 def make_limits(see_every: int, plan_steps: int, period: float) -> SafetyLimits:

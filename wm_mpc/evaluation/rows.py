@@ -111,6 +111,8 @@ def summarise(
         "mode": spec.mode,
         "goal": spec.goal if spec.plans else None,
         "options": list(spec.options),
+        "added_delay_ms": spec.added_delay_ms,
+        "delay_ms": spec.delay_ms if spec.plans else None,
         "n": n,
         "seed": spec.seed,
         "successes": successes,

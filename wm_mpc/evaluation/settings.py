@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
 
 from wm_mpc.core.errors import UserError
 from wm_mpc.core.fields import (
@@ -36,6 +38,10 @@ class Conditions(Checked):
             loop.
         objective: goal cost.
         options: fields of the planner's configuration, name=value.
+        added_delay_ms: [ms] by which every command takes effect later than it was given, whole
+            control periods.
+        delay_ms: [ms] from picture to effect that the controller predicts over; -1: measured while
+            it drives; 0: none.
         compile: use compiled code where that is faster.
         device: cpu, cuda or cuda:N, where a model is loaded to and planned with; one that is
             handed over loaded stays where it is.
@@ -48,6 +54,8 @@ class Conditions(Checked):
     replan_every: PositiveInt = 1
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     options: tuple[str, ...] = ()
+    added_delay_ms: NonNegativeFloat = 0.0
+    delay_ms: Annotated[float, Ge(-1.0)] = 0.0
     compile: bool = True
     device: str = "cpu"
 

@@ -230,6 +230,8 @@ class ControlLoop:
             result = self._hint(_explain(result, safe))
             send = self._to_send(result.state, safe)
             self.publish(result, safe, send, started)
+        if send:
+            self.controller.sent(result, safe.values, began, self.node_clock())
         following = safe.motion is Motion.FOLLOW and math.isfinite(result.image_age_s)
         oldest = self.filter.limits.max_image_age_s
         expires = began - result.image_age_s + oldest + MOMENT_S

@@ -75,7 +75,7 @@ class Telemetry:
         message.cem_ratio_transitions = result.ratio_transitions
         message.image_age_ms = result.image_age_s * 1e3
         message.latent_distance = result.distance
-        message.novelty = result.novelty
+        message.novelty, message.delay_ms = result.novelty, result.lead_s * 1e3
         message.deadline_missed = result.deadline_missed
         message.deadline_misses, message.ticks = self.misses, self.ticks
         ordered = sorted(self._window)
@@ -143,7 +143,7 @@ def diagnostics(name: str, status: PlannerStatus, watchdog: str) -> DiagnosticAr
     }  # fmt: skip
     for field in (
         "tick_p50_ms", "tick_p95_ms", "tick_p99_ms", "tick_max_ms", "image_age_ms",
-        "cem_ratio_wall", "cem_ratio_transitions", "latent_distance", "novelty",
+        "cem_ratio_wall", "cem_ratio_transitions", "latent_distance", "novelty", "delay_ms",
     ):  # fmt: skip
         values[field] = f"{getattr(status, field):.3f}"
     entry.values = [KeyValue(key=key, value=value) for key, value in values.items()]
