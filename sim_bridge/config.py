@@ -25,6 +25,7 @@ class SimBridgeConfig(Checked):
         episode_steps: control steps until an episode ends; 0: only success ends it.
         auto_reset: true: the next episode follows; false: the world goes on until reset is called.
         command_timeout_s: [s] an older command is not applied: the agent gets the zero action.
+        command_delay_s: [s] of simulated time from a command's arrival to its effect.
         command_type: float64_multi_array, twist_stamped or joint_trajectory.
         command_names: what each action dimension is in a twist_stamped or joint_trajectory.
         publish_goal: true: publish goal_image and goal_proprio at every reset.
@@ -38,6 +39,7 @@ class SimBridgeConfig(Checked):
     episode_steps: Annotated[int, Ge(0), Le(10**9)] = 300
     auto_reset: bool = True
     command_timeout_s: Annotated[float, Ge(0.001), Le(60.0)] = 0.3
+    command_delay_s: Annotated[float, Ge(0.0), Le(2.0)] = 0.0
     command_type: str = "float64_multi_array"
     command_names: tuple[str, ...] = ()
     publish_goal: bool = True

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import traceback
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,8 @@ class SimBridge(Node):
         self._zero = np.zeros(self.spec.action_dim)
         # (command, instant it came); replaced as a whole, so that no lock is needed
         self._command: tuple[np.ndarray, float] = (self._zero, -np.inf)
+        # commands whose time has not come, (values, when it comes)
+        self._waiting: deque[tuple[np.ndarray, float]] = deque(maxlen=1000)
         self._rollout_env = None
         self._session: Session | None = None
         self.failed = False
@@ -105,7 +108,12 @@ class SimBridge(Node):
 
     def _on_command(self, message: Any) -> None:
         try:
-            self._command = (self._format.read(message), monotonic())
+            values = self._format.read(message)
+            delay = self.config.command_delay_s / self.config.real_time_factor
+            if delay:
+                self._waiting.append((values, monotonic() + delay))
+            else:
+                self._command = (values, monotonic())
         except MessageError as error:
             self.get_logger().error(str(error), throttle_duration_sec=5.0)
 
@@ -204,6 +212,7 @@ class SimBridge(Node):
             return self._session.advance(self._zero) if self._session.episode else self._begin()
         request.answer(frame, self._session.env.goal_state)
         # A command for the last episode's goal means nothing here.
+        self._waiting.clear()
         self._command = (self._zero, -np.inf)
         if self.config.publish_goal:
             stamp = self._stamp()
@@ -215,6 +224,8 @@ class SimBridge(Node):
         return frame
 
     def _newest_command(self) -> np.ndarray:
+        while self._waiting and self._waiting[0][1] <= monotonic():
+            self._command = self._waiting.popleft()
         command, came = self._command
         timeout = self.config.command_timeout_s / self.config.real_time_factor
         return command if monotonic() - came <= timeout else self._zero

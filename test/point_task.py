@@ -95,6 +95,9 @@ class PointModel:
         self.encoded += 1
         return torch.cat([torch.zeros(len(proprio), 1), proprio], -1)
 
+    def normalize_actions(self, raw: Tensor) -> Tensor:
+        return raw.unflatten(-2, (-1, 2)).flatten(-2)
+
     def denormalize_actions(self, actions: Tensor) -> Tensor:
         return actions.unflatten(-1, (2, 2)).flatten(-3, -2)
 
