@@ -86,5 +86,8 @@ pip install -q --upgrade pip wheel
 pip install -q -c constraints.txt "${build_requires[@]}"
 say "installing wm-mpc[$extras] and building its interfaces"
 PYTHONWARNINGS=ignore pip install -q -c constraints.txt --no-build-isolation -e ".[$extras]"
+# of ogbench only models and meshes are read, by the simulated arms: its own requirements, a second
+# simulator among them, stay out
+[[ ,$extras, != *,sim,* ]] || pip install -q -c constraints.txt --no-deps ogbench
 python -c 'import wm_mpc.msg, cv2, torch' || fail "the installation is not usable; see above"
 say "done in $((SECONDS - begin)) s"

@@ -13,6 +13,7 @@ from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParametersA
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_parameters
 from ros import START_S, NodeProcess, Probe
+from ros_domain import reserved_domain
 from std_msgs.msg import Float64MultiArray
 from test_integration import FAST, MPC, SOON_S, FakeRobot, in_state
 
@@ -60,11 +61,9 @@ class Running:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One node for all of these tests: starting it takes longer than they do."""
-    from conftest import _reserved_domain
-
     folder = tmp_path_factory.mktemp("live")
     patch = pytest.MonkeyPatch()
-    with _reserved_domain() as domain:
+    with reserved_domain() as domain:
         patch.setenv("ROS_DOMAIN_ID", str(domain))
         patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         patch.setenv("ROS_LOG_DIR", str(folder / "log"))

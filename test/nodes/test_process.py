@@ -38,7 +38,7 @@ def start(ros_domain: int, tmp_path: Path) -> Iterator[Callable[..., NodeProcess
     ("parameters", "words"),
     [({"imagesize": 64}, "error: parameter imagesize: unknown; image_size"),
      ({"image_size": 7}, "error: parameter image_size: 7; 16 to 2048 expected"),
-     ({"task": "chess"}, "error: parameter task: 'chess' unknown; one of point_maze, pusht"),
+     ({"task": "chess"}, "error: parameter task: 'chess' unknown; one of point_maze"),
      ({"image_size": [1, "a"]}, "error: failed to initialize rcl: Couldn't parse parameter")],
 )  # fmt: skip
 def test_bad_parameters_end_with_code_2_and_one_line(

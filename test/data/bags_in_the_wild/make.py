@@ -964,6 +964,15 @@ def controller_idle_in_between(bag: Tape) -> None:
             bag.command(at(k) + 20_000_000, np.array([k, k / 2]))
 
 
+@case(lengths=(19,), said=("frames before the first command", "frames after the last command"))
+def camera_runs_longer_than_the_controller(bag: Tape) -> None:
+    for k in range(STEPS):
+        bag.image(at(k), picture(k))
+        bag.proprio(at(k), np.array([k, -k]))
+        if 12 <= k < 31:
+            bag.command(at(k) + 20_000_000, np.array([k, k / 2]))
+
+
 CASES["strict_refuses"] = Case(
     CASES["one_stamp_far_ahead"].make, ("--strict",), 1, ("nothing of it is stored",), ()
 )

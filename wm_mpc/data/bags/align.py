@@ -93,12 +93,16 @@ class Aligner:
         self._episode: Episode | None = None
         self._next = 0
         self._missing = 0
+        self._after: Counter[str] = Counter()
 
     def push(self, role: str, stamp: int, value: Any) -> Iterator[Episode]:
         """Take in a sample; yield the episodes that it completes."""
         if self.buffers[role].push(stamp, value):
             yield from self.restart("clock set back")
             return
+        if self._after:
+            topic = "proprio" if role in self._proprio else role
+            self.counts[f"frames without {topic}"] += self._after.pop(topic, 0)
         yield from self._advance(finishing=False)
         if self._episode is None and not self.buffers["image"]:
             self._forget(stamp - _ns(self._config.patience_s + self._config.reorder_s))
@@ -120,6 +124,9 @@ class Aligner:
         yield from self._advance(finishing=True)
         yield from self._close(reason)
         self.counts["frames without an episode"] += len(self.buffers["image"])
+        for role, frames in self._after.items():
+            self.counts[f"frames after the last {role}"] += frames
+        self._after.clear()
 
     def _ready(self, stamp: int) -> bool:
         """Tell whether all that a step at ``stamp`` depends on has arrived, or never will."""
@@ -183,13 +190,13 @@ class Aligner:
         if lacking:
             # without a frame either, nothing was recorded at all
             yield from self._close(f"{lacking} gap" if found is not None else "gap", stamp)
-            self.counts[f"frames without {lacking}"] += images.forget_before(stamp + 1)
+            self._without(lacking, stamp)
             return
         command = self.buffers["command"].read(
             stamp + self._command_at, config.command_method, self._command_tolerance
         )
         if command is None and self._episode is None:
-            self.counts["frames without command"] += images.forget_before(stamp + 1)
+            self._without("command", stamp)
             return
         if self._episode is None:
             self._episode = Episode(meta=dict(self._meta))
@@ -220,6 +227,22 @@ class Aligner:
             0, images.forget_before(stamp + 1) - (found is not None)
         )
         self._forget(stamp)
+
+    def _without(self, role: str, stamp: int) -> None:
+        """Let go of the frames up to ``stamp``; whether they are lost, later samples tell.
+
+        A camera that was recorded before the controller started, or after it ended, lost nothing.
+        """
+        frames = self.buffers["image"].forget_before(stamp + 1)
+        roles = self._proprio if role == "proprio" else [role]
+        first = [self.buffers[name].first for name in roles]
+        newest = [self.buffers[name].newest for name in roles]
+        if any(value is None or stamp < value for value in first):
+            self.counts[f"frames before the first {role}"] += frames
+        elif any(value is not None and stamp > value for value in newest):
+            self._after[role] += frames
+        else:
+            self.counts[f"frames without {role}"] += frames
 
     def _add_frame(self, episode: Episode, sample: Any) -> None:
         frame = self._keep_image(sample)

@@ -19,6 +19,7 @@ class SampleBuffer:
         stamps: int nanoseconds, strictly increasing.
         values: one per stamp.
         newest: largest stamp ever pushed since the last ``clear``, or None.
+        first: the stamp pushed first since then, or None.
         dropped: reason -> number of samples that were not kept.
 
     Args:
@@ -30,6 +31,7 @@ class SampleBuffer:
         self.stamps: list[int] = []
         self.values: list[Any] = []
         self.newest: int | None = None
+        self.first: int | None = None
         self.dropped: Counter[str] = Counter()
         self._reorder_ns = reorder_ns
         self._forgotten: int | None = None
@@ -48,6 +50,8 @@ class SampleBuffer:
         if self.newest is None or stamp > self.newest:
             self.stamps.append(stamp)
             self.values.append(value)
+            if self.newest is None:
+                self.first = stamp
             self.newest = stamp
             self._behind = 0
             return False
@@ -83,7 +87,7 @@ class SampleBuffer:
         """Forget everything, the newest stamp included."""
         self.stamps.clear()
         self.values.clear()
-        self.newest = self._forgotten = None
+        self.newest = self.first = self._forgotten = None
         self._behind = 0
 
     def nearest(self, stamp: int, tolerance_ns: int) -> int | None:
