@@ -130,9 +130,12 @@ def _check_poison(probe: Probe, good: Path, tmp_path: Path) -> None:
         with torch.no_grad():
             last.bias.fill_(change)
         spoiled.save(tmp_path / name, encoder=str(tmp_path / "model" / "encoder"))
-        answer = probe.call(
-            LoadModel, "load_model", LoadModel.Request(path=str(tmp_path / name)), START_S
-        )
+        request = LoadModel.Request(path=str(tmp_path / name))
+        end = time.monotonic() + LEARN_S
+        answer = probe.call(LoadModel, "load_model", request, START_S)
+        while "busy with" in answer.message and time.monotonic() < end:
+            time.sleep(0.1)  # the trainer offers models all the while
+            answer = probe.call(LoadModel, "load_model", request, START_S)
         assert not answer.success and words in answer.message, answer.message
         assert answer.model_hash and answer.model_hash != spoiled.hash
     assert {message.state for message in probe.since("status", since)} <= {State.RUNNING}

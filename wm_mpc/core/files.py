@@ -86,13 +86,15 @@ def remove_leftovers(path: Path) -> None:
 
 
 def _alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and waits for its parent to notice does not."""
     try:
         os.kill(pid, 0)
+        # "pid (name) state ...": the name may hold anything
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except ProcessLookupError:
         return False
-    except PermissionError:
-        pass
-    return True
+    except (OSError, IndexError):  # another user's, or a system without /proc
+        return True
 
 
 def sync(path: Path) -> None:
