@@ -32,6 +32,15 @@ SPEC = ArmSpec(
 
 BOX_LOW, BOX_HIGH = np.array([0.30, -0.25, 0.12]), np.array([0.55, 0.25, 0.34])
 """Where the tip is meant to be [m]: above the table, in the camera's view."""
+CAMERAS = {
+    "front": ([1.25, 0.25, 0.85], [0.38, 0.0, 0.26], 42.0),
+    "table": ([1.0, 0.15, 0.62], [0.42, 0.0, 0.06], 38.0),
+}
+"""Eye [m], the point it looks at [m], vertical angle of view [degrees].
+
+``front`` has the whole arm in the picture wherever the tip is in its box: with a part of it cut
+off, what is left looks the same for many postures.
+"""
 _HOME = np.array([-1.5708, -1.5708, 1.5708, -1.5708, -1.5708, 0.0])
 _GAINS = np.array([4500, 4500, 4500, 2000, 2000, 500.0])
 _TIP = "arm/gripper/pinch"
@@ -72,10 +81,11 @@ def build() -> Any:
     scene.geom("floor").rgba = [0.62, 0.60, 0.56, 1.0]
     scene.visual.quality.shadowsize = 0
     scene.visual.quality.offsamples = 0
-    scene.worldbody.add_camera(
-        name="front", pos=[1.05, 0.35, 0.75], xyaxes=_looking([1.05, 0.35, 0.75], [0.40, 0, 0.15]),
-        fovy=45,
-    )  # fmt: skip
+    sky = scene.texture("skybox")  # a black hand before a black sky cannot be seen
+    sky.rgb1 = sky.rgb2 = [0.72, 0.77, 0.82]
+    sky.random = 0.0
+    for name, (eye, at, angle) in CAMERAS.items():
+        scene.worldbody.add_camera(name=name, pos=eye, xyaxes=_looking(eye, at), fovy=angle)
     return scene.compile()
 
 
@@ -208,7 +218,7 @@ class Ur5e:
         if self._renderer is None:
             self._renderer = self._mujoco.Renderer(self._model, self._size, self._size)
             flags = self._renderer.scene.flags
-            for name in ("SHADOW", "REFLECTION", "SKYBOX", "HAZE"):
+            for name in ("SHADOW", "REFLECTION", "HAZE"):
                 flags[getattr(self._mujoco.mjtRndFlag, f"mjRND_{name}")] = False
         self._renderer.update_scene(self._showing(joints), "front")
         return self._renderer.render()

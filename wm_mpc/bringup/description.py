@@ -394,7 +394,7 @@ def resolve(bringup: Bringup, given: Mapping[str, str]) -> list[ResolvedNode]:
             raise UserError(f"{argument.name}: {value!r}; one of {allowed} expected")
     if values.get("publish_search") == "" and values["view"] == "true":
         values["publish_search"] = "true"
-    params_file = _params_file(values["params_file"])
+    params_file = params_path(values["params_file"])
     return [
         ResolvedNode(
             executable=node.executable,
@@ -454,7 +454,12 @@ def _typed(argument: str, text: str) -> Any:
     return text == "true" if text in _BOOL else text
 
 
-def _params_file(text: str) -> Path:
+def params_path(text: str) -> Path:
+    """Where a parameter file lies; a bare name is looked up in the package's config/.
+
+    Raises:
+        UserError: it does not exist, or is none.
+    """
     path = Path(text).expanduser()
     if path.name == text and not path.is_file():
         path = share_dir() / "config" / text

@@ -30,6 +30,8 @@ class ExploreConfig(Checked):
             the tip from its start [m, rad].
         high: upper end of the box.
         speed: largest speed of each coordinate [rad/s, m/s].
+        absolute: of twists: low and high are where ``tip_pose`` has the tip, not ways from where
+            it starts; turns are ways still.
         joint_low: joints that get this low stop the motion; empty: no such limit.
         joint_high: joints that get this high stop the motion; empty: no such limit.
         control_rate_hz: [Hz] commands per second.
@@ -46,6 +48,7 @@ class ExploreConfig(Checked):
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     speed: tuple[float, ...] = ()
+    absolute: bool = False
     joint_low: tuple[float, ...] = ()
     joint_high: tuple[float, ...] = ()
     control_rate_hz: Annotated[float, Ge(1), Le(1000)] = 10.0

@@ -104,7 +104,7 @@ class ExploreNode(Node):
         if not np.isfinite(tip).all():
             return
         if self._tip_start is None:
-            self._tip_start = tip
+            self._tip_start = np.zeros(3) if self.config.absolute else tip
         axes = ["xyz".index(self.config.command_names[i][-1]) for i in self._linear]
         self._way[self._linear] = (tip - self._tip_start)[axes]
         self._tip_came = monotonic()
