@@ -171,6 +171,16 @@ def one_of(config: Any, name: str, known: typing.Iterable[str]) -> None:
         raise UserError(f"{name}: {value!r} unknown; one of {', '.join(words)} expected")
 
 
+def known(cls: type, values: typing.Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a section's values that a configuration has, lists as tuples."""
+    names = {field.name for field in dataclasses.fields(cls)}
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in values.items()
+        if name in names
+    }
+
+
 def _rule(hint: Any) -> Rule | None:
     """Rule of an annotation; None where it declares none."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
