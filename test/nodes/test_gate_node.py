@@ -229,6 +229,9 @@ def test_the_process_is_small(probe: Probe, start: Callable[..., NodeProcess]) -
     gate = start()
     Asker(probe)
     probe.wait(state(probe, GateState.PASSING), SOON_S, "passing")
-    status = Path(f"/proc/{gate.process.pid}/status").read_text()
-    (line,) = [line for line in status.splitlines() if line.startswith("VmRSS")]
-    assert int(line.split()[1]) < 80_000, line
+    # The pages of libraries' files that are mapped at a time depend on how the system read them:
+    # 72 to 87 MB resident for the same process. Its own memory and its share of the files do not.
+    told = Path(f"/proc/{gate.process.pid}/smaps_rollup").read_text().splitlines()
+    kilobytes = {line.split()[0]: int(line.split()[1]) for line in told[1:]}
+    assert kilobytes["Pss:"] < 80_000, kilobytes
+    assert kilobytes["Anonymous:"] < 45_000, kilobytes
