@@ -11,7 +11,7 @@ import pytest
 from bag_helpers import tape, trajectories
 
 from wm_mpc.cli.main import main
-from wm_mpc.data.bags import BagWriter, Exporter, WriterConfig
+from wm_mpc.data.bags import BagWriter, ExportConfig, Exporter, WriterConfig
 from wm_mpc.data.store.store import Store
 
 
@@ -173,3 +173,24 @@ def test_names_without_end_are_no_names(tmp_path: Path, capsys: pytest.CaptureFi
     assert run("info", tmp_path / "bag") == 3
     assert "metadata.yaml is damaged" in (said := capsys.readouterr().out)
     assert max(map(len, said.splitlines())) < 2000
+
+
+def test_parts_of_a_twist_that_never_change_are_left_out_with_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    def twists(name: str, axes: tuple[str, ...]) -> Path:
+        config = ExportConfig(command_type="twist_stamped", twist_axes=axes)
+        with BagWriter(tmp_path / name, WriterConfig(min_free_mb=0)) as writer:
+            Exporter(writer, config).write(trajectories(1))
+        return tmp_path / name
+
+    words = ("--out", tmp_path / "store", "--rate", 10, "--quiet")
+    assert run("import", twists("a", ("linear.z", "angular.x")), *words) == 0
+    said = capsys.readouterr().out
+    assert "never changing, left out: twist.linear.x, twist.linear.y, twist.angular.y" in said
+    channels = Store.open(tmp_path / "store").spec.action_channels
+    assert [channel.name for channel in channels] == ["twist.linear.z", "twist.angular.x"]
+    # what the store has is read of later bags, and told where it is not all of them
+    assert run("import", twists("b", ("linear.z", "linear.y")), *words) == 3
+    assert "twist.linear.y change here and are not in the store" in capsys.readouterr().out
+    assert Store.open(tmp_path / "store").spec.action_dim == 2

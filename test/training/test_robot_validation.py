@@ -26,7 +26,7 @@ def test_the_verdict_names_what_is_wrong_and_what_to_record() -> None:
     assert verdict(facts(0.1, 0.9, 1.0)) == "fit to plan with"
     for bad, said in (
         (facts(0.8, 0.9, 1.0), "off by 80% of the way after 2 model steps"),
-        (facts(0.1, 0.3, 1.0), "postures that are near (0.30; at least 0.7"),
+        (facts(0.1, 0.3, 1.0), "postures that are near (0.30; at least 0.5"),
         (facts(0.1, 0.9, 0.5), "arrive in 50% of imagined ways"),
     ):
         words = verdict(bad)

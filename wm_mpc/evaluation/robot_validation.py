@@ -25,8 +25,11 @@ from wm_mpc.planners.objective import ObjectiveConfig, make_objective
 from wm_mpc.planners.registry import make_planner, planner_config
 from wm_mpc.tasks.quantities import Quantity
 
-GOOD_RANK, GOOD_ERROR, GOOD_REACHED = 0.7, 0.35, 0.8
-"""What a model that drove the planar arm to its goals had to spare: see docs/your_arm.md."""
+GOOD_RANK, GOOD_ERROR, GOOD_REACHED = 0.5, 0.35, 0.8
+"""What models that drove a planar arm and a UR5e to their goals had to spare: docs/your_arm.md.
+
+The UR5e held 97 of 100 goals by picture with a rank correlation of 0.58: of its six joints some
+hardly show, or hardly move."""
 REACHED = 0.1
 """Share of the way that may be left of a plan that arrived."""
 

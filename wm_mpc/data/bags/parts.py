@@ -26,6 +26,7 @@ from wm_mpc.data.bags.topics import (
     find_topic,
 )
 from wm_mpc.data.bags.typelib import Decoder
+from wm_mpc.data.bags.unused import TWISTS, Spread, choose
 
 NEEDED = ("image", "proprio", "command")
 """Parts that are aligned with each other and so need stamps of one clock."""
@@ -119,12 +120,18 @@ class BagParts:
         sampled = [t for t, p in roles.items() if {"proprio", "command"} & set(p)]
         sampled += self.markers
         others: dict[str, Span] = {}
-        self.times = survey(self._bag, roles, self._decoder, sampled, progress, others)
+        spread = self._spread()
+        self.times = survey(
+            self._bag, roles, self._decoder, sampled, progress, others,
+            {self.reports["command"].topic: spread} if spread else None,
+        )  # fmt: skip
         needed = {self.reports[p].topic for p in NEEDED if p in self.reports}
         try:
             self.clocks = choose_clocks(self.times, needed, stamps, reorder_ns)
             self._read_proprio(known[0], proprio_dim)
             self._read_commands(known[1])
+            if spread:
+                self._leave_out(spread, known[1])
         except DataError as error:
             raise UnusableBagError(str(error)) from None
         self._read_marker()
@@ -224,6 +231,20 @@ class BagParts:
         self.command = JointCommands(report.msgtype, samples, wanted)
         if report.msgtype == JOINT_TRAJECTORY and any(len(s.points) > 1 for s in samples):
             report.notes.append("several points: the one in force at the time is read")
+
+    def _spread(self) -> Spread | None:
+        """Of commands that are twists of which nobody said what is used."""
+        report = self.reports["command"]
+        if report.msgtype not in TWISTS or self._config.command_fields:
+            return None
+        return Spread(report.msgtype)
+
+    def _leave_out(self, spread: Spread, known: tuple[Channel, ...]) -> None:
+        fields, note, problem = choose(spread, known)
+        report = self.reports["command"]
+        self.vectors["command"] = VectorReader("command", report.msgtype, fields)
+        report.notes.extend(filter(None, [note]))
+        self.problems.extend(filter(None, [problem]))
 
     def _read_marker(self) -> None:
         for topic, path in self.markers.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +87,7 @@ def survey(
     decoded: Iterable[str] = (),
     progress: Callable[[int], None] = lambda position: None,
     others: dict[str, Span] | None = None,
+    seen: Mapping[str, Callable[[Any], None]] | None = None,
 ) -> dict[str, TopicTimes]:
     """Read stamps and places of every message of ``topics``.
 
@@ -97,8 +98,9 @@ def survey(
         decoded: topics whose first messages are decoded and kept as samples.
         progress: told the position in the bag now and then.
         others: filled with the topics that are not among ``topics``.
+        seen: topic -> what is shown every message of it, decoded.
     """
-    wanted, sampled = set(topics), set(decoded)
+    wanted, sampled, seen = set(topics), set(decoded), seen or {}
     others = {} if others is None else others
     columns: dict[str, _Column] = {}
     for ordinal, message in enumerate(bag.messages()):
@@ -114,11 +116,16 @@ def survey(
         column.where.extend((bag.file_index, *message.where))
         if column.has_header:
             column.header.append(peek_stamp(message.data))
-        if message.topic in sampled and len(column.samples) < SAMPLES:
+        sample = message.topic in sampled and len(column.samples) < SAMPLES
+        if sample or message.topic in seen:
             try:
-                column.samples.append(decoder.decode(message.msgtype, message.data))
+                value = decoder.decode(message.msgtype, message.data)
             except DataError:
-                pass
+                continue
+            if sample:
+                column.samples.append(value)
+            if message.topic in seen:
+                seen[message.topic](value)
         if not ordinal % 1024:
             progress(bag.position)
     return {topic: column.done() for topic, column in columns.items()}
