@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -30,6 +31,19 @@ def test_missing_libraries_are_named_by_debian_package() -> None:
     assert none["libegl1 or libosmesa6"].status == doctor.WARN
     some = by_name(doctor.check_libraries(lambda name: name if name != "EGL" else None))
     assert all(finding.status == doctor.OK for finding in some.values())
+
+
+def test_what_was_not_yet_run_on_a_gpu_is_told_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    properties = SimpleNamespace(total_memory=8 * 2**30)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: properties)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda index: "Orin")
+    finding = doctor.check_gpu()
+    assert finding.status == doctor.OK and finding.detail.startswith("Orin, 8 GiB; ")
+    assert "CUDA graphs are off" in finding.detail
+    assert "not yet run on a GPU" in finding.detail
 
 
 def test_a_missing_package_says_what_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
