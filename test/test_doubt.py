@@ -93,6 +93,25 @@ def test_what_no_training_saw_stops_the_robot(seen: tuple[np.ndarray, np.ndarray
     assert judge(rig, picture, proprio).state is State.RUNNING
 
 
+def test_another_goal_does_not_vouch_for_a_frozen_camera(
+    seen: tuple[np.ndarray, np.ndarray],
+) -> None:
+    rig = Rig(novelty_limit=0.0)
+    picture, proprio = seen
+    goal = np.roll(picture, 20, axis=0)
+    states = []
+    for tick in range(60):
+        if tick % 7 == 0:
+            rig.controller.set_goal(np.roll(goal, tick, axis=1), proprio)
+        result = judge(rig, picture, proprio + 0.02 * tick)
+        rig.controller.sent(result, np.zeros(2), rig.clock.now, rig.clock.now)
+        states.append(result.state)
+    first = states.index(State.SAFE_STOP)
+    assert 10 <= first <= 14 and set(states[first:]) == {State.SAFE_STOP}
+    assert "frozen" in result.reason
+    assert judge(rig, np.roll(picture, 1, axis=0), proprio).state is State.RUNNING
+
+
 def test_zero_as_a_limit_lets_everything_pass(seen: tuple[np.ndarray, np.ndarray]) -> None:
     rig = Rig(novelty_limit=0.0)
     picture, proprio = seen

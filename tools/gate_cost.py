@@ -112,7 +112,7 @@ def main() -> int:
     for name, value in row.items():
         print(f"{name}: {value}")
     if args.report:
-        write_report(args.report, None, 0, [row])
+        write_report(args.report, None, [row])
     return 0
 
 

@@ -206,7 +206,7 @@ def main() -> int:
     if args.report:
         from wm_mpc.core.provenance import write_report
 
-        write_report(args.report, None, 0, [row], load_average=os.getloadavg()[0])
+        write_report(args.report, None, [row], load_average=os.getloadavg()[0])
     return 0
 
 

@@ -139,6 +139,7 @@ def started_with(
         outcome = Outcome("starts and drives" + ", told" * bool(words))
         for name in (*(("command_gate",) if gate else ()), "mpc_node"):
             stage.children[name].kill()
+            time.sleep(0.6)  # the old one's commands do not count as driving any more
             stage.start(name, label=name, prefix=prefix, env=env)
         outcome.must(stage.drive(), "does not drive")
         output = stage.children["mpc_node"].output

@@ -204,6 +204,7 @@ def bad_goal(stage: Stage) -> Outcome:
 def cancelled(stage: Stage) -> Outcome:
     """The action ``reach_goal`` is cancelled while it drives."""
     stage.robot.goals = False
+    time.sleep(0.3)  # a goal that is under way would take the place of the action's
     client = ActionClient(stage.node, ReachGoal, "reach_goal")
     handle = _send(stage, client)
     stage.drive(10.0)

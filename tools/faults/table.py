@@ -34,7 +34,7 @@ def as_row(result: Result) -> dict[str, Any]:
 
 def write_json(path: Path, results: list[Result]) -> None:
     """Write the report."""
-    write_report(path, None, 0, [as_row(result) for result in results], load=os.getloadavg()[0])
+    write_report(path, None, [as_row(result) for result in results], load=os.getloadavg()[0])
 
 
 def write_page(path: Path, results: list[Result]) -> None:

@@ -241,6 +241,7 @@ class Controller:
         self._observation, self._goal, self._planned_goal = None, None, None
         self._faults, self._distrusted = {}, False
         self._forget()
+        self._frozen.clear()
 
     def sent(
         self, result: TickResult, command: np.ndarray, began: float, when: float
@@ -280,6 +281,7 @@ class Controller:
             State.IDLE, "", image_age_s=image_age, engine=self.engine, goal=goal
         )
         if goal is None:
+            self._frozen.commanded(None)
             return replace(blank, reason=self._explain("goal: none set"))
         stale = self.limits.stale(image_age, 0.0)
         if stale or observation is None or self._distrusted:
@@ -491,7 +493,6 @@ class Controller:
         self._ways: WaysToGoal | None = None
         self._seen: Observation | None = None
         self._running.clear()
-        self._frozen.clear()
         self._reached = False
         self._starved = False
 
