@@ -46,6 +46,17 @@ def test_a_frozen_camera_is_told_from_rest_and_from_a_blocked_robot(
         assert watch.see(STILL + 1, np.zeros(2), 9.0) == ""
 
 
+def test_a_blocked_robot_tries_again_for_another_goal_a_frozen_camera_does_not() -> None:
+    for joints_move in (False, True):
+        watch = FrozenWatch(1.0, np.full(2, 2.0), np.zeros(2), np.ones(2))
+        for k in range(60):
+            told = watch.see(STILL.copy(), np.full(2, 0.1 * k * joints_move), 0.1 * k)
+            watch.commanded(np.ones(2))
+        assert told
+        watch.another_goal()
+        assert bool(watch.see(STILL.copy(), np.full(2, 5.9 * joints_move), 6.0)) is joints_move
+
+
 class Rig:
     """The bundled wall model before its environment."""
 
@@ -103,8 +114,9 @@ def test_another_goal_does_not_vouch_for_a_frozen_camera(
     for tick in range(60):
         if tick % 7 == 0:
             rig.controller.set_goal(np.roll(goal, tick, axis=1), proprio)
-        result = judge(rig, picture, proprio + 0.02 * tick)
-        rig.controller.sent(result, np.zeros(2), rig.clock.now, rig.clock.now)
+        result = judge(rig, picture, proprio + 0.2 * tick)
+        left = np.zeros(2) if result.command is None else result.command
+        rig.controller.sent(result, left, rig.clock.now, rig.clock.now)
         states.append(result.state)
     first = states.index(State.SAFE_STOP)
     assert 10 <= first <= 14 and set(states[first:]) == {State.SAFE_STOP}

@@ -151,6 +151,10 @@ def heartbeat(stage: Stage) -> Outcome:
     button = stage.button()
     beating = stage.node.create_timer(0.1, lambda: button.publish(Bool(data=False)))
     outcome = Outcome("stands within e_stop_timeout_s (3 periods)", 3)
+    # where the gate heard no beat at its start it waits for a controller that rests once
+    stage.asker.wish = [0.0, 0.0]
+    time.sleep(1.5)
+    stage.asker.wish = WISH
     outcome.must(stage.drive(10.0), "does not drive while it beats")
     since = time.monotonic()
     beating.cancel()

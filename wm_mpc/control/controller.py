@@ -246,7 +246,7 @@ class Controller:
     def sent(
         self, result: TickResult, command: np.ndarray, began: float, when: float
     ) -> None:
-        """Tell what left for the robot after a tick, so that its delay can be accounted for.
+        """Tell what left for the robot after a tick: for its delay, and to judge its camera.
 
         Args:
             result: of that tick.
@@ -254,6 +254,7 @@ class Controller:
             began: [s] node clock at the begin of the tick.
             when: [s] node clock when the command left.
         """
+        self._frozen.commanded(command)
         self.delay.sent(command, when)
         if result.latent is not None and result.engine is not None:
             self.delay.see(result.engine, result.latent, began - result.image_age_s)
@@ -292,9 +293,7 @@ class Controller:
         except Exception as error:  # whatever a model or planner raises, the robot comes to rest
             log.exception("tick failed")
             result = self._play_on(blank, now, f"tick: {one_line(error)}")
-        result = self._judge(result, goal, now)
-        self._frozen.commanded(result.command)
-        return result
+        return self._judge(result, goal, now)
 
     def _think(
         self,
@@ -493,6 +492,7 @@ class Controller:
         self._ways: WaysToGoal | None = None
         self._seen: Observation | None = None
         self._running.clear()
+        self._frozen.another_goal()
         self._reached = False
         self._starved = False
 

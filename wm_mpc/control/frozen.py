@@ -15,8 +15,9 @@ class FrozenWatch:
     """Counts the time of identical pictures under moving commands.
 
     A simulator without noise shows identical pictures while nothing moves. So only time counts in
-    which a command asked for motion; where joints are felt and stood still too, five times as much
-    is allowed. Once tripped it stays so until the picture changes.
+    which a command that left asked for motion; where joints are felt and stood still too, five
+    times as much is allowed. Once tripped it stays so until the picture changes; where the joints
+    stood still, so that the robot may have been blocked, until another goal too.
 
     Args:
         limit_s: [s] allowed; 0: no end.
@@ -39,7 +40,12 @@ class FrozenWatch:
         self._image: np.ndarray | None = None
         self._still_s = self._stamp = 0.0
         self._command: np.ndarray | None = None
-        self._moving = self._tripped = False
+        self._moving = self._tripped = self._blocked = False
+
+    def another_goal(self) -> None:
+        """A way may be free that was not: where joints stood still, time counts anew."""
+        if self._blocked:
+            self._still_s, self._tripped = 0.0, False
 
     def see(self, image: np.ndarray, proprio: np.ndarray, stamp: float) -> str:
         """Take a new observation; says what is wrong, or nothing.
@@ -54,19 +60,20 @@ class FrozenWatch:
         if self._image is None or not np.array_equal(image, self._image):
             self._image, self._proprio = image, proprio
             self._still_s, self._tripped = 0.0, False
+            self._blocked = proprio.size > 0 and self._spread.size > 0
         elif self._moving:
             self._still_s += max(0.0, stamp - self._stamp)
         self._stamp = stamp
         moved = np.abs(proprio - self._proprio) > STIR * self._spread
-        blocked = len(moved) > 0 and not moved.any()
-        allowed = self.limit_s * (BLOCKED if blocked else 1.0)
+        self._blocked = self._blocked and not moved.any()
+        allowed = self.limit_s * (BLOCKED if self._blocked else 1.0)
         self._tripped = self._tripped or self._still_s > allowed
         if not self._tripped:
             return ""
         return f"image: the same for {self._still_s:.1f} s while the robot was to move; frozen"
 
     def commanded(self, command: np.ndarray | None) -> None:
-        """Note what was asked of the robot; None: rest."""
+        """Note what left for the robot, after every limit; None: rest."""
         before, self._command = self._command, command
         base = before if self._rest is None else self._rest
         self._moving = (

@@ -42,6 +42,9 @@ MOMENT_S = 0.001
 """[s] So long after an image became too old the next tick is due."""
 DOOR_S = 0.1
 """[s] The watcher waits at most so long for a command that is just leaving."""
+REST_TICKS = 3
+"""At rest after an emergency stop was let go, so that the gate hears it after its release."""
+RESTING_FIRST = f"e_stop: released; at rest for {REST_TICKS} ticks first"
 
 Publish = Callable[[TickResult, SafeCommand, bool, float], None]
 """Called once per tick with the result, the filtered command, whether that command is to be sent,
@@ -124,6 +127,8 @@ class ControlLoop:
         # At rest and told so, or never moved: then silence is allowed while there is no goal.
         self._quiet = True
         self._ever_sent = False
+        # The gate may hear of the release later than this node, and waits for rest after it.
+        self.rest_first = 0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -221,6 +226,9 @@ class ControlLoop:
             if self._abandoned:
                 return None
             spent = max(0.0, self.node_clock() - began)
+            if self.rest_first:
+                self.rest_first -= 1
+                result = replace(result, command=None, reason=RESTING_FIRST)
             safe = self.filter.step(
                 result.command,
                 result.image_age_s + spent,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from wm_mpc.nodes.common.messages import CommandFormat
 from wm_mpc.nodes.common.spin import run_node
 from wm_mpc.nodes.mpc.config import MpcNodeConfig
 from wm_mpc.nodes.mpc.inputs import Inputs
-from wm_mpc.nodes.mpc.loop import ControlLoop
+from wm_mpc.nodes.mpc.loop import REST_TICKS, ControlLoop
 from wm_mpc.nodes.mpc.mailbox import Mailbox
 from wm_mpc.nodes.mpc.outputs import Outputs
 from wm_mpc.nodes.mpc.reach_goal import ReachGoalServer
@@ -67,6 +68,7 @@ class MpcNode(LifecycleNode):
         self._starts_when_loaded = self._start_failed = self._over = False
         self._complain = Complaints(self.get_logger().error)
         self._stop = EmergencyStop(0.0, monotonic)
+        self._gate_stop = EmergencyStop(0.0, monotonic)
         self._latched = False
         self._goals_since_ns = 0
         self._prepared: Engine | None = None
@@ -76,7 +78,11 @@ class MpcNode(LifecycleNode):
         self._abandoned: ControlLoop | None = None
 
         self._outputs = Outputs(self, self._bell, self.settings.limits.dry_run)
-        qos.hear_every(self, "e_stop", self._on_e_stop)
+        qos.hear_every(self, "e_stop", partial(self._on_e_stop, self._stop, "e_stop"))
+        # A button that does not repeat itself is not heard by a node that starts later; the gate
+        # remembers it, and waits, once it is let go, for a controller that rests.
+        state = "e_stop_state"
+        qos.hear_every(self, state, partial(self._on_e_stop, self._gate_stop, state))
         # One model is loaded at a time; who asks meanwhile is told so at once.
         many = ReentrantCallbackGroup()
         self.create_service(
@@ -161,7 +167,7 @@ class MpcNode(LifecycleNode):
             )
             if self._latched:  # cleaning up and configuring anew let go of no e-stop
                 self._filter.e_stop(True)
-                self._filter.e_stop(self._stop.pressed)
+                self._filter.e_stop(self._pressed)
             self._controller = Controller(engine, self.settings.controller, self.settings.limits)
             self._guard = UpdateGuard(self.settings.guard, period)
         except Exception as error:  # a node that cannot work says why and waits for better
@@ -190,7 +196,7 @@ class MpcNode(LifecycleNode):
             return self._refuse("activate", error)
         self._fault = ""
         self._outputs.begin()
-        if self._stop.pressed:
+        if self._pressed:
             self._filter.e_stop(True)
         self._inputs.goals_since_ns = self._goals_since_ns
         self._inputs.open()
@@ -374,12 +380,19 @@ class MpcNode(LifecycleNode):
             response.message = str(error)
         return response
 
-    def _on_e_stop(self, engaged: bool, sender: bytes, sent: int) -> None:
+    @property
+    def _pressed(self) -> bool:
+        """Whether a button, or the gate, says so."""
+        return self._stop.pressed or self._gate_stop.pressed
+
+    def _on_e_stop(
+        self, stop: EmergencyStop, topic: str, engaged: bool, sender: bytes, sent: int
+    ) -> None:
         """Stop at once; letting go only allows a goal that is sent after it."""
-        before = self._stop.pressed
-        present = None if engaged else qos.publishers_of(self, "e_stop")
-        self._stop.hear(engaged, sender, sent, present)
-        pressed = self._stop.pressed
+        before = self._pressed
+        present = None if engaged else qos.publishers_of(self, topic)
+        stop.hear(engaged, sender, sent, present)
+        pressed = self._pressed
         if pressed == before:
             return
         if not pressed:
@@ -405,8 +418,11 @@ class MpcNode(LifecycleNode):
             goal = self._controller.check_goal(image, proprio, tolerance)
         except ValueError as error:
             raise UserError(str(error)) from None
+        stood = self._filter.e_stopped
         if not self._filter.reset():
             raise UserError("e_stop: engaged; send false first")
+        if stood:
+            self._loop.rest_first = REST_TICKS
         self._controller.pursue(goal)
         return goal
 
