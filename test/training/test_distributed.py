@@ -115,6 +115,7 @@ def resume_apart(rank: int, folder: Path, meeting: Path) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.flaky(reruns=2)  # torch's processes abort at their end now and then
 @pytest.mark.parametrize("same", [False, True])
 def test_processes_that_find_other_states_end_with_a_word(same: bool, tmp_path: Path) -> None:
     for rank in (0, 1) if same else (0,):

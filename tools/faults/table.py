@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from tools.faults.runner import Result
 from wm_mpc.core.files import write_atomically
 from wm_mpc.core.provenance import write_report
 
+MOST = 160
+"""Characters of what was said, in the table."""
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 
 
@@ -25,7 +29,7 @@ def as_row(result: Result) -> dict[str, Any]:
         "periods_to_safe": _finite(outcome.periods),
         "stale_commands": outcome.stale,
         "after": outcome.after,
-        "said": outcome.said,
+        "said": words(outcome.said),
         "green": not outcome.wrong,
         "wrong": outcome.wrong,
         "seconds": round(result.seconds, 1),
@@ -59,14 +63,21 @@ def markdown(results: list[Result]) -> str:
         wrong = "red: " + "; ".join(outcome.wrong) if outcome.wrong else "green"
         cells = (
             result.row.name, outcome.expected, periods, str(outcome.stale),
-            outcome.after, outcome.said, wrong,
+            outcome.after, words(outcome.said), wrong,
         )  # fmt: skip
         lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def words(said: str) -> str:
+    """What was said, without what differs from run to run: stamps of logs, folders of the run."""
+    said = re.sub(r"\[[A-Z]+\] \[[0-9.]+\] \[(\w+)\]:", r"\1:", said)
+    said = re.sub(re.escape(tempfile.gettempdir()) + r"/[^/\s:]+", "FOLDER", said)
+    return said if len(said) <= MOST else said[:MOST].rsplit(" ", 1)[0] + " ..."
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-__all__ = ["BEGIN", "END", "as_row", "markdown", "write_json", "write_page"]
+__all__ = ["BEGIN", "END", "as_row", "markdown", "words", "write_json", "write_page"]
