@@ -107,9 +107,10 @@ def test_launch_files_describe_themselves_with_the_real_launch() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_parameter_file_has_a_section_for_every_node(name: str) -> None:
-    nodes = resolve(name, online_finetune="true", record="true", view="true")
+    extras = dict.fromkeys(("online_finetune", "record", "view", "markers"), "true")
+    nodes = resolve(name, **extras)
     if name == "explore":
-        nodes |= resolve("robot", online_finetune="true", record="true", view="true")
+        nodes |= resolve("robot", **extras)
     if name not in (*SIMS, "sim"):  # a robot's file also says where it may be moved for data
         nodes |= resolve("explore", params_file=str(nodes["mpc_node"].params_file))
     for node in nodes.values():

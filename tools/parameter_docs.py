@@ -16,6 +16,7 @@ from wm_mpc.control.safety import CommandLimits, SafetyLimits
 from wm_mpc.core.fields import field_docs, field_rules
 from wm_mpc.core.live import live_fields
 from wm_mpc.nodes.gate.config import GateNodeConfig
+from wm_mpc.nodes.markers.config import MarkersConfig
 from wm_mpc.nodes.mpc.config import MpcNodeConfig
 from wm_mpc.nodes.trainer.config import TrainerConfig
 from wm_mpc.nodes.view.config import ViewConfig
@@ -91,6 +92,7 @@ def page() -> str:
     parts += ["## trainer_node\n", "### Collecting\n", table(TrainerConfig())]
     parts += ["### Rounds of training\n", table(LiveConfig())]
     parts += ["## view\n", table(ViewConfig())]
+    parts += ["## markers\n", table(MarkersConfig())]
     return "\n".join(parts)
 
 

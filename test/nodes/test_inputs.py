@@ -68,6 +68,14 @@ NODES = {
             "task_state": (String, RELIABLE),
         },
     ),
+    "markers": (
+        "wm_mpc.nodes.markers.node", {},
+        IMAGES | {
+            "goal_image": (Image, VOLATILE), "status": (String, RELIABLE),
+            "plan": (String, RELIABLE), "task_state": (String, RELIABLE),
+            "tip_pose": (String, RELIABLE),
+        },
+    ),
 }  # fmt: skip
 
 

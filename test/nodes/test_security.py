@@ -29,8 +29,8 @@ sys.path.insert(0, str(ROOT))
 from tools.keystore import Grant, make_keystore, read_policy  # noqa: E402
 
 POLICY = read_policy(ROOT / "config" / "security" / "policy.xml")
-# by remapping (arms), for cameras that compress, and with use_sim_time only
-ON_DEMAND = {"/joint_states", "/clock", "/image/compressed"}
+# by remapping (arms), for cameras that compress, with use_sim_time only, of robots under twists
+ON_DEMAND = {"/joint_states", "/clock", "/image/compressed", "/tip_pose"}
 NODES = ("sim_bridge", "command_gate", "mpc_node")
 INTRUDER = """
 import sys
@@ -163,11 +163,11 @@ def test_the_policy_allows_what_a_running_launch_uses_and_no_more(
 ) -> None:
     probe = Probe(ros_domain)
     probe.listen(GateStatus, "gate_status")
-    more = ("record:=true", f"bag:={tmp_path / 'bag'}", "view:=true")
+    more = ("record:=true", f"bag:={tmp_path / 'bag'}", "view:=true", "markers:=true")
     try:
         with launched(tmp_path / "launch.log", *more):
             probe.wait(lambda: passes(probe), START_S, "commands")
-            for name in (*NODES, "recorder_node", "view"):
+            for name in (*NODES, "recorder_node", "view", "markers"):
                 grant = vars(POLICY[f"/wm_mpc/{name}"])
                 unused: dict[str, set[str]] = {}
 

@@ -129,10 +129,13 @@ def _common(config: str) -> tuple[Argument, ...]:
         Argument("record", "false", "Also start recorder_node.", _BOOL),
         Argument("view", "false", "Also serve the live page, node view.", _BOOL),
         Argument(
+            "markers", "false", "Also draw plans for RViz and Foxglove, node markers.", _BOOL
+        ),
+        Argument(
             "publish_search",
             "",
-            "true: plans tell their search, for the live page; empty: true with view:=true, else "
-            "the parameter file's.",
+            "true: plans tell their search, for the live page; empty: true with view:=true or "
+            "markers:=true, else the parameter file's.",
             ("", *_BOOL),
         ),
         Argument("bag", "", "Folder of the recorded bag; empty: named by task and time of day."),
@@ -212,25 +215,31 @@ def _controlled(mpc: Mapping[str, str], gate: Mapping[str, str], topics: Mapping
 
 
 def _extras(
-    parameters: Mapping[str, str], topics: Mapping[str, str], heard: tuple[str, ...] = ()
+    parameters: Mapping[str, str],
+    topics: Mapping[str, str],
+    heard: tuple[str, ...] = (),
+    drawn: Mapping[str, str] | None = None,
 ) -> tuple[NodeSpec, ...]:
-    """``trainer_node``, ``recorder_node`` and ``view``.
+    """``trainer_node``, ``recorder_node``, ``view`` and ``markers``.
 
     Args:
         parameters: of all.
         topics: remappings of all.
         heard: launch arguments that say how commands read; the recorder takes them as they come.
+        drawn: parameters of ``markers``, whose task is a simulated one or none.
     """
     own = ("model", "device", "replay", *heard)
     trainer = {**_SHARED, **parameters, **{name: name for name in own}, "out": "live"}
     recorder = {"use_sim_time": "use_sim_time", **parameters, "out": "bag"}
     page = {"use_sim_time": "use_sim_time", **parameters, "model": "model"}
+    drawing = {"use_sim_time": "use_sim_time", **(drawn or {})}
     return (
         NodeSpec(
             "trainer_node", "trainer_node", trainer, topics, False, "online_finetune", host=True
         ),
         NodeSpec("recorder_node", "recorder_node", recorder, topics, False, "record"),
         NodeSpec("view", "view", page, topics, False, "view"),
+        NodeSpec("markers", "markers", drawing, topics, False, "markers"),
     )
 
 
@@ -301,7 +310,7 @@ def _any_simulated() -> Bringup:
     nodes = (
         NodeSpec("sim_bridge", "sim_bridge", bridge, {}),
         *_controlled({**_MPC, **shared}, {**_GATE, "control_rate_hz": "control_rate_hz"}, {}),
-        *_extras({"task": "task"}, {}),
+        *_extras({"task": "task"}, {}, drawn={"task": "task"}),
     )
     description = "Any task in simulation, by name or as module:TASK, driven by the controller."
     return Bringup("sim", description, (*_common("sim.yaml"), *_TASK, *_SIMULATED), nodes)
@@ -392,7 +401,8 @@ def resolve(bringup: Bringup, given: Mapping[str, str]) -> list[ResolvedNode]:
         if argument.choices and value not in argument.choices:
             allowed = ", ".join(choice for choice in argument.choices if choice)
             raise UserError(f"{argument.name}: {value!r}; one of {allowed} expected")
-    if values.get("publish_search") == "" and values["view"] == "true":
+    shown = "true" in (values.get("view"), values.get("markers"))
+    if values.get("publish_search") == "" and shown:
         values["publish_search"] = "true"
     params_file = params_path(values["params_file"])
     return [

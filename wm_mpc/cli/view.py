@@ -24,6 +24,7 @@ from wm_mpc.nodes.view.config import ViewConfig
 
 TOPICS = (
     "image", "image/compressed", "goal_image", "status", "plan", "gate_status", "task_state",
+    "/diagnostics",
 )  # fmt: skip
 """What of a bag the page shows."""
 

@@ -1,5 +1,5 @@
 """Room: pictures of numbers and of plans; matplotlib and OpenCV, no ROS.
 
-Calls: core. Called by: trials, cli, evaluation. Words: *scene* (a task drawn large), *chart*,
-*plot*.
+Calls: core. Called by: trials, nodes, cli, evaluation. Words: *scene* (a task drawn
+large), *chart*, *plot*.
 """

@@ -35,6 +35,14 @@ class Foreseen:
     end: np.ndarray
 
 
+def foresee(task: Any, state: np.ndarray, actions: np.ndarray) -> Foreseen:
+    """Play actions ``(T, action_dim)`` in a task's simulator (``TaskEnv``), from ``state``."""
+    task.restore(state)
+    states = [np.asarray(state), *(task.advance(action) for action in actions)]
+    path = np.array([task.in_picture(entry) for entry in states])
+    return Foreseen(path, states[-1])
+
+
 class Scene:
     """Draws one task at one size.
 
@@ -52,10 +60,7 @@ class Scene:
 
     def foresee(self, state: np.ndarray, actions: np.ndarray) -> Foreseen:
         """Play actions ``(T, action_dim)`` in the simulator."""
-        self.task.restore(state)
-        states = [np.asarray(state), *(self.task.advance(action) for action in actions)]
-        path = np.array([self.task.in_picture(entry) for entry in states])
-        return Foreseen(path, states[-1])
+        return foresee(self.task, state, actions)
 
     def outlines(self, state: np.ndarray) -> list[np.ndarray]:
         """Outlines of all that moves in ``state``, each ``(n, 2)`` [px]."""
@@ -123,4 +128,4 @@ class Scene:
         return np.rint(pixels * (1 << _SHIFT)).astype(np.int32)
 
 
-__all__ = ["GOAL", "PAST", "PLAN", "Foreseen", "Scene"]
+__all__ = ["GOAL", "PAST", "PLAN", "Foreseen", "Scene", "foresee"]

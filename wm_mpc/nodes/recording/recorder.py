@@ -48,6 +48,7 @@ TOPICS = (
     "goal_proprio",
     "task_state",
     "e_stop",
+    "gate_status",
     "corrected_trajectory",
 )
 _QUEUE = 50

@@ -1,0 +1,1 @@
+"""``markers``: the plan as markers and as one picture, on topics, for RViz and Foxglove."""
