@@ -124,12 +124,15 @@ def test_bad_requests_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
 @pytest.mark.parametrize("pictures", ["video", "image"])
-def test_both_versions_come_back(tmp_path: Path, version: str, pictures: str) -> None:
+def test_both_versions_come_back(
+    tmp_path: Path, version: str, pictures: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     episodes = smooth(trajectories(3, steps=12))
     export_lerobot(
         iter(episodes), tmp_path / "set", 10.0, "push", version=version, pictures=pictures
     )
     assert main(["bag", "import", str(tmp_path / "set"), "--out", str(tmp_path / "store")]) == 0
+    assert "set: 100%" in capsys.readouterr().err  # how far it is
     stored = list(Store.open(tmp_path / "store"))
     assert [len(t) for t in stored] == [11, 11, 11]
     for found, expected in zip(stored, episodes, strict=True):

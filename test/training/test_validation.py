@@ -168,7 +168,9 @@ def test_the_command_reports_and_draws(
     assert report.with_suffix(".png").stat().st_size > 5000
     page = report.with_suffix(".html").read_text()
     assert page.count("data:image/png") == 1 and "open loop, visual RMSE" in page
-    assert "rank correlation, position 10 to inf px" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "rank correlation, position 10 to inf px" in said.out
+    assert said.err.count("latents: 100%") == 2  # frames that are ranked, and windows
 
 
 @pytest.mark.parametrize(

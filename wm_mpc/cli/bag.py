@@ -184,7 +184,10 @@ def _import_lerobot(config: Import) -> int:
     features = tuple(said.get(name, "") for name in _FEATURES)
     size = (said["size"], said["size"]) if "size" in said else None
     reports = [
-        import_lerobot(path, config.out, said.get("task", ""), size, features, config.strict)
+        import_lerobot(
+            path, config.out, said.get("task", ""), size, features, config.strict,
+            progress=not config.quiet,
+        )  # fmt: skip
         for path in config.bags
     ]
     for report in reports:

@@ -89,7 +89,7 @@ def run(config: Config) -> int:
         return 0
     found = validate(
         model, store, held_out=config.held_out, frames=config.frames, windows=config.windows,
-        steps=config.steps, proprio_weight=config.proprio_weight, seed=config.seed,
+        steps=config.steps, proprio_weight=config.proprio_weight, seed=config.seed, progress=True,
     )  # fmt: skip
     facts = {"task": model.config.task, "model": model.hash, **found, "closed_loop": None}
     if config.goals:

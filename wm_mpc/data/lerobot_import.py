@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from wm_mpc.core.channels import difference
 from wm_mpc.core.errors import DataError
@@ -57,6 +59,7 @@ def import_lerobot(
     size: tuple[int, int] | None = None,
     features: tuple[str, str, str] = ("", "", ""),
     strict: bool = False,
+    progress: bool = False,
 ) -> LerobotReport:
     """Import a dataset.
 
@@ -67,6 +70,7 @@ def import_lerobot(
         size: (height, width) of the stored pictures [px]; None: the store's, or as recorded.
         features: keys of picture, proprioception and action; empty: see ``open_lerobot``.
         strict: read everything first, and refuse what is not wholly sound.
+        progress: show a progress bar.
 
     Raises:
         UserError: pyarrow is missing, or a feature is not there.
@@ -75,9 +79,11 @@ def import_lerobot(
     """
     dataset = open_lerobot(path, *features)
     report = LerobotReport(path, dataset.version, notes=dataset.notes)
+    total = dataset.info.get("total_episodes")
+    bar = partial(tqdm, total=total, unit="episode", disable=not progress)
     if strict:
         found: list[str] = []
-        for _ in read_lerobot(dataset, size, found):
+        for _ in bar(read_lerobot(dataset, size, found), desc="checking"):
             pass
         if found:
             raise DataError(f"{path}: {found[0]}; nothing of it is stored: --strict")
@@ -92,7 +98,7 @@ def import_lerobot(
     writer: StoreWriter | None = None
     try:
         wanted = size or (spec.image_size if spec else None)
-        for trajectory in read_lerobot(dataset, wanted, report.problems):
+        for trajectory in bar(read_lerobot(dataset, wanted, report.problems), desc=path.name):
             if trajectory.meta["dataset_episode"] in known:
                 report.already += 1
                 continue

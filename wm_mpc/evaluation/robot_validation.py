@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from wm_mpc.core.stats import spearman
 from wm_mpc.data.store.windows import Frames, Windows
@@ -69,7 +70,12 @@ def window_latents(
 
 
 def reached_in_imagination(
-    model: WorldModel, frames: Frames, windows: Windows, most: int = 30, seed: int = 0
+    model: WorldModel,
+    frames: Frames,
+    windows: Windows,
+    most: int = 30,
+    seed: int = 0,
+    progress: bool = False,
 ) -> float | None:
     """Share of recorded ways whose end a plan reaches, as the model foresees it; None: none moved.
 
@@ -90,7 +96,8 @@ def reached_in_imagination(
         "adam", model, cost, planner_config("adam", iterations=40), compile=False
     )
     arrived = []
-    for a, b, way in zip(start[far], goal[far], away[far], strict=True):
+    ways = list(zip(start[far], goal[far], away[far], strict=True))
+    for a, b, way in tqdm(ways, desc="plans", disable=not progress):
         plan = planner.plan(PlanRequest(a, b, seed=seed))
         arrived.append(float(plan.cost) < REACHED * float(way))
     return float(np.mean(arrived))

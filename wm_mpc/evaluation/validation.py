@@ -96,6 +96,7 @@ def rank_correlations(
     proprio_weight: float = 0.3,
     pairs: int = 20_000,
     seed: int = 0,
+    progress: bool = False,
 ) -> list[dict[str, Any]]:
     """Rank correlation of latent with true distance, per quantity of the task and range.
 
@@ -106,6 +107,7 @@ def rank_correlations(
         proprio_weight: weight of proprioception in the second of the two distances.
         pairs: most pairs per quantity.
         seed: of the pairs.
+        progress: show a progress bar.
 
     Returns:
         Rows with ``quantity``, ``unit``, ``range``, ``pairs``, and ``visual`` and
@@ -123,7 +125,7 @@ def rank_correlations(
         raise UserError(f"task: {model.config.task!r} has no {what}; distances cannot be ranked")
     else:
         states = frame_states(frames, ids)
-    latents = frame_latents(model, frames, ids, exact=True)
+    latents = frame_latents(model, frames, ids, exact=True, progress=progress)
     episode = np.searchsorted(frames.frame_start, ids, side="right") - 1
     layout = (model.visual_dim, model.proprio_width, "cpu", model.goal_weights)
     costs = {
@@ -162,7 +164,12 @@ def _deciles(true: np.ndarray, latent: np.ndarray, bins: int = 12) -> dict[str, 
 
 
 def open_loop(
-    model: WorldModel, frames: Frames, windows: Windows, most: int, seed: int
+    model: WorldModel,
+    frames: Frames,
+    windows: Windows,
+    most: int,
+    seed: int,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """Error of open-loop predictions by horizon, from pictures.
 
@@ -172,6 +179,7 @@ def open_loop(
         windows: candidates, all of the same length ``K``.
         most: most windows.
         seed: of the choice.
+        progress: show a progress bar.
 
     Returns:
         ``steps`` 1..K; ``visual_rmse``, ``proprio_rmse`` in latent units; and the same of
@@ -179,7 +187,7 @@ def open_loop(
     """
     chosen = windows.subset(sample_ids(len(windows), most, seed))
     ids, place = np.unique(chosen.frames, return_inverse=True)
-    latents = frame_latents(model, frames, ids, exact=True)
+    latents = frame_latents(model, frames, ids, exact=True, progress=progress)
     latents = latents[torch.from_numpy(place.reshape(len(chosen), -1))]
     true, still = latents[:, 1:], latents[:, :1]
     batch = latents[:, 0], model_actions(model, frames, chosen), true
@@ -203,6 +211,7 @@ def validate(
     steps: int = 5,
     proprio_weight: float = 0.3,
     seed: int = 0,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """Ranking and open-loop error of a model on the last episodes of a store.
 
@@ -215,6 +224,7 @@ def validate(
         steps: model steps per window.
         proprio_weight: weight of proprioception in the ranked goal cost.
         seed: of all choices.
+        progress: show progress bars, with the time that is left.
 
     Returns:
         ``rank_correlation`` (rows, empty where the store has no states) and ``open_loop``; of a
@@ -237,19 +247,21 @@ def validate(
     robot = task is None and bool(posture_quantities(model))
     if known or robot:
         ids = held_out_frames(every, held_out, frames, seed)
-        rows = rank_correlations(model, every, ids, proprio_weight, seed=seed)
+        rows = rank_correlations(
+            model, every, ids, proprio_weight, seed=seed, progress=progress
+        )
     try:
         candidates = held_out_windows(store.windows(steps, config.frameskip), every, held_out)
     except ValueError as error:
         raise UserError(f"{store.path}: {error}") from error
     found = {
         "rank_correlation": list(rows),
-        "open_loop": open_loop(model, every, candidates, windows, seed),
+        "open_loop": open_loop(model, every, candidates, windows, seed, progress),
     }
     if robot and len(model.latent_shape) == 1:
         found["time_correlation"] = time_correlation(model, every, candidates, windows, seed)
         found["reached_in_imagination"] = reached_in_imagination(
-            model, every, candidates, seed=seed
+            model, every, candidates, seed=seed, progress=progress
         )
         found["verdict"] = verdict(found)
     return found

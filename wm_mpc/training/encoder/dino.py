@@ -327,7 +327,10 @@ def train_dino(
             ranks = feature_ranks(distillation.teacher, probes)
             told = {"image_loss": image_loss.item(), "patch_loss": patch_loss.item(), **ranks}
             history.append({"step": step, **told})
-            bar.set_postfix({k: f"{v:.2f}" for k, v in told.items()})
+            shown = {k: f"{v:.2f}" for k, v in told.items()}
+            if config.max_seconds:  # the bar's own guess knows steps only
+                shown["over"] = f"{share:.0%}"
+            bar.set_postfix(shown)
             if step > GUARD_FROM:
                 check_ranks(ranks, step)
     ranks = feature_ranks(distillation.teacher, probes)

@@ -157,7 +157,7 @@ def fit(
                 run.measure()
             if last or state.step % schedule.save_every == 0:
                 run.save()
-            bar.set_postfix(_shown(state), refresh=False)
+            bar.set_postfix(_shown(state) | run.time_left(), refresh=False)
     run.end()
     return state
 
@@ -215,6 +215,14 @@ class _Run:
         if not limit:
             return done
         return max(done, self.agree((time.perf_counter() - self.started) / limit))
+
+    def time_left(self) -> dict[str, str]:
+        """What a limit of time leaves, for the progress bar, whose own guess knows steps only."""
+        limit = self.schedule.max_seconds
+        if not limit:
+            return {}
+        left = max(0, round(limit - (time.perf_counter() - self.started)))
+        return {"at_most": f"{left // 60}:{left % 60:02d}"}
 
     def agree(self, value: float) -> float:
         """The first rank's value, on every rank that trains."""

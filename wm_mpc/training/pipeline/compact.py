@@ -46,7 +46,7 @@ def train_compact(
         )
         facts["joint"] = train_joint(model, data, config.joint, material.work / "joint")
         set_visual_scale(model, material.tokens, seed)
-    latents = frame_latents(model, material.frames, tokens=material.tokens)
+    latents = frame_latents(model, material.frames, tokens=material.tokens, progress=True)
     fit_object_frame(model, preset, latents, seed)
     facts["dynamics"] = train_dynamics(
         model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,7 @@ from wm_mpc.training.optimise import distributed
 from wm_mpc.training.pipeline.compact import train_compact
 from wm_mpc.training.pipeline.config import RobotTraining, WorldModelTraining
 from wm_mpc.training.pipeline.material import Material, prepare
+from wm_mpc.training.pipeline.outlook import outlook
 from wm_mpc.training.pipeline.patch_layout import train_patch_layout
 from wm_mpc.viz.plots import draw_curves, draw_validation
 
@@ -52,6 +54,8 @@ def train_world_model(config: WorldModelTraining) -> WorldModel:
         store = open_data(config.data)
         if isinstance(config, RobotTraining):
             config = for_robot(config, store.spec)
+        if distributed.rank() == 0:
+            print(outlook(config, len(store)), file=sys.stderr)
         material = prepare(config, store, device)
         torch.manual_seed(config.seed)
         model, facts = LAYOUTS[config.layout](config, material)
