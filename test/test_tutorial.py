@@ -1,4 +1,7 @@
-"""Commands in README and tutorial are ones that the command line takes."""
+"""Commands in README and tutorial are ones that the command line takes, as they are written.
+
+``test_page_commands.py`` runs them, with less data and time.
+"""
 
 from __future__ import annotations
 

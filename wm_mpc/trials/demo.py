@@ -6,7 +6,7 @@ this process watches their topics, asks the simulator for one episode after the 
 control loop.
 
 Environment variables ``WM_MPC_DEMO_EPISODES``, ``_SEED``, ``_TASK``, ``_PLANNER``, ``_MODEL``,
-``_OUT``, ``_TIMEOUT`` and ``_VIEW`` (1: window) replace the defaults below.
+``_OUT``, ``_TIMEOUT`` and ``_VIEW`` (1: the live page) replace the defaults below.
 """
 
 from __future__ import annotations
