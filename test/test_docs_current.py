@@ -16,9 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PRINTED = (
     "| model | 10 to 15 px |",  # tools/room_distances.py
-    "| task | a plan every | planner |",  # five_*.json: CPU times of an own process, by hand
-    "| task | goal | control steps | without subgoals |",  # far_*.json
-    "| goal, steps ahead | method | success under the model |",  # grasp_*.json
+    "| goal, steps ahead | method | success under the model |",  # tools/grasp_experiment.py
 )
 """Tables of the measurements that docs_tables.py does not write yet."""
 

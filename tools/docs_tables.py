@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from tools import ablation_table, gap_table  # noqa: E402
 from tools import benchmark_tables as bench  # noqa: E402
+from wm_mpc.core.stats import difference_interval  # noqa: E402
 from wm_mpc.evaluation.table import markdown  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -141,6 +142,64 @@ def curve(pattern: str = "curve_*.json") -> list[str]:
     return table
 
 
+FIXED = (
+    "five_pusht.ilqr", "five_pusht.adam", "eval_pusht.ilqr", "five_point_maze.ilqr",
+    "five_wall.ilqr",
+)  # fmt: skip
+"""Rows of fixed iterations, in the order of the table."""
+FAR = {
+    "eval_point_maze_medium.{}.json": ("PointMaze medium", 80, 98),
+    "far_pusht_75.{}.json": ("Push-T", 60, 92),
+}
+"""Reports without and with subgoals -> title, success that had to be reached and the aim [%]."""
+
+
+def fixed() -> list[str]:
+    """Gauss-Newton and Adam with fixed iterations and no deadline."""
+    lines = []
+    for name in FIXED:
+        row = report(f"{name}.json")["results"][0]
+        options = dict(option.split("=") for option in row["options"])
+        every = row["replan_every"]
+        iterations = int(options["iterations"])
+        count = f"{iterations} iteration{'s' * (iterations > 1)} x {options['starts']} starts"
+        error = row["final_error"]
+        lines.append(
+            f"| {bench.TASKS[row['task']]} | {'step' if every == 1 else f'{every} steps'} | "
+            f"`{row['planner']}`, {count} | {bench.percent(row)} | {error['median']:.3g} "
+            f"{error['unit']} | {row['transitions_per_tick']:.0f} |"
+        )
+    head = "| task | a plan every | planner | success | final error, median | transitions |"
+    return bench.lines(head, lines)
+
+
+def far() -> list[str]:
+    """Far goals in closed loop, without subgoals and with them."""
+    lines = []
+    for pattern, (title, target, aim) in FAR.items():
+        without, joined = (
+            report(pattern.format(kind))["results"][0] for kind in ("none", "subgoals")
+        )
+        low, high = difference_interval(
+            joined["successes"], joined["n"], without["successes"], without["n"]
+        )
+        points = 100 * (joined["success_rate"] - without["success_rate"])
+        goal = "random cells" if "medium" in pattern else f"{joined['goal_offset']} ahead"
+        rate = 100 * joined["success_rate"]
+        lines.append(
+            f"| {title} | {goal} | {bench.percent(without)} | "
+            f"{bench.percent(joined)} | {points:+.0f} [{100 * low:.0f}, {100 * high:.0f}] | "
+            f"{target} %: {met(rate, target)}; aim {aim} %: {met(rate, aim)} |"
+        )
+    head = "| task | goal | without subgoals | with | difference in points | target |"
+    return bench.lines(head, lines)
+
+
+def met(rate: float, wanted: float) -> str:
+    """Whether a rate [%] is what was wanted, in a word."""
+    return "reached" if rate >= wanted else "missed"
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "readme": readme,
     "headline": lambda: bench.headline(evals()),
@@ -149,6 +208,8 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "budget": lambda: bench.budgets(benches()),
     "against-cem": lambda: bench.comparisons(rows_of(benches())),
     "curve": curve,
+    "fixed": fixed,
+    "far": far,
     "long-horizon": lambda: bench.long_horizon(bench.load(RESULTS, "long_horizon*.json")),
     "speed": lambda: bench.speed(benches()),
     "gap-success": lambda: gap_table.success_table(RESULTS),
