@@ -138,7 +138,9 @@ def test_speed_reports_both_loops() -> None:
 
 def test_latency_rows_split_the_tick(tmp_path: Path) -> None:
     """A whole run over a tiny number of ticks; without compiling, to be quick."""
-    rows = Latency("gru", "eager", starts="2", iterations=2, ticks=4, cem_seconds=0.01)
+    rows = Latency(
+        "gru", "eager", starts="2", iterations=2, ticks=4, cem_seconds=0.01, gate_seconds=0
+    )
     report = tmp_path / "latency.json"
     assert run(Config(latency=True, rows=rows, report=report)) == 0
     found = json.loads(report.read_text())
@@ -166,3 +168,17 @@ def test_a_row_that_fails_is_told_and_the_others_go_on(capsys: pytest.CaptureFix
     found = run_latency(rows, "cpu")
     assert [row["model"] for row in found["results"]] == ["gru"]
     assert [failure["model"] for failure in found["failures"]] == ["nowhere"]
+
+
+def test_without_ros_the_rows_stand_without_gate_and_wire(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("wm_mpc.bringup.ros_env.rclpy_source", lambda: None)
+    rows = Latency("gru", "eager", starts="1", iterations=1, ticks=3, cem_seconds=0.01)
+    report = tmp_path / "latency.json"
+    assert run(Config(latency=True, rows=rows, report=report)) == 0
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("gate and wire")]
+    assert line.startswith("gate and wire: not timed; rclpy: not found")
+    found = json.loads(report.read_text())
+    assert found["way"] is None and len(found["results"]) == 1
+    assert report.with_suffix(".png").stat().st_size > 1000

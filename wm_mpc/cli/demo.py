@@ -8,7 +8,7 @@ from wm_mpc.bringup import ros_env
 from wm_mpc.core.errors import UserError
 from wm_mpc.core.locations import ASSETS
 from wm_mpc.evaluation.rows import format_row
-from wm_mpc.trials.demo import Config, _open_view, measure, perform, prepare_environment, write
+from wm_mpc.trials.demo import Config, _open_view, measure, perform, write
 from wm_mpc.trials.stage import DemoError
 
 
@@ -22,7 +22,7 @@ def run(config: Config) -> int:
         raise UserError("rclpy: not found; source a ROS 2 setup file or pip install 'wm-mpc[ros]'")
     from wm_mpc.trials import film, page  # Pillow; better missing now than after the episodes
 
-    prepare_environment()
+    ros_env.own_domain()
     view = _open_view(config)
     config.out.mkdir(parents=True, exist_ok=True)
     for name in ("report.json", "report.html", film.NAME, film.FAILURE_NAME, film.STILL_NAME):

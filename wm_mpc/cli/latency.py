@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 
+from wm_mpc.bringup import ros_env
 from wm_mpc.core.device import usable_device
+from wm_mpc.core.errors import UserError
 from wm_mpc.core.files import write_atomically
 from wm_mpc.core.locations import ASSETS
 from wm_mpc.core.provenance import write_report
@@ -24,6 +26,7 @@ from wm_mpc.evaluation.latency import (
     latency_table,
     measure_latency,
     roofline,
+    way_table,
 )
 from wm_mpc.evaluation.pages import figures_page, table_of
 from wm_mpc.models.world_model import WorldModel
@@ -45,6 +48,8 @@ class Latency:
         ticks: timed ticks of a row.
         seconds: [s] after which a row ends with fewer ticks.
         cem_seconds: [s] that timing CEM may take.
+        gate_seconds: [s] that requests go through a command gate over DDS; 0: not timed.
+        gate_rate: [Hz] of those requests.
     """
 
     models: str = "pusht,gru,vit,full"
@@ -55,6 +60,8 @@ class Latency:
     ticks: int = 3000
     seconds: float = 60.0
     cem_seconds: float = 10.0
+    gate_seconds: float = 60.0
+    gate_rate: float = 10.0
 
     def rows(self) -> Iterator[tuple[str, LatencySettings]]:
         """Model and settings of every row."""
@@ -122,23 +129,55 @@ def run_latency(
     return report
 
 
+def time_the_way(plan: Latency, failures: list[dict[str, str]]) -> dict[str, Any] | None:
+    """Time gate and wire over DDS; None, told in one line, where that cannot be done here.
+
+    Args:
+        plan: for how long, and how often.
+        failures: joined by what went wrong where ROS is there.
+    """
+    if not plan.gate_seconds:
+        return None
+    if ros_env.rclpy_source() is None:
+        print("gate and wire: not timed; rclpy: not found (pip install 'wm-mpc[ros]')", flush=True)
+        return None
+    ros_env.own_domain()
+    from wm_mpc.trials.gate_delay import measure_gate_delay
+
+    try:
+        way = measure_gate_delay(plan.gate_seconds, plan.gate_rate)
+    except UserError as error:
+        failures.append({"model": "command_gate", "kernel": "", "error": str(error)})
+        print(f"gate and wire: not timed; {error}", flush=True)
+        return None
+    print(way_table(way), flush=True)
+    return way
+
+
 def report_latency(plan: Latency, device: str, seed: int, out: Path | None) -> int:
     """Measure, and write report, table and picture; exit code 0 when every row was measured."""
     found = run_latency(plan, device)
+    way = time_the_way(plan, found["failures"])
     if out is not None:
         rows = found.pop("results")
-        write_report(out, seed, rows, **found)
-        write_atomically(out.with_suffix(".md"), latency_table(rows) + "\n")
+        write_report(out, seed, rows, way=way, **found)
+        tables = [latency_table(rows), *([way_table(way)] if way else [])]
+        write_atomically(out.with_suffix(".md"), "\n\n".join(tables) + "\n")
         if rows:
-            plot_latency(rows, out.with_suffix(".png"))
-            write_page(out, lambda: latency_page(rows, out.with_suffix(".png")))
+            plot_latency(rows, out.with_suffix(".png"), way)
+            write_page(out, lambda: latency_page(rows, out.with_suffix(".png"), way))
     return 1 if found["failures"] else 0
 
 
-def latency_page(rows: list[dict[str, Any]], picture: Path) -> ReportPage:
-    """Where the time of a tick goes, per row."""
+def latency_page(
+    rows: list[dict[str, Any]], picture: Path, way: dict[str, Any] | None
+) -> ReportPage:
+    """Where the time of a tick goes, per row, and that of its command on the way to a robot."""
     words = "median of each part; the mark is the 99th percentile of the tick"
     tables = [("Table", *table_of(latency_table(rows)))]
+    if way:
+        words += ", which ends before gate and wire"
+        tables.append(("From the tick's end to the robot", *table_of(way_table(way))))
     return figures_page("Where a tick's time goes", "", [(picture, words)], tables)
 
 

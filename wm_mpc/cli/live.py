@@ -8,7 +8,6 @@ from dataclasses import asdict
 from wm_mpc.bringup import ros_env
 from wm_mpc.core.errors import UserError
 from wm_mpc.core.provenance import write_report
-from wm_mpc.trials.demo import prepare_environment
 from wm_mpc.trials.live import perform, split_cores, spoiled_model
 from wm_mpc.trials.live_config import Config
 from wm_mpc.trials.live_report import format_row, live_page
@@ -24,7 +23,7 @@ def run(config: Config) -> int:
     if config.out.exists() and any(config.out.iterdir()):
         raise UserError(f"out: {config.out} is not empty")
     config.out.mkdir(parents=True, exist_ok=True)
-    prepare_environment()
+    ros_env.own_domain()
     cores = split_cores(config.core)
     start = spoiled_model(config)
     try:

@@ -406,6 +406,22 @@ def latency_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def way_table(way: dict[str, Any]) -> str:
+    """Markdown table of what ``wm_mpc.trials.gate_delay.measure_gate_delay`` found."""
+    names = {
+        "gate_ms": "gate: request sent to command sent",
+        "wire_ms": "wire: one hop of DDS between two processes",
+        "through_ms": "both: request to command",
+        "inside_ms": "in the gate's callback",
+    }
+    keys = ("p50", "p95", "p99", "max")
+    lines = ["| over DDS, ms | n | " + " | ".join(keys) + " |", "|" + "---|" * (len(keys) + 2)]
+    for part, name in names.items():
+        cells = (name, way[part]["n"], *(f"{way[part][key]:.2f}" for key in keys))
+        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    return "\n".join(lines)
+
+
 __all__ = [
     "LatencySettings",
     "compact_model",
@@ -413,4 +429,5 @@ __all__ = [
     "latency_table",
     "measure_latency",
     "roofline",
+    "way_table",
 ]

@@ -22,7 +22,6 @@ import tyro
 from annotated_types import Ge, Le
 from tqdm import tqdm
 
-from wm_mpc.bringup import ros_env
 from wm_mpc.bringup.description import simulated_tasks
 from wm_mpc.bringup.start import processes, signals_stop
 from wm_mpc.bringup.supervisor import Supervisor
@@ -110,13 +109,6 @@ class Config(Checked):
             planner_entry(self.planner)
         elif self.planner:
             one_of(self, "planner", PLANNERS)
-
-
-def prepare_environment() -> None:
-    """A domain of the demo's own, on this machine only, where nobody chose otherwise."""
-    ros_env.prepare()
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 
 def _open_view(config: Config) -> LiveView | None:

@@ -216,8 +216,16 @@ def plot_curve(rows: list[dict[str, Any]], path: Path) -> None:
     plt.close(figure)
 
 
-def plot_latency(rows: list[dict[str, Any]], path: Path) -> None:
-    """Median time of a tick's parts, one stacked bar per row of the latency report."""
+def plot_latency(
+    rows: list[dict[str, Any]], path: Path, way: dict[str, Any] | None = None
+) -> None:
+    """Median time of a tick's parts, one stacked bar per row of the latency report.
+
+    Args:
+        rows: of the report.
+        path: PNG file.
+        way: gate and wire behind every tick (``gate_ms``, ``wire_ms``); None: not measured.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -230,6 +238,10 @@ def plot_latency(rows: list[dict[str, Any]], path: Path) -> None:
         widths = [r["parts"][part]["p50"] for r in rows]
         axis.barh(names, widths, left=left, label=part)
         left = [a + b for a, b in zip(left, widths, strict=True)]
+    for part in ("gate", "wire") if way else ():
+        width = way[f"{part}_ms"]["p50"]
+        axis.barh(names, width, left=left, label=part, hatch="///", alpha=0.7)
+        left = [a + width for a in left]
     tails = [r["parts"]["tick"]["p99"] for r in rows]
     axis.plot(tails, names, "k|", markersize=12, label="p99 of the tick")
     axis.set_xlabel("ms")
