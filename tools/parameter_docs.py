@@ -36,8 +36,10 @@ any other client of the parameter services. Every value is checked as at the sta
 are used or none, and the loop follows between two ticks; budget, goal cost and all
 `planner_options.` follow when a planner has been built for them in the pauses of the loop, some
 ticks later. Live, downward (upward): a limit, which may become narrower than at the start, and
-never wider. Everything else needs a restart, and setting it is refused with that reason; all
-parameters of the other nodes are read-only while they run.
+never wider. While unconfigured: it can be set while the lifecycle has the node unconfigured, and
+counts from the next configuration on; another planner brings the options that it has by default,
+and that of the start those of the start. Everything else needs a restart, and setting it is
+refused with that reason; all parameters of the other nodes are read-only while they run.
 """
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import tiny_checkpoint
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_parameters
@@ -19,6 +21,7 @@ from test_integration import FAST, MPC, SOON_S, FakeRobot, in_state
 
 from wm_mpc.control.tick import State
 from wm_mpc.msg import Plan, PlannerStatus
+from wm_mpc.planners.registry import planner_config
 
 LIMITS = {"action_low": [-0.9, -0.9], "action_high": [0.9, 0.9], "rate_limit": [20.0]}
 
@@ -73,8 +76,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         probe.listen(Plan, "plan")
         robot = FakeRobot(probe)
         robot.set_goal()
+        options = {"planner_options.iterations": 40}
         model = tiny_checkpoint(folder / "model")
-        process = NodeProcess(MPC, folder / "mpc.log", model=model, **FAST, **LIMITS)
+        process = NodeProcess(MPC, folder / "mpc.log", model=model, **FAST, **LIMITS, **options)
         try:
             probe.wait(in_state(probe, State.RUNNING), START_S, "running")
             yield Running(probe, process)
@@ -130,12 +134,15 @@ def test_all_of_a_call_or_nothing(running: Running) -> None:
 
 
 def test_parameters_say_whether_they_are_live(running: Running) -> None:
-    names = ["tolerance", "rate_limit", "horizon", "planner_options.starts"]
+    names = ["tolerance", "rate_limit", "horizon", "planner", "planner_options.starts"]
     answer = running.probe.call(
         DescribeParameters, "mpc_node/describe_parameters", DescribeParameters.Request(names=names)
     )
     told = [one.additional_constraints for one in answer.descriptors]
-    assert told == ["live", "each entry more than 0; live, downward", "needs a restart", "live"]
+    assert told == [
+        "live", "each entry more than 0; live, downward", "needs a restart", "while unconfigured",
+        "live",
+    ]  # fmt: skip
 
 
 def test_a_tolerance_counts_for_the_goal_that_is_pursued(running: Running) -> None:
@@ -210,3 +217,30 @@ def test_a_storm_of_changes_ends_with_the_last_one(running: Running) -> None:
     running.status(lambda m: m.iterations == 1 + 148 % 7, "the last options")
     states = {m.state for m in running.probe.since("status", since)}
     assert State.FAULT not in states and State.RUNNING in states
+
+
+def test_another_planner_comes_with_its_options_while_the_node_is_unconfigured(
+    running: Running,
+) -> None:
+    def change(*transitions: int) -> None:
+        for number in transitions:
+            request = ChangeState.Request(transition=Transition(id=number))
+            assert running.probe.call(ChangeState, "mpc_node/change_state", request).success
+
+    down = Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP
+    up = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
+    change(*down)
+    assert "planner: 'magic' unknown" in running.set(planner="magic")
+    assert "planner: with options" in running.set(planner="cem", planner_options__iterations=3)
+    assert running.set(planner="cem") == ""
+    assert running.get("planner_options.elites") == planner_config("cem").elites
+    assert running.set(planner_options__samples=50, planner_options__elites=5) == ""
+    change(*up)
+    running.status(lambda m: m.planner == "cem" and m.iterations > 0, "a plan by CEM")
+    assert "clean up (lifecycle) or restart mpc_node" in running.set(planner="adam")
+    assert running.set(planner_options__samples=60) == ""
+    change(*down)
+    assert running.set(planner="adam") == ""
+    assert running.get("planner_options.iterations") == 40, "as at the start"
+    change(*up)
+    running.status(lambda m: m.planner == "adam" and m.iterations > 0, "a plan by Adam")

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -22,10 +23,14 @@ from websockets.sync.client import ClientConnection, connect
 from wm_mpc.core.errors import UserError
 from wm_mpc.msg import GateStatus, Plan, PlannerStatus
 from wm_mpc.nodes.view.board import Board
+from wm_mpc.nodes.view.buttons import PLANNERS as OFFERED
 from wm_mpc.nodes.view.config import ViewConfig
-from wm_mpc.nodes.view.server import MOST_BROWSERS, PageServer
+from wm_mpc.nodes.view.server import MOST_BROWSERS, MOST_WAITING, PageServer
 from wm_mpc.nodes.view.words import gate_words, plan_words, status_words
+from wm_mpc.planners.registry import PLANNERS
 
+RELEASED = threading.Event()
+"""Lets slow buttons of the page fixture end."""
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -34,6 +39,8 @@ def page() -> Iterator[PageServer]:
     """A page of a board that the test fills; its buttons answer what they were asked."""
 
     def act(request: dict[str, Any]) -> str:
+        if request.get("do") == "slow":
+            assert RELEASED.wait(30)
         if request.get("do") == "fail":
             raise UserError("do: refused")
         return json.dumps(request)
@@ -170,6 +177,24 @@ def test_buttons_are_answered_and_nonsense_is_told(page: PageServer) -> None:
     assert get(page.url)[0] == 200
 
 
+def test_an_emergency_stop_waits_for_no_other_button(page: PageServer) -> None:
+    RELEASED.clear()
+    try:
+        with live(page.url) as socket:
+            for _ in range(MOST_WAITING + 2):
+                socket.send('{"do": "slow"}')
+            socket.send('{"do": "e_stop", "on": true}')
+            answers = [words(socket, "answer") for _ in range(3)]
+            assert [a["message"] for a in answers[:2]] == ["busy; press again later"] * 2
+            assert answers[2]["do"] == "e_stop" and answers[2]["ok"]
+            RELEASED.set()
+            assert [words(socket, "answer")["do"] for _ in range(MOST_WAITING)] == (
+                ["slow"] * MOST_WAITING
+            )
+    finally:
+        RELEASED.set()
+
+
 def test_browsers_that_never_read_do_not_stop_the_others(page: PageServer) -> None:
     hung = [live(page.url, max_queue=1) for _ in range(MOST_BROWSERS - 1)]
     noise = np.random.default_rng(0)
@@ -184,6 +209,10 @@ def test_browsers_that_never_read_do_not_stop_the_others(page: PageServer) -> No
                 one_too_many.recv(5)
     for other in hung:
         other.socket.close()
+
+
+def test_the_page_offers_the_planners_that_there_are() -> None:
+    assert sorted(OFFERED) == sorted(PLANNERS)
 
 
 def test_messages_become_words_that_json_holds() -> None:

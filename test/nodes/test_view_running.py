@@ -19,13 +19,14 @@ import pytest
 from helpers import tiny_encoder, tiny_model
 from rclpy.serialization import serialize_message
 from ros import START_S, Probe
+from sensor_msgs.msg import Image
 from std_msgs.msg import Float64MultiArray
 from test_view import get, live, wait_for, words
 
 from wm_mpc.core.locations import ASSETS
 from wm_mpc.data.bags.writer import BagWriter, WriterConfig
 from wm_mpc.models.decoder import Decoder, DecoderConfig
-from wm_mpc.msg import GateStatus, PlannerStatus, TaskState
+from wm_mpc.msg import GateStatus, Plan, PlannerStatus, TaskState
 from wm_mpc.nodes.common import qos
 from wm_mpc.nodes.common.messages import rgb_to_image, to_stamp
 
@@ -64,13 +65,16 @@ def address(log: Path) -> str:
 
 
 @contextmanager
-def launched(tmp_path: Path, bringup: str, *arguments: str) -> Iterator[Path]:
-    """A launch with the page on a free port; its log."""
+def launched(
+    tmp_path: Path, bringup: str, *arguments: str, goals_from: Path | None = None
+) -> Iterator[Path]:
+    """A launch with the page on a free port, which may offer goals of a bag; its log."""
     file = tmp_path / f"{bringup}.yaml"
     text = (ROOT / "config" / f"{bringup.removesuffix('_sim')}.yaml").read_text()
     gate, page = "/**/command_gate:\n  ros__parameters:\n", "port: 8765"
     assert gate in text and page in text
-    text = text.replace(page, "port: 0")
+    offered = f"\n    goals_from: {goals_from}" if goals_from else ""
+    text = text.replace(page, f"port: 0{offered}  #")
     file.write_text(text.replace(gate, f"{gate}    e_stop_file: {tmp_path / 'e_stop'}\n"))
     log = tmp_path / "launch.log"
     words = ["launch", bringup, f"params_file:={file}", "view:=true", *arguments]
@@ -85,6 +89,7 @@ def probe(ros_domain: int) -> Iterator[Probe]:
     probe.listen(GateStatus, "gate_status")
     probe.listen(TaskState, "task_state")
     probe.listen(Float64MultiArray, "command", qos.COMMAND)
+    probe.listen(Image, "image", qos.IMAGE)
     yield probe
     probe.close()
 
@@ -125,11 +130,32 @@ class Tab:
         assert [url for url in self.asked if not url.startswith(own)] == []
         assert any(url.startswith("ws:") for url in self.asked)
 
+    @property
+    def frames(self) -> int:
+        """Camera pictures shown so far."""
+        return int(self.page.locator("body").get_attribute("data-frames") or 0)
+
+    def picks(self, place: str) -> bytes:
+        """Press the first picture offered as a goal; the goal that the page shows then."""
+        before = self.page.locator("#goal").get_attribute("src")
+        self.page.locator(f"{place} button").first.click()
+        wait_for(lambda: self.page.locator("#goal").get_attribute("src") != before, 30)
+        return self.page.locator("#goal").screenshot()
+
 
 def rests(probe: Probe) -> bool:
     """The gate tells the stop, and the robot is told zeros."""
     gate, told = probe.last("gate_status"), probe.last("command")
     return gate.e_stop and gate.state == GateStatus.E_STOP and not np.any(told.data)
+
+
+def keeps_up(tab: Tab, probe: Probe, window_s: float = 3.0) -> bool:
+    """Whether the page showed nine of ten pictures a second, of a camera that sent as many."""
+    sent, shown, began = len(probe.heard["image"]), tab.frames, time.monotonic()
+    time.sleep(window_s)
+    took = time.monotonic() - began
+    shown, sent = tab.frames - shown, len(probe.heard["image"]) - sent
+    return shown >= 9.0 * took and shown >= 0.9 * sent
 
 
 @needs_browser
@@ -141,12 +167,15 @@ def test_a_browser_sees_the_robot_move_and_the_nodes_obey_it(
 
     expect.set_options(timeout=30_000)
     arm = bringup == "planar_arm_sim"
+    bag = tmp_path / "bag"
+    record(bag, 20, side=96)
     model = (f"model:={arm_model(tmp_path / 'model')}",) if arm else ()
 
     def state() -> int:
         return probe.last("status").state
 
-    with launched(tmp_path, bringup, *model) as log, sync_playwright() as play:
+    launch = launched(tmp_path, bringup, *model, goals_from=bag)
+    with launch as log, sync_playwright() as play:
         tab = Tab(play, address(log))
         page = tab.page
         wait_for(lambda: probe.last("status") is not None, START_S)
@@ -162,8 +191,12 @@ def test_a_browser_sees_the_robot_move_and_the_nodes_obey_it(
         page.click("#snap")
         expect(page.locator("#answer")).to_have_text("goal taken from the camera")
         wait_for(lambda: state() == PlannerStatus.RUNNING, 30)
-        page.locator("#shots button").first.click()
+        wait_for(lambda: keeps_up(tab, probe), 60)
+        camera = tab.picks("#shots")
         expect(page.locator("#answer")).to_have_text("goal taken from the camera")
+        expect(page.locator("#recorded button")).to_have_count(20)
+        assert tab.picks("#recorded") != camera
+        expect(page.locator("#answer")).to_have_text("goal taken from the recording")
         # the search and what the model imagines, beside what came
         expect(page.locator("#search")).to_have_attribute("data-candidates", re.compile("^[1-9]"))
         expect(page.locator("#search")).to_have_attribute("data-chunks", re.compile("^[1-9]"))
@@ -173,6 +206,17 @@ def test_a_browser_sees_the_robot_move_and_the_nodes_obey_it(
         page.click("#go-on")
         expect(page.locator("#answer")).to_have_text("going on")
         wait_for(lambda: state() != PlannerStatus.IDLE, 30)
+        before = probe.last("status").budget_ms
+        page.fill("#budget", "0.5")
+        page.click("#settings button")
+        expect(page.locator("#answer")).to_have_text("budget_fraction: 0.005")
+        wait_for(lambda: probe.last("status").budget_ms < before / 2, 30)
+        page.fill("#budget", "")
+        page.select_option("#planner", "mppi")
+        page.click("#settings button")
+        expect(page.locator("#answer")).to_have_text("planner: mppi")
+        wait_for(lambda: (s := probe.last("status")).planner == "mppi" and s.iterations > 0, 30)
+        expect(page.locator("#facts")).to_contain_text("mppi, ")
         page.click("#e-stop")
         wait_for(lambda: state() == PlannerStatus.E_STOP and rests(probe))
         expect(page.locator("#states .on")).to_have_text("E_STOP")
@@ -250,17 +294,23 @@ def pid_of_view(log: Path) -> int:
     raise AssertionError("no view process")
 
 
-def record(path: Path, count: int) -> None:
-    """A recording of ``count`` pictures at 10 Hz, each of another grey, and of the status."""
+def record(path: Path, count: int, side: int = 48) -> None:
+    """``count`` pictures at 10 Hz, each of another grey, and what controller and gate said."""
     with BagWriter(path, WriterConfig()) as writer:
         writer.add_topic("/image", "sensor_msgs/msg/Image")
         writer.add_topic("/status", "wm_mpc/msg/PlannerStatus")
+        writer.add_topic("/plan", "wm_mpc/msg/Plan")
+        writer.add_topic("/gate_status", "wm_mpc/msg/GateStatus")
         for k in range(count):
             stamp = 1000.0 + 0.1 * k
-            picture = rgb_to_image(np.full((48, 48, 3), 10 * k, np.uint8), to_stamp(stamp))
+            picture = rgb_to_image(np.full((side, side, 3), 10 * k, np.uint8), to_stamp(stamp))
             status = PlannerStatus(state=PlannerStatus.RUNNING, ticks=k, planner="adam")
             status.header.stamp = to_stamp(stamp)
-            for topic, message in (("/image", picture), ("/status", status)):
+            plan = Plan(horizon=2, action_dim=1, dt=0.1, actions=[0.5, 1.0], cost=0.25)
+            gate = GateStatus(state=GateStatus.PASSING, command=[0.5])
+            for topic, message in (
+                ("/image", picture), ("/status", status), ("/plan", plan), ("/gate_status", gate),
+            ):  # fmt: skip
                 writer.write(topic, round(stamp * 1e9), serialize_message(message))
 
 
@@ -285,6 +335,28 @@ def test_a_recording_is_played_through_the_page_and_offers_goals(
             socket.send('{"do": "goal", "number": -3}')
             answer = words(socket, "answer", 30)
             assert not answer["ok"] and "offered by no node" in answer["message"]
+
+
+@needs_browser
+def test_a_browser_shows_a_recording_as_it_shows_a_run(tmp_path: Path, ros_domain: int) -> None:
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=30_000)
+    bag = tmp_path / "bag"
+    record(bag, 20)
+    log = tmp_path / "view.log"
+    options = ("--bag", str(bag), "--goals-from", str(bag), "--port", "0", "--speed", "0.2")
+    with command(log, "view", *options), sync_playwright() as play:
+        tab = Tab(play, address(log))
+        page = tab.page
+        expect(page.locator("body")).to_have_attribute("data-frames", re.compile("^[5-9]|^1"))
+        expect(page.locator("#states .on")).to_have_text("RUNNING")
+        expect(page.locator("#plan-note")).to_contain_text("cost 0.250")
+        expect(page.locator("#gate")).to_contain_text("PASSING")
+        expect(page.locator("#recorded button")).to_have_count(20)
+        page.click("#reset")
+        expect(page.locator("#answer")).to_contain_text("offered by no node")
+        tab.close()
 
 
 def test_the_bundled_decoders_draw_what_the_encoders_see() -> None:

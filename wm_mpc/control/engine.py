@@ -57,7 +57,7 @@ class EngineConfig(Checked):
         lookahead: model steps from the robot to its subgoal, along the way.
     """
 
-    planner: str = "adam"
+    planner: Annotated[str, Live("unconfigured")] = "adam"
     horizon: Annotated[int, Ge(1), Le(100)] = 5
     control_rate_hz: Annotated[float, Ge(0.1), Le(1000.0)] = 10.0
     budget_fraction: Annotated[float, Ge(1e-6), Le(1e6), Live()] = 0.1

@@ -17,8 +17,11 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Direction = Literal["", "lower", "higher"]
-_WORDS = {"": "live", "lower": "live, downward", "higher": "live, upward"}
+Direction = Literal["", "lower", "higher", "unconfigured"]
+_WORDS = {
+    "": "live", "lower": "live, downward", "higher": "live, upward",
+    "unconfigured": "while unconfigured",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class Live:
 
     Attributes:
         only: ``lower`` or ``higher``: a limit, which may become narrower than at the start of the
-            process and never wider; empty means none.
+            process and never wider; ``unconfigured``: it changes only while the node is not
+            configured; empty: whenever the node runs.
         zero_is_none: 0 too means that there is no limit.
     """
 
@@ -49,7 +53,7 @@ class Live:
         >>> Live("lower", zero_is_none=True).refuses(0.0, 3.2)
         'at most 3.2, as at the start,'
         """
-        if not self.only or value == start:
+        if self.only not in ("lower", "higher") or value == start:
             return ""
         new, old = ([*part] if isinstance(part, tuple) else [part] for part in (value, start))
         count = max(len(new), len(old))

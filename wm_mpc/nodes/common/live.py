@@ -28,19 +28,32 @@ class LiveParameters:
         reader: what was read at the start; it was built with ``live=True``.
         configs: the configurations read, one of each class.
         take: uses configurations that changed, all at once.
+        unconfigured: whether nothing was built from them yet, or no more.
 
     Attributes:
         at_start: configurations at the start, which limits may not exceed; the owner may replace
             what stands for a default by what it means.
     """
 
-    def __init__(self, reader: ParameterReader, configs: list[Any], take: Take) -> None:
-        self._node = reader.node
+    def __init__(
+        self, reader: ParameterReader, configs: list[Any], take: Take,
+        unconfigured: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
+        self._reader, self._node = reader, reader.node
         self._places = reader.places
-        self._take = take
+        self._take, self._unconfigured = take, unconfigured
         self._now: dict[type, Any] = {type(config): config for config in configs}
         self.at_start = dict(self._now)
         reader.node.add_on_set_parameters_callback(self._on_set)
+
+    def replace(self, prefix: str, config: Any) -> None:
+        """Offer the parameters of another configuration in place of those under a prefix."""
+        for name in [name for name, place in self._places.items() if place.prefix == prefix]:
+            cls = self._places.pop(name).cls
+            self._now.pop(cls, None)
+            self._node.undeclare_parameter(name)
+        self._now[type(config)] = self.at_start[type(config)] = config
+        self._reader.read(config, prefix)
 
     def _on_set(self, parameters: list[Parameter]) -> SetParametersResult:
         try:
@@ -84,10 +97,10 @@ class LiveParameters:
                 raise UserError(f"parameter {prefix}{error}") from None
         return changed
 
-    def _refuse(self, name: str, value: Any, now: Any) -> None:
+    def _refuse(self, name: str, value: Any, now: Any, how: str = "set it and restart") -> None:
         if value != now:
             raise UserError(
-                f"parameter {name}: cannot change while the node runs; set it and restart "
+                f"parameter {name}: cannot change while the node runs; {how} "
                 f"{self._node.get_name()}"
             )
 
@@ -96,6 +109,8 @@ class LiveParameters:
         if place.live is None:
             self._refuse(name, value, now)
             return
+        if place.live.only == "unconfigured" and not self._unconfigured():
+            self._refuse(name, value, now, "clean up (lifecycle) or restart")
         rule = field_rules(place.cls).get(place.field)
         if rule is not None and rule.refuses(value):
             raise UserError(f"parameter {name}: {value}; {rule} expected")

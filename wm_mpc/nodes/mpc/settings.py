@@ -10,6 +10,7 @@ from wm_mpc.control.controller import Controller, ControllerConfig
 from wm_mpc.control.engine import Engine, EngineConfig
 from wm_mpc.control.guard import GuardConfig
 from wm_mpc.control.safety import CommandFilter, SafetyLimits
+from wm_mpc.core.errors import UserError
 from wm_mpc.nodes.common.parameters import ParameterReader
 from wm_mpc.nodes.mpc.config import MpcNodeConfig
 from wm_mpc.planners.objective import ObjectiveConfig
@@ -60,8 +61,18 @@ class Settings:
         return list(vars(self).values())
 
     def changed(self, configs: Mapping[type, Any]) -> Settings:
-        """Settings with some configurations replaced, by their classes."""
+        """Settings with some configurations replaced, by their classes.
+
+        Another planner comes with its own options, as they are by default.
+
+        Raises:
+            UserError: an unknown planner, or options together with another planner.
+        """
         fields = {name: configs.get(type(old), old) for name, old in vars(self).items()}
+        if fields["engine"].planner != self.engine.planner:
+            if type(self.options) in configs:
+                raise UserError("planner: with options; set them after it, in another call")
+            fields["options"] = planner_config(fields["engine"].planner)
         return replace(self, **fields)
 
     def fits(self, engine: Engine) -> bool:

@@ -61,7 +61,10 @@ class Tuner:
         self.busy = False
         self._node, self._bell, self._gaps = node, bell, gaps
         self._may_build = may_build
-        self._live = LiveParameters(reader, self.settings.configs(), self._change)
+        self._at_start = self.settings
+        self._live = LiveParameters(
+            reader, self.settings.configs(), self._change, lambda: self._loop is None
+        )
         self._limits = self.settings.limits.for_period(self.settings.engine.period_s)
         self._live.at_start[SafetyLimits] = self._limits
         self._untunable: Settings | None = None
@@ -89,6 +92,10 @@ class Tuner:
         settings = self.settings.changed(configs)
         if self._loop is not None:
             settings.use(*self._loop)
+        if settings.engine.planner != self.settings.engine.planner:
+            if settings.engine.planner == self._at_start.engine.planner:
+                settings = replace(settings, options=self._at_start.options)
+            self._live.replace("planner_options.", settings.options)
         self.settings = settings
         self.tune()
 

@@ -30,7 +30,7 @@ from wm_mpc.nodes.common.inputs import publish_inputs
 from wm_mpc.nodes.common.parameters import ParameterReader
 from wm_mpc.nodes.common.spin import run_node
 from wm_mpc.nodes.view.board import Board
-from wm_mpc.nodes.view.buttons import Buttons
+from wm_mpc.nodes.view.buttons import PLANNERS, Buttons
 from wm_mpc.nodes.view.config import ViewConfig
 from wm_mpc.nodes.view.imagine import Imagination, imagination
 from wm_mpc.nodes.view.server import PageServer
@@ -66,6 +66,7 @@ class ViewNode(Node):
         self._imagination: Imagination | None = None
         self._reports: dict[str, dict[str, Any]] = {}
         self.buttons = Buttons(self, self.board, self.config.controller)
+        self.board.tell("planners", PLANNERS)
         self.page = PageServer(self.board, self.buttons.act, self.config)
 
     def start(self) -> None:

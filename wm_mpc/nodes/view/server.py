@@ -38,6 +38,11 @@ Act = Callable[[dict[str, Any]], str]
 PICTURES = ("camera", "goal", "imagined")
 """What the first byte of a binary message counts."""
 MOST_BROWSERS = 8
+MOST_WAITING = 8
+"""Presses of one browser that wait for their turn."""
+BUSY = {"ok": False, "message": "busy; press again later"}
+URGENT = ("e_stop",)
+"""What waits for no other press."""
 HUNG_S = 5.0
 _QUIET_S = 0.5
 _LONGEST = 4096
@@ -229,24 +234,58 @@ class PageServer:
                 await asyncio.wait_for(news.wait(), _QUIET_S)
 
     async def _receive(self, socket: WebSocket, line: asyncio.Lock) -> None:
-        """Do what buttons ask for, one after the other, and answer each."""
-        while True:
-            try:
-                text = await socket.receive_text()
-            except (WebSocketDisconnect, KeyError):
-                return
-            answer = await run_in_threadpool(self._answer, text)
-            async with line:
-                await asyncio.wait_for(socket.send_text(json.dumps({"answer": answer})), HUNG_S)
-
-    def _answer(self, text: str) -> dict[str, Any]:
+        """Do what buttons ask for, one after the other, and answer each; a stop overtakes."""
+        turn = asyncio.Lock()
+        waiting: set[asyncio.Task[None]] = set()
         try:
-            request = json.loads(text)
-            if not isinstance(request, dict):
-                raise UserError("request: an object expected")
+            while True:
+                try:
+                    text = await socket.receive_text()
+                except (WebSocketDisconnect, KeyError):
+                    return
+                request = _request(text)
+                if request.get("do") in URGENT:
+                    await self._do(socket, line, request)
+                elif len(waiting) >= MOST_WAITING:
+                    await _answered(socket, line, BUSY)
+                else:
+                    task = asyncio.create_task(self._do(socket, line, request, turn))
+                    waiting.add(task)
+                    task.add_done_callback(waiting.discard)
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    async def _do(
+        self, socket: WebSocket, line: asyncio.Lock, request: dict[str, Any],
+        turn: asyncio.Lock | None = None,
+    ) -> None:  # fmt: skip
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):
+            async with turn or contextlib.nullcontext():
+                answer = await run_in_threadpool(self._answer, request)
+            await _answered(socket, line, answer)
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            if "wrong" in request:
+                raise UserError(request["wrong"])
             return {"ok": True, "message": self.act(request), "do": request.get("do")}
         except (UserError, ValueError) as error:
             return {"ok": False, "message": one_line(error)}
+
+
+def _request(text: str) -> dict[str, Any]:
+    """What a button asks for; ``wrong`` says why it cannot be read."""
+    try:
+        request = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return {"wrong": one_line(error)}
+    return request if isinstance(request, dict) else {"wrong": "request: an object expected"}
+
+
+async def _answered(socket: WebSocket, line: asyncio.Lock, answer: dict[str, Any]) -> None:
+    async with line:
+        await asyncio.wait_for(socket.send_text(json.dumps({"answer": answer})), HUNG_S)
 
 
 __all__ = ["Act", "Door", "PageServer"]

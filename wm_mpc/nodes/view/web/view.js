@@ -2,10 +2,9 @@
 // Everything the page shows comes over one WebSocket: JSON for words, one byte and a JPEG for pictures.
 const $ = (id) => document.getElementById(id);
 const STATES = ["UNCONFIGURED", "IDLE", "RUNNING", "REACHED", "SAFE_STOP", "E_STOP", "FAULT"];
-const PLANNERS = ["adam", "gd", "ilqr", "grasp", "cem", "mppi", "latco", "hybrid"];
 const PICTURES = ["camera", "goal", "imagined"];
 const KEEP = 600, CANDIDATES = 8;
-const seen = { status: null, strip: null, pressed: false, frames: 0, at: [] };
+const seen = { status: null, planner: "", strip: null, pressed: false, frames: 0, at: [] };
 const token = new URLSearchParams(location.search).get("token");
 const query = token ? "?token=" + encodeURIComponent(token) : "";
 let socket = null;
@@ -14,7 +13,6 @@ for (const name of STATES) {
   const item = document.createElement("li");
   item.textContent = name; item.className = name; $("states").append(item);
 }
-for (const name of PLANNERS) $("planner").append(new Option(name, name));
 
 const show = (value, digits = 1, unit = "") =>
   value === null || value === undefined ? "–" : Number(value).toFixed(digits) + unit;
@@ -31,9 +29,11 @@ function facts(list, rows) {
 
 // ---- charts -------------------------------------------------------------------------------------
 const COLOURS = ["#1f77b4", "#e07b28", "#2a9d5c", "#b3261e", "#7b57b3", "#777", "#c2478f"];
-function chart(id, names, axis, height, faint = 0) {
+function chart(id, names, axis, height, faint = 0, dots = -1) {
   const box = $(id), ink = getComputedStyle(document.body).color;
-  const series = [{ label: axis }, ...names.map((label, i) => ({ label, stroke: COLOURS[i], width: 1.5, spanGaps: true, points: { show: false } }))];
+  const series = [{ label: axis }, ...names.map((label, i) => i === dots
+    ? { label, stroke: "#b3261e", width: 0, paths: () => null, points: { show: true, size: 7, fill: "#b3261e" } }
+    : { label, stroke: COLOURS[i], width: 1.5, spanGaps: true, points: { show: false } })];
   // Candidates in the colour of their action, the cheaper the stronger; the legend leaves them out.
   for (let i = 0; i < faint * names.length; i++) {
     const rank = Math.floor(i / names.length), alpha = Math.round(150 * (1 - rank / faint) + 30).toString(16).padStart(2, "0");
@@ -44,24 +44,26 @@ function chart(id, names, axis, height, faint = 0) {
   new ResizeObserver(() => plot.setSize({ width: box.clientWidth, height: height })).observe(box);
   return plot;
 }
-const times = chart("chart-time", ["tick ms", "plan ms", "budget ms"], "s", 165);
+const times = chart("chart-time", ["tick ms", "plan ms", "budget ms", "control period ms", "deadline missed"], "s", 165, 0, 4);
 const distances = chart("chart-distance", ["latent distance", "novelty"], "s", 165);
 let plans = null, planWidth = 0, search = null, candidates = null;
-const past = { t: [], tick: [], plan: [], budget: [], distance: [], novelty: [] };
+const past = { t: [], tick: [], plan: [], budget: [], period: [], missed: [], distance: [], novelty: [] };
 let begin = null;
 
-function remember(status) {
+function remember(status, plan) {
   if (seen.status && seen.status.stamp === status.stamp) return;
   if (begin === null || status.stamp < begin) { begin = status.stamp; for (const k in past) past[k].length = 0; }
   past.t.push(status.stamp - begin); past.tick.push(status.tick_ms); past.plan.push(status.plan_ms);
   past.budget.push(status.budget_ms);
+  past.period.push(plan ? 1000 * plan.dt : null);
+  past.missed.push(status.deadline_missed ? status.tick_ms : null);
   past.distance.push(status.latent_distance); past.novelty.push(status.novelty);
   if (past.t.length > KEEP) for (const k in past) past[k].shift();
 }
 
 function drawCharts() {
   if (document.hidden) return;
-  times.setData([past.t, past.tick, past.plan, past.budget]);
+  times.setData([past.t, past.tick, past.plan, past.budget, past.period, past.missed]);
   distances.setData([past.t, past.distance, past.novelty]);
 }
 setInterval(drawCharts, 250);
@@ -95,16 +97,25 @@ function drawPlan(plan) {
     + (others.length ? "; " + others.length + " candidates, costs " + show(others[0], 3) + " to " + show(others[others.length - 1], 3) + "; thin lines: the " + few.length + " cheapest" : "");
 }
 
+// The list of planners, with the controller's own chosen until somebody chooses.
+function offer(names, own) {
+  if (seen.planner === own || !own) return;
+  seen.planner = own;
+  const every = names.includes(own) ? names : [own, ...names];
+  $("planner").replaceChildren(...every.map((name) => new Option(name, name)));
+  $("planner").value = own;
+}
+
 // ---- words --------------------------------------------------------------------------------------
 function tell(words) {
   const status = words.status, silence = words.silence_s || {};
   if (status) {
-    remember(status);
+    remember(status, words.plan);
     for (const item of $("states").children) item.classList.toggle("on", item.textContent === status.state);
     const quiet = silence.status > 1.5 ? "no status for " + show(silence.status, 0, " s") : "";
     const unreadable = silence.unreadable < 5 ? words.unreadable : "";
     $("reason").textContent = quiet || unreadable || status.reason;
-    if (!seen.status) { $("planner").value = status.planner; }
+    offer(words.planners || [], status.planner);
     seen.status = status;
     const ratio = status.cem_ratio_wall === null ? "–" : show(100 * status.cem_ratio_wall, 1, " %");
     facts($("facts"), [
@@ -239,7 +250,9 @@ $("snap").onclick = () => ask({ do: "goal" });
 $("tell-search").onchange = (event) => ask({ do: "set", name: "publish_search", value: event.target.checked });
 $("settings").onsubmit = (event) => {
   event.preventDefault();
-  if (seen.status && $("planner").value !== seen.status.planner) ask({ do: "set", name: "planner", value: $("planner").value });
+  const other = seen.status && $("planner").value !== seen.planner;
+  if (other) answer({ ok: true, message: "planner: changing; the robot rests meanwhile" });
+  if (other) ask({ do: "set", name: "planner", value: $("planner").value });
   if ($("budget").value) ask({ do: "set", name: "budget_fraction", value: Number($("budget").value) / 100 });
 };
 
