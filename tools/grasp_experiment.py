@@ -13,7 +13,6 @@ the goal, where GRASP begins.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from sim_bridge.tasks import make_task
 from wm_mpc.core.locations import ASSETS
+from wm_mpc.core.provenance import write_report
 from wm_mpc.core.stats import wilson
 from wm_mpc.evaluation.settings import parse_options
 from wm_mpc.models.world_model import WorldModel
@@ -218,7 +218,8 @@ def main() -> None:
     torch.set_num_threads(1)
     model = WorldModel.load(ASSETS / "pusht")
     result = plans(args, model) if args.part == "plans" else contact(args, model)
-    args.report.write_text(json.dumps({"arguments": vars(args), "rows": result}, default=str))
+    rows = result if isinstance(result, list) else [result]
+    write_report(args.report, args.seed, rows, model=model.hash)
 
 
 if __name__ == "__main__":
