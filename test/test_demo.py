@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from concurrent.futures import Future
@@ -19,6 +20,7 @@ from wm_mpc.control.tick import State
 from wm_mpc.evaluation.jobs import episode_seed
 from wm_mpc.trials import demo, demo_report, film, page
 from wm_mpc.trials.demo import Config
+from wm_mpc.trials.recording import Command
 from wm_mpc.trials.stage import DemoError, NodeLog, Stage
 
 # ---- what is asked for -------------------------------------------------------------------------
@@ -163,6 +165,7 @@ def measured() -> demo_report.Measured:
     nodes = ["/demo", "/mpc_node", "/sim_bridge"]
     ros = {"rmw": "rmw_x", "nodes": nodes, "domain": 3, "load_average": 99.0}
     config = Config(episodes=3, seed=5, baselines=4)
+    ros["stamp_to_command_ms"] = demo_report.reaction(recordings, simulated=False)
     return demo.measure(config, recordings, {**ros, **demo_report.rates(recordings)})
 
 
@@ -215,6 +218,43 @@ def test_every_way_to_exceed_the_share_has_its_reason(
     assert told["step"] == 5 and words in told["why"]
 
 
+def test_reactions_run_from_the_pictures_stamp_to_the_robots_command() -> None:
+    """Each tick is answered by the command that has its numbers, wherever others lie."""
+    whole = replay(3)
+    first, second, third, fourth = whole.ticks[:4]
+    requests = (
+        Command(first.stamp + 1e-5, first.stamp + 1e-3, (0.1, 0.2)),
+        Command(second.stamp, second.stamp + 1e-3, (0.3, 0.3)),
+        Command(third.stamp + 0.06, third.stamp + 0.061, (0.5, 0.5)),
+        Command(fourth.stamp, fourth.stamp + 1e-3, (0.1, 0.2)),
+    )
+    commands = (
+        Command(first.stamp - 0.01, first.stamp - 0.009, (0.1, 0.2)),  # before it was asked for
+        Command(first.stamp + 0.001, first.stamp + 0.003, (0.1, 0.2)),
+        Command(second.stamp + 0.001, second.stamp + 0.002, (0.25, 0.3)),  # limited by the gate
+        # a request sent late, and answered after the next tick's
+        Command(third.stamp + 0.12, third.stamp + 0.125, (0.5, 0.5)),
+        Command(fourth.stamp + 0.25, fourth.stamp + 0.251, (0.1, 0.2)),  # too old for the fourth
+    )
+    heard = replace(whole, requests=requests, commands=commands)
+    # the ticks of the replay end 25 ms after their picture
+    expected = [0.028, math.nan, 0.150, math.nan] + [math.nan] * (len(whole.ticks) - 4)
+    assert heard.reactions() == pytest.approx(expected, abs=1e-6, nan_ok=True)
+    found = demo_report.reaction([heard, whole], simulated=False)
+    assert (found["n"], found["ticks_without"]) == (2, 2 * len(whole.ticks) - 2)
+    assert found["p50"] == pytest.approx(89.0) and found["max"] == pytest.approx(150.0)
+    line = demo_report.reaction_line(found)
+    assert "p50 89.0, " in line and f"(n = 2; {found['ticks_without']} ticks without)" in line
+
+
+def test_in_simulated_time_no_reaction_is_told() -> None:
+    found = demo_report.reaction([replay(3)], simulated=True)
+    assert found["n"] == 0 and found["why"].startswith("simulated time")
+    assert "simulated time" in demo_report.reaction_line(found)
+    unheard = demo_report.reaction([replay(3)], simulated=False)
+    assert "no command was known again" in demo_report.reaction_line(unheard)
+
+
 class Links(HTMLParser):
     """Everything a browser would fetch or run."""
 
@@ -244,6 +284,7 @@ def test_the_page_holds_everything_it_shows(
     assert len(links.sources) == 2 + 2 * 3
     assert all(source.startswith("data:image/") for source in links.sources)
     assert not links.tags & {"script", "link", "iframe"} and "@import" not in text
+    assert "from the camera&#39;s stamp to the robot&#39;s command: no command was known" in text
     assert "2 of 3 goals reached" in text and "rmw_x" in text and "/sim_bridge" in text
     assert "99.0 processes wanted to run at a time" in text
     assert "url(" not in text and text.count("<svg") == 3 + 3

@@ -103,3 +103,16 @@ def test_mutated_folders_are_refused_or_mean_the_same(good: Path, tool: ModuleTy
     row = tool.run(good, count=60, seed=1)
     assert row["crashes"] == [] and row["slowest_s"] < 5.0 and row["memory_mb"] < 1000
     assert row["refused"] > 40
+
+
+def test_what_was_mutated_is_reported_with_its_origin(
+    good: Path, tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report.json"
+    words = [str(good), "--count", "4", "--seed", "9", "--report", str(report)]
+    monkeypatch.setattr("sys.argv", ["mutate_checkpoints.py", *words])
+    assert tool.main() == 0
+    found = json.loads(report.read_text())
+    (row,) = found["results"]
+    assert found["seed"] == 9 and found["model"] == str(good) and "--count 4" in found["command"]
+    assert row["n"] == 4 == row["refused"] + row["loaded"] and row["crashes"] == []

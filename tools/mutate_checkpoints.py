@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from wm_mpc.core.errors import UserError
+from wm_mpc.core.provenance import write_report
 from wm_mpc.models.world_model import WorldModel
 
 RECORD, WEIGHTS = "world_model.json", "world_model.safetensors"
@@ -108,9 +109,12 @@ def main() -> int:
     parser.add_argument("model", type=Path)
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--report", type=Path, help="JSON report")
     config = parser.parse_args()
     row = run(config.model, config.count, config.seed)
     print(json.dumps(row, indent=1))
+    if config.report:
+        write_report(config.report, config.seed, [row], model=config.model)
     return bool(row["crashes"])
 
 

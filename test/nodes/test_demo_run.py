@@ -64,6 +64,16 @@ def test_one_episode_from_the_first_process_to_the_page(
     assert row["cem_ratio_transitions"] > 0 and len(row["model_hash"]) == 12
     assert facts["ros"]["nodes"] == ["/command_gate", "/demo", "/mpc_node", "/sim_bridge"]
     assert facts["ros"]["domain"] == ros_domain and facts["ros"]["rmw"].startswith("rmw_")
+    reaction = facts["ros"]["stamp_to_command_ms"]
+    assert reaction["n"] + reaction["ticks_without"] == row["tick_ms"]["n"]
+    assert reaction["n"] > reaction["ticks_without"]
+    # a tick and the way through the gate lie between the two
+    assert row["tick_ms"]["p50"] < reaction["max"]
+    assert 0 < reaction["p50"] <= reaction["p95"] <= reaction["p99"] <= reaction["max"]
+    told = f"from the camera's stamp to the robot's command: p50 {reaction['p50']:.1f}, "
+    assert told in capsys.readouterr().out
+    page = (config.out / "report.html").read_text()
+    assert f"over DDS (n = {reaction['n']})" in page
     (episode,) = facts["per_episode"]
     assert episode["seed"] == episode_seed(4, 0)
     assert episode["steps"] == 50 or episode["success"]

@@ -9,6 +9,7 @@ from wm_mpc.core.errors import UserError
 from wm_mpc.core.locations import ASSETS
 from wm_mpc.evaluation.rows import format_row
 from wm_mpc.trials.demo import Config, _open_view, measure, perform, write
+from wm_mpc.trials.demo_report import reaction_line
 from wm_mpc.trials.stage import DemoError
 
 
@@ -43,5 +44,6 @@ def run(config: Config) -> int:
     page.write(config.out / "report.html", measured, report, shown, strips)
     for row in measured.rows:
         print(format_row(row))
+    print(reaction_line(ros["stamp_to_command_ms"]))
     print(f"report: {config.out / 'report.html'}")
     return 0

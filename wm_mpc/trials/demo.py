@@ -39,6 +39,7 @@ from wm_mpc.trials.demo_report import (
     controller_row,
     per_episode,
     rates,
+    reaction,
 )
 from wm_mpc.trials.recording import Recording
 from wm_mpc.trials.stage import START_S, DemoError, NodeLog, Stage
@@ -170,6 +171,7 @@ def perform(config: Config, view: LiveView | None) -> tuple[list[Recording], dic
                     "domain": int(domain),
                     "load_average": os.getloadavg()[0],
                     **rates(recordings),
+                    "stamp_to_command_ms": reaction(recordings, observer.simulated_time),
                 }
             finally:
                 observer.close()

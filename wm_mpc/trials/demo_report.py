@@ -6,6 +6,7 @@ ones of the same sequence, which makes their intervals narrow at little cost.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
@@ -229,6 +230,33 @@ def rates(recordings: list[Recording]) -> dict[str, float]:
     }
 
 
+def reaction(recordings: list[Recording], simulated: bool) -> dict[str, Any]:
+    """From the stamp of the camera's picture to the arrival of the robot's command, over DDS.
+
+    Args:
+        recordings: one per episode.
+        simulated: stamps are of a simulated clock, commands come by the wall clock.
+
+    Returns:
+        p50, p95, p99, max [ms], n and ``ticks_without``: planning ticks whose command was not
+        heard or not known again. In simulated time n is 0 and ``why`` says so.
+    """
+    if simulated:
+        return {"n": 0, "why": "simulated time: its stamps do not tell how long a command takes"}
+    every = [seconds for recording in recordings for seconds in recording.reactions()]
+    known = [1e3 * seconds for seconds in every if math.isfinite(seconds)]
+    return {**summary_ms(known), "ticks_without": len(every) - len(known)}
+
+
+def reaction_line(found: dict[str, Any]) -> str:
+    """``reaction`` in one line."""
+    words = "from the camera's stamp to the robot's command: "
+    if not found["n"]:
+        return words + found.get("why", "no command was known again")
+    times = ", ".join(f"{key} {found[key]:.1f}" for key in ("p50", "p95", "p99", "max"))
+    return f"{words}{times} ms (n = {found['n']}; {found['ticks_without']} ticks without)"
+
+
 __all__ = [
     "BASELINES",
     "BUDGET_FRACTION",
@@ -238,4 +266,6 @@ __all__ = [
     "controller_row",
     "per_episode",
     "rates",
+    "reaction",
+    "reaction_line",
 ]

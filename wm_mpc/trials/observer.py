@@ -6,6 +6,7 @@ It hears what everybody hears and calls ``reset``; it has no part in the control
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import rclpy
@@ -14,7 +15,9 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
+from std_msgs.msg import Float64MultiArray
 
 from wm_mpc.core.clock import stamp_seconds
 from wm_mpc.data.decoding import image_to_rgb
@@ -22,7 +25,7 @@ from wm_mpc.msg import Plan as PlanMessage
 from wm_mpc.msg import PlannerStatus, TaskState
 from wm_mpc.nodes.common import qos
 from wm_mpc.srv import Reset
-from wm_mpc.trials.recording import Moment, Plan, Recording, Tick
+from wm_mpc.trials.recording import Command, Moment, Plan, Recording, Tick
 
 
 class Observer:
@@ -41,6 +44,8 @@ class Observer:
         self.node = Node(name, context=self._context)
         self.status: PlannerStatus | None = None
         """Newest status of the controller."""
+        self.simulated_time = False
+        """Whether somebody tells a simulated clock: stamps are not of the wall clock then."""
         self._lock = threading.Lock()
         self._clear(-1)
         listen = self.node.create_subscription
@@ -49,6 +54,9 @@ class Observer:
         listen(Image, "goal_image", self._on_goal, qos.LATCHED)
         listen(PlanMessage, "plan", self._on_plan, qos.EVENT)
         listen(PlannerStatus, "status", self._on_status, qos.EVENT)
+        listen(Float64MultiArray, "command_request", self._on_request, qos.COMMANDS)
+        listen(Float64MultiArray, "command", self._on_command, qos.COMMANDS)
+        listen(Clock, "/clock", self._on_clock, qos.NEWEST)
         self._reset = self.node.create_client(Reset, "reset")
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
@@ -95,6 +103,8 @@ class Observer:
                 tuple(self._with_image(moment) for moment in self._moments),
                 tuple(self._ticks),
                 tuple(self._plans),
+                tuple(self._requests),
+                tuple(self._commands),
             )
 
     def close(self) -> None:
@@ -122,6 +132,8 @@ class Observer:
         self._images: dict[float, np.ndarray] = {}
         self._ticks: list[Tick] = []
         self._plans: list[Plan] = []
+        self._requests: list[Command] = []
+        self._commands: list[Command] = []
 
     def _with_image(self, moment: Moment) -> Moment:
         """Pictures and states come on topics of their own; their stamps are equal."""
@@ -173,6 +185,26 @@ class Observer:
         tick = Tick.read(stamp_seconds(message.header.stamp), message)
         with self._lock:
             self._ticks.append(tick)
+
+    def _on_request(self, message: Float64MultiArray, info: dict) -> None:
+        command = _command(message, info)
+        with self._lock:
+            self._requests.append(command)
+
+    def _on_command(self, message: Float64MultiArray, info: dict) -> None:
+        command = _command(message, info)
+        with self._lock:
+            self._commands.append(command)
+
+    def _on_clock(self, _message: Clock) -> None:
+        self.simulated_time = True
+
+
+def _command(message: Float64MultiArray, info: dict) -> Command:
+    """A command with its instants as the middleware tells them: pictures may hold this thread."""
+    came = info["received_timestamp"] or time.time_ns()
+    left = info["source_timestamp"] or came
+    return Command(left * 1e-9, came * 1e-9, tuple(message.data))
 
 
 __all__ = ["Observer"]

@@ -16,6 +16,7 @@ from wm_mpc.evaluation.pages import episode_strips
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.tasks.environments import make_env
 from wm_mpc.tasks.registry import find_task
+from wm_mpc.trials.demo_report import reaction_line
 from wm_mpc.trials.film import Film
 from wm_mpc.trials.recording import Recording
 from wm_mpc.viz import charts, report_page
@@ -47,7 +48,9 @@ def write(
         budget=facts["budget"], machine=facts["machine"], steps=measured.steps,
         films=[_film(film, measured.period) for film in films],
         episodes=[_episode(recording, measured.steps) for recording in measured.recordings],
-        strips=strips, times=_times(row), origin=_origin(facts), **_comparison(facts, unit),
+        strips=strips, times=_times(row, facts["ros"]),
+        reaction=reaction_line(facts["ros"]["stamp_to_command_ms"]),
+        origin=_origin(facts), **_comparison(facts, unit),
         **_histograms(facts["budget"], measured),
     )  # fmt: skip
     write_atomically(path, page)
@@ -131,10 +134,18 @@ def _histograms(budget: dict[str, Any], measured: Any) -> dict[str, str]:
     }
 
 
-def _times(row: dict[str, Any]) -> list[list[str]]:
+def _times(row: dict[str, Any], ros: dict[str, Any]) -> list[list[str]]:
     parts = (("encoding", "encode_ms"), ("planning", "plan_ms"), ("whole tick", "tick_ms"))
-    keys = ("p50", "p95", "p99", "max")
-    return [[name, *(f"{row[part][key]:.2f}" for key in keys)] for name, part in parts]
+    lines = [_percentiles(name, row[part]) for name, part in parts]
+    reaction = ros["stamp_to_command_ms"]
+    if reaction["n"]:
+        words = f"camera's stamp to robot's command, over DDS (n = {reaction['n']})"
+        lines.append(_percentiles(words, reaction))
+    return lines
+
+
+def _percentiles(name: str, found: dict[str, Any]) -> list[str]:
+    return [name, *(f"{found[key]:.2f}" for key in ("p50", "p95", "p99", "max"))]
 
 
 def _origin(facts: dict[str, Any]) -> dict[str, Any]:

@@ -73,6 +73,21 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Command:
+    """A command on its way over DDS; instants of the wall clock.
+
+    Attributes:
+        left: [s] when its publisher sent it; when it came, where the middleware does not tell.
+        came: [s] when it reached the observer's process.
+        values: ``(action_dim,)`` raw units.
+    """
+
+    left: float
+    came: float
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Moment:
     """The world after one control step.
 
@@ -103,6 +118,8 @@ class Recording:
         goal_image: uint8 ``(H, W, 3)`` RGB, or None when it was lost.
         moments: by step, the first is the start.
         ticks, plans: by time.
+        requests: what the controller asked the gate for, by time.
+        commands: what the robot was told, by time.
     """
 
     seed: int
@@ -111,6 +128,8 @@ class Recording:
     moments: tuple[Moment, ...]
     ticks: tuple[Tick, ...] = field(default=())
     plans: tuple[Plan, ...] = field(default=())
+    requests: tuple[Command, ...] = field(default=())
+    commands: tuple[Command, ...] = field(default=())
 
     @property
     def success(self) -> bool:
@@ -155,6 +174,38 @@ class Recording:
                 found.append((moment.step, tick))
         return found
 
+    def reactions(self) -> list[float]:
+        """[s] from a picture's stamp to the arrival of the robot's command, per planning tick.
+
+        A tick's request is the one sent between its stamp and the next tick's; its command is the
+        first with the same numbers that the gate sent within two control periods, which is how old
+        a request may be. nan: there is no such command; the gate changed or refused it, or one of
+        the two was not heard. Stamps must be of the wall clock.
+        """
+        found = []
+        for index, moment in enumerate(self.moments[:-1]):
+            tick = self.tick_at(index)
+            if tick is not None and tick.planned:
+                found.append(self._command_came(tick) - moment.stamp)
+        return found
+
+    def _command_came(self, tick: Tick) -> float:
+        later = min((t.stamp for t in self.ticks if t.stamp > tick.stamp), default=math.inf)
+        asked = next(
+            (r for r in self.requests if tick.stamp - _SLACK_S <= r.left < later - _SLACK_S), None
+        )
+        if asked is None:
+            return math.nan
+        end = asked.left + 2 * float(np.median(np.diff([m.stamp for m in self.moments])))
+        return next(
+            (
+                command.came for command in self.commands
+                if asked.left - _SLACK_S <= command.left <= end
+                and np.allclose(command.values, asked.values, rtol=0, atol=1e-9)
+            ),
+            math.nan,
+        )  # fmt: skip
+
     def stops(self) -> list[str]:
         """Reasons of the ticks in which the controller did not run."""
         ticks = (self.tick_at(index) for index in range(len(self.moments) - 1))
@@ -185,5 +236,6 @@ class Recording:
 
 
 _ACTIVE = (State.RUNNING, State.REACHED)
+_SLACK_S = 1e-4  # stamps of ROS and of the middleware are rounded differently
 
-__all__ = ["Moment", "Plan", "Recording", "Tick"]
+__all__ = ["Command", "Moment", "Plan", "Recording", "Tick"]

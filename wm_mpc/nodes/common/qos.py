@@ -18,6 +18,8 @@ NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Newest sample only, from publishers of every kind."""
 COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 """Newest command only, but that one for sure."""
+COMMANDS = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+"""Every command, for whoever only watches: nobody waits for that one's acknowledgement."""
 LATCHED = QoSProfile(
     depth=1,
     reliability=ReliabilityPolicy.RELIABLE,
@@ -78,6 +80,7 @@ def publishers_of(node: Node, topic: str) -> set[bytes]:
 
 __all__ = [
     "COMMAND",
+    "COMMANDS",
     "EVENT",
     "EVERY",
     "IMAGE",
