@@ -667,7 +667,11 @@ def test_the_trained_model_is_validated(
     layout: str, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     looked = ValidationConfig(frames=50, windows=5)
-    train_world_model(config(world, tmp_path, layout=layout, validation=looked))
+    steps = 2 if layout == "compact" else 0
+    drawn = DecoderTraining(steps=steps, batch=4, pixels=32, width=16, depth=1)
+    train_world_model(
+        config(world, tmp_path, layout=layout, validation=looked, decoder=drawn)
+    )
     (facts,) = json.loads((tmp_path / "training.json").read_text())["results"]
     found = facts["validation"]
     assert found["open_loop"]["windows"] == 5
@@ -684,6 +688,10 @@ def test_the_trained_model_is_validated(
     assert (tmp_path / "validation.png").stat().st_size > 5000
     said = capsys.readouterr().out
     assert "rank correlation, position 0 to inf px: visual" in said and "open loop" in said
+    page = (tmp_path / "training.html").read_text()
+    assert page.count('src="data:image/png') >= 2 and "https:" not in page
+    assert "rank correlation, position" in page
+    assert page.count(">imagined</th>") == (3 if layout == "compact" else 0)
 
 
 def test_validation_can_be_switched_off(
@@ -695,6 +703,7 @@ def test_validation_can_be_switched_off(
     train_world_model(config(world, tmp_path, validation=ValidationConfig(frames=0)))
     (facts,) = json.loads((tmp_path / "training.json").read_text())["results"]
     assert facts["validation"] is None and not (tmp_path / "validation.png").exists()
+    assert "loss and open-loop error" in (tmp_path / "training.html").read_text()
     with pytest.raises(UserError, match="validation.windows: 0; at least 1 expected"):
         ValidationConfig(windows=0)
 

@@ -14,9 +14,8 @@ from wm_mpc.core.fields import Checked, NonNegativeFloat, NonNegativeInt, Positi
 from wm_mpc.core.files import write_atomically
 from wm_mpc.core.provenance import write_report
 from wm_mpc.data.formats import open_data
-from wm_mpc.evaluation.pages import strip_of, validation_page
+from wm_mpc.evaluation.pages import validation_page, window_strips
 from wm_mpc.evaluation.rows import evaluate
-from wm_mpc.evaluation.strips import predicted_windows
 from wm_mpc.evaluation.validation import lines, validate
 from wm_mpc.latents.frames import held_out_windows
 from wm_mpc.latents.novelty import fit_novelty
@@ -115,8 +114,4 @@ def strips(config: Config, model: WorldModel, store: Any) -> list[Strip]:
     frames = store.frames()
     candidates = store.windows(config.steps, model.config.frameskip)
     windows = held_out_windows(candidates, frames, config.held_out)
-    return [
-        strip_of(f"{name}: latent RMSE {error:.3g} at the end", found.steps, found.came,
-                 found.imagined)
-        for name, error, found in predicted_windows(model, frames, windows, seed=config.seed)
-    ]  # fmt: skip
+    return window_strips(model, frames, windows, config.seed)

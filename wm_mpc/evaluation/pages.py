@@ -12,8 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from wm_mpc.data.store.windows import Frames, Windows
 from wm_mpc.evaluation.episodes import Episode
-from wm_mpc.evaluation.strips import best_median_worst, decoder_of, imagined_strip
+from wm_mpc.evaluation.strips import (
+    best_median_worst,
+    decoder_of,
+    imagined_strip,
+    predicted_windows,
+)
 from wm_mpc.evaluation.table import HEADS, cells
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.viz.report_page import ReportPage, Section, Strip
@@ -82,6 +88,17 @@ def strip_of(
         heads.append("goal")
         rows = [(name, [*row, goal if name == "camera" else None]) for name, row in rows]
     return Strip(words, heads, rows)
+
+
+def window_strips(
+    model: WorldModel, frames: Frames, windows: Windows, seed: int = 0
+) -> list[Strip]:
+    """Windows as they came and as the model imagined them; none without a decoder."""
+    return [
+        strip_of(f"{name}: latent RMSE {error:.3g} at the end", found.steps, found.came,
+                 found.imagined)
+        for name, error, found in predicted_windows(model, frames, windows, seed=seed)
+    ]  # fmt: skip
 
 
 def strips_section(strips: Sequence[Strip], title: str = "Best, median, worst episode") -> Section:
@@ -195,9 +212,14 @@ def validation_page(
         picture: curves, drawn already.
         strips: windows predicted open loop.
     """
+    title = f"{facts['task']}: model {facts['model'] or 'unsaved'} against data"
+    return ReportPage(title, sections=_against_data(said, picture, strips))
+
+
+def _against_data(said: Sequence[str], picture: Path, strips: Sequence[Strip]) -> list[Section]:
     figures = [line.strip().partition(": ")[::2] for line in said[1:]]
-    sections = [Section("Figures", tables=[(("measure", "value"), figures)])]
-    if picture.is_file():
+    sections = [Section("Figures", tables=[(("measure", "value"), figures)])] if figures else []
+    if figures and picture.is_file():
         sections.append(
             Section("Latent over true distance; open-loop error", charts=[(picture, "")])
         )
@@ -205,8 +227,29 @@ def validation_page(
         note = "Imagined: the recorded actions, played in the model from the first picture alone."
         title = "Open loop: best, median and worst window"
         sections.append(Section(title, strips=strips, note=note))
-    title = f"{facts['task']}: model {facts['model'] or 'unsaved'} against data"
-    return ReportPage(title, sections=sections)
+    return sections
+
+
+def training_page(
+    facts: dict[str, Any], said: Sequence[str], folder: Path, strips: Sequence[Strip]
+) -> ReportPage:
+    """Page of a training run.
+
+    Args:
+        facts: row of the report.
+        said: what its validation found, in lines; empty: there was none.
+        folder: of the model, with the pictures drawn already.
+        strips: held-out windows predicted open loop.
+    """
+    data = facts["data"]
+    tiles = [
+        (f"{facts['seconds'] / 60:.3g} min", "training, all stages"),
+        (data["episodes"], f"episodes, {data['frames']} pictures, {data['steps']} control steps"),
+    ]
+    curves = folder / "training.png", "loss and open-loop error"
+    sections = [Section("Dynamics", charts=[curves])]
+    sections += _against_data(said, folder / "validation.png", strips)
+    return ReportPage(f"{facts['task']}: a model of layout {facts['layout']}", "", tiles, sections)
 
 
 def figures_page(
@@ -229,4 +272,5 @@ def table_of(text: str) -> tuple[list[str], list[list[str]]]:
 
 
 __all__ = ["Shown", "bench_page", "episode_strips", "eval_page", "figures_page", "shown",
-           "strip_of",            "strips_section", "table_of", "validation_page"]  # fmt: skip
+           "strip_of", "strips_section", "table_of", "training_page", "validation_page",
+           "window_strips"]  # fmt: skip

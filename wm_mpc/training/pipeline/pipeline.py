@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from wm_mpc.core.provenance import write_report
 from wm_mpc.data.formats import open_data
 from wm_mpc.data.store.store import StoreSpec
 from wm_mpc.data.store.windows import Frames
+from wm_mpc.evaluation.pages import training_page, window_strips
 from wm_mpc.evaluation.validation import lines, validate
 from wm_mpc.latents.frames import frame_latents, held_out_frames, held_out_windows
 from wm_mpc.latents.novelty import fit_novelty
@@ -29,6 +31,7 @@ from wm_mpc.training.pipeline.material import Material, prepare
 from wm_mpc.training.pipeline.outlook import outlook
 from wm_mpc.training.pipeline.patch_layout import train_patch_layout
 from wm_mpc.viz.plots import draw_curves, draw_validation
+from wm_mpc.viz.report_page import ReportPage, write_page
 
 DECODER_FRAMES = 8000
 """Most frames to train a decoder on where the latents of all do not fit ``DECODER_BYTES``."""
@@ -86,7 +89,9 @@ def train_world_model(config: WorldModelTraining) -> WorldModel:
             if decoder is not None:
                 decoder.save(config.out, model)
             # Last: nothing that goes wrong here may cost the model.
-            report(config, facts | {"validation": look_at(config, material, model)})
+            facts["validation"] = look_at(config, material, model)
+            path = report(config, facts)
+            write_page(path, lambda: page(config, material, model, facts))
         distributed.barrier()
     return model
 
@@ -128,9 +133,21 @@ def finish(config: WorldModelTraining, model: WorldModel, facts: dict[str, Any])
     print(json.dumps(facts))
 
 
-def report(config: WorldModelTraining, facts: dict[str, Any]) -> None:
+def report(config: WorldModelTraining, facts: dict[str, Any]) -> Path:
     """Write the JSON file of the run."""
-    write_report(config.report or config.out / "training.json", config.seed, [facts])
+    return write_report(config.report or config.out / "training.json", config.seed, [facts])
+
+
+def page(
+    config: WorldModelTraining, material: Material, model: WorldModel, facts: dict[str, Any]
+) -> ReportPage:
+    """What the run made: curves, figures, and held-out windows as the model imagines them."""
+    found, said, strips = facts["validation"], [], []
+    if found is not None:
+        said = lines({"task": config.task, "model": model.hash, "closed_loop": None} | found)
+        windows = held_out_windows(material.windows, material.frames, config.held_out)
+        strips = window_strips(model, material.frames, windows, config.seed)
+    return training_page({"task": config.task} | facts, said, config.out, strips)
 
 
 def look_at(
