@@ -8,7 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import xml.etree.ElementTree as ElementTree
+import zipfile
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -230,8 +232,101 @@ def test_the_base_installation_is_enough_for_the_robot() -> None:
     assert done.stderr.splitlines()[-1].endswith("or pip install 'wm-mpc[vision]'"), done.stderr
 
 
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+"""What the classifiers promise; the wheel is installed and compiled on each that is there."""
+
+
+def interpreter(version: str) -> Path | None:
+    """A Python of that version on this machine, on the path or of pyenv."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    named = filter(None, [shutil.which(f"python{version}")])
+    for path in (*map(Path, named), *sorted(pyenv.glob(f"{version}.*/bin/python"))):
+        ask = [path, "-c", "import sys, venv; print('%d.%d' % sys.version_info[:2])"]
+        # pyenv puts programs on the path that only say which versions there are
+        told = subprocess.run(ask, capture_output=True, text=True)
+        if told.returncode == 0 and told.stdout.strip() == version:
+            return path
+    return None
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The sdist, and the wheel that is built from it; without interfaces, which need ROS."""
+    out = tmp_path_factory.mktemp("dist")
+    env = {**os.environ, "WM_MPC_INTERFACES": "0"}
+    # no isolation: that would load the build tools from an index
+    build = [sys.executable, "-m", "build", "--no-isolation", "--skip-dependency-check"]
+    done = subprocess.run([*build, "--outdir", out, ROOT], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (sdist,), (wheel,) = out.glob("*.tar.gz"), out.glob("*.whl")
+    return sdist, wheel
+
+
+def test_twine_finds_no_fault_with_sdist_and_wheel(distributions: tuple[Path, Path]) -> None:
+    check = [sys.executable, "-m", "twine", "--no-color", "check", "--strict", *distributions]
+    done = subprocess.run(check, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(": PASSED") == 2
+
+
+def test_sdist_and_wheel_hold_every_file_of_the_packages(
+    distributions: tuple[Path, Path],
+) -> None:
+    listed = ["git", "-C", ROOT, "ls-files", "wm_mpc", "sim_bridge"]
+    done = subprocess.run(listed, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("not a checkout")
+    tracked = set(done.stdout.splitlines())
+    sdist, wheel = distributions
+    with zipfile.ZipFile(wheel) as archive:
+        assert tracked - set(archive.namelist()) == set()
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    more = {"CMakeLists.txt", "package.xml", "setup.py", "pyproject.toml", "LICENSE", "README.md"}
+    more |= {f"msg/{path.name}" for path in (ROOT / "msg").iterdir()}
+    assert (tracked | more) - names == set()
+
+
+def test_the_classifiers_name_the_pythons_that_are_tried() -> None:
+    prefix = "Programming Language :: Python :: "
+    told = [c.removeprefix(prefix) for c in PYPROJECT["project"]["classifiers"] if prefix in c]
+    assert told == ["3", *PYTHONS]
+    assert PYPROJECT["project"]["requires-python"] == f">={PYTHONS[0]}"
+    assert f"{sys.version_info.major}.{sys.version_info.minor}" in PYTHONS
+    assert f"Python {PYTHONS[0]} to {PYTHONS[-1]}" in (ROOT / "docs/deployment.md").read_text()
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_the_wheel_installs_elsewhere(
+    distributions: tuple[Path, Path], version: str, tmp_path: Path
+) -> None:
+    """Without what it requires it compiles, and what needs the standard library alone runs."""
+    python = interpreter(version)
+    if python is None:
+        pytest.skip(f"no Python {version} here")
+    subprocess.run([python, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    python = tmp_path / "env" / "bin" / "python"
+    env = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-index"]
+    subprocess.run([*pip, "--no-deps", distributions[1]], check=True, env=env)
+    where = "import wm_mpc, pathlib; print(pathlib.Path(wm_mpc.__file__).parent)"
+    run = {"cwd": tmp_path, "env": env, "text": True, "capture_output": True, "check": True}
+    package = Path(subprocess.run([python, "-c", where], **run).stdout.strip())
+    assert package.is_relative_to(tmp_path) and (package / "assets/wall").is_dir()
+    folders = [package, package.parent / "sim_bridge"]
+    warned = ["-W", "error::SyntaxWarning", "-m", "compileall", "-q", "-f", *folders]
+    subprocess.run([python, *warned], **run)
+    code = "from wm_mpc.bringup.supervisor import Process, Supervisor, describe; import sys; "
+    code += "child = Process('child', (sys.executable, '-c', 'print(6 * 7)')); "
+    code += "nodes = Supervisor([child]); nodes.start(child); print(nodes.wait())"
+    told = subprocess.run([python, "-c", code], **run).stdout
+    assert "[child] 42" in told and "[child] ended with code 0" in told
+
+
 @pytest.mark.skipif(os.environ.get("WM_MPC_FRESH") != "1", reason="minutes; WM_MPC_FRESH=1 asks")
-def test_a_fresh_base_installation_is_small_and_works(tmp_path: Path) -> None:
+def test_a_fresh_base_installation_is_small_and_works(
+    tmp_path: Path, distributions: tuple[Path, Path]
+) -> None:
     """Beside torch and numpy at most 100 MB, in an environment of its own, from the sdist."""
     python = tmp_path / "env" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
@@ -246,11 +341,7 @@ def test_a_fresh_base_installation_is_small_and_works(tmp_path: Path) -> None:
     before = size_mb()
     env = {**os.environ, "WM_MPC_INTERFACES": "0"}
     env.pop("PYTHONPATH", None)
-    code = f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})"
-    build = [sys.executable, "-c", code]
-    subprocess.run(build, check=True, capture_output=True, cwd=ROOT, env=env)
-    (sdist,) = tmp_path.glob("*.tar.gz")
-    subprocess.run([*pip, sdist], check=True, env=env)
+    subprocess.run([*pip, distributions[0]], check=True, env=env)
     assert size_mb() - before <= 100.0
     for words in (["doctor"], ["bag", "--help"], ["eval", "--help"]):
         command = [tmp_path / "env" / "bin" / "wm-mpc", *words]
