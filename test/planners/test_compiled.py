@@ -14,7 +14,7 @@ from wm_mpc.core.capture import Body, Rerun
 from wm_mpc.models.config import WorldModelConfig
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.planners import PLANNERS, PlanRequest
-from wm_mpc.planners.kernels import choice, graphs
+from wm_mpc.planners.kernels import choice, graphs, tracing
 from wm_mpc.planners.kernels.autograd import AutogradKernel
 from wm_mpc.planners.kernels.compiled import CompiledKernel
 from wm_mpc.planners.kernels.graphs import GraphKernel
@@ -347,3 +347,24 @@ def test_compiled_code_plans_what_autograd_plans(kind: str) -> None:
     one, other = compiled.plan(request), plain.plan(request)
     torch.testing.assert_close(one.actions, other.actions, rtol=1e-3, atol=1e-4)
     assert one.cost == pytest.approx(other.cost, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lower_precision_gets_aligned_weights_and_the_same_plan(kind: str) -> None:
+    """Products of a GPU are padded to what its matrix units read; the check finds them equal."""
+    model = make_model(kind)
+    cost = make_cost(model)
+    kernel = CompiledKernel(model, cost, lower=torch.bfloat16, compiler=None)
+    kernel.prepare(calls(3))
+    assert kernel.trouble == ""
+    exact = dict(model.predictor.named_modules())
+    widths = {
+        name: weight.shape
+        for name, weight in zip(kernel.step.names, kernel.bound, strict=True)
+        if isinstance(exact.get(name.removeprefix("predictor.").rpartition(".")[0]), nn.Linear)
+        and weight.ndim == 2
+    }
+    assert all(shape[1] % tracing.ALIGNED == 0 for shape in widths.values())
+    latent, goal, x = problem(model, 3)
+    ours, theirs = kernel.cost(latent, goal, x), AutogradKernel(model, cost).cost(latent, goal, x)
+    torch.testing.assert_close(ours, theirs, rtol=0.05, atol=1e-3)

@@ -83,7 +83,7 @@ class CompiledKernel:
 
     def weights(self) -> list[Tensor]:
         """Weights in the order and types in which the pieces take them."""
-        return [lower_weight(weight, self.lower) for weight in self.step.weights()]
+        return self.step.weights(self.lower)
 
     # ---- preparing ---------------------------------------------------------------------------
 
@@ -459,13 +459,6 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
     """Euclidean distance over the reference's norm; 0 where both vanish."""
     apart, size = (ours - theirs).double().norm(), theirs.double().norm()
     return float(apart / size.clamp_min(1e-9))
-
-
-def lower_weight(weight: Tensor, lower: torch.dtype | None) -> Tensor:
-    """Matrices in the type of the products; vectors, tables and buffers as they are."""
-    if lower is None or weight.ndim != 2 or not weight.is_floating_point():
-        return weight
-    return weight.to(lower)
 
 
 def architecture(

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 
 VIEWS = {
     torch.ops.aten.view, torch.ops.aten._unsafe_view, torch.ops.aten.t, torch.ops.aten.transpose,
@@ -25,6 +27,11 @@ VIEWS = {
     torch.ops.aten.alias, torch.ops.aten.split, torch.ops.aten.unbind,
 }  # fmt: skip
 """Operations that move no data: the pullback repeats them instead of keeping their results."""
+
+
+ALIGNED = 64
+"""Widths of lower-precision products become a multiple of this: a GPU's matrix units read 16 bytes
+at a time, and a product over 404 channels runs on slow code (docs/performance.md)."""
 
 
 class Step(nn.Module):
@@ -44,10 +51,20 @@ class Step(nn.Module):
             name for group in (self.named_parameters(), self.named_buffers()) for name, _ in group
         ]
 
-    def weights(self) -> list[Tensor]:
-        """Parameters and buffers, in the order in which graphs take them."""
+    def weights(self, lower: torch.dtype | None = None) -> list[Tensor]:
+        """Parameters and buffers, in the order in which graphs take them.
+
+        Args:
+            lower: type of the products; matrices come in it, those of linear layers with zero
+                rows and columns up to ``ALIGNED``. None: as they are.
+        """
         found = {**dict(self.named_parameters()), **dict(self.named_buffers())}
-        return [found[name].detach() for name in self.names]
+        linear = {
+            f"{name}.weight": module.bias is not None
+            for name, module in self.named_modules()
+            if type(module) is nn.Linear
+        }
+        return [lower_weight(found[n].detach(), lower, linear.get(n)) for n in self.names]
 
     def forward(self, latent: Tensor, action: Tensor) -> Tensor:
         """Next latents: ``(B, *L), (B, A) -> (B, *L)``."""
@@ -56,7 +73,49 @@ class Step(nn.Module):
     def pure(self, weights: Sequence[Tensor], latent: Tensor, action: Tensor) -> Tensor:
         """``forward`` with the given weights in place of the module's own."""
         named = dict(zip(self.names, weights, strict=True))
-        return torch.func.functional_call(self, named, (latent, action))
+        with PaddedProducts():
+            return torch.func.functional_call(self, named, (latent, action))
+
+
+class PaddedProducts(TorchFunctionMode):
+    """Linear layers whose weights carry zero rows and columns: inputs get zeros, results are cut."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        """Call ``func``; products with a wider weight are padded."""
+        kwargs = kwargs or {}
+        if func is not F.linear or len(args) < 2:
+            return func(*args, **kwargs)
+        x, weight = args[:2]
+        bias = args[2] if len(args) > 2 else kwargs.get("bias")
+        missing = weight.shape[1] - x.shape[-1]
+        width = weight.shape[0] if bias is None else bias.shape[0]
+        if missing <= 0 and width == weight.shape[0]:
+            return func(*args, **kwargs)
+        if missing > 0:
+            x = F.pad(x, (0, missing))
+        product = F.linear(x, weight)[..., :width]
+        return product if bias is None else product + bias.to(product.dtype)
+
+
+def lower_weight(weight: Tensor, lower: torch.dtype | None, biased: bool | None) -> Tensor:
+    """Matrices in the type of the products, those of linear layers padded; the rest as it is.
+
+    Args:
+        weight: any weight.
+        lower: type of the products; None: ``weight`` as it is.
+        biased: whether its linear layer has a bias, which tells how many rows are real; without
+            one only columns are added. None: of no linear layer.
+    """
+    if lower is None or weight.ndim != 2 or not weight.is_floating_point():
+        return weight
+    weight = weight.to(lower)
+    if biased is None:
+        return weight
+    rows, columns = weight.shape
+    more = -rows % ALIGNED if biased else 0
+    return F.pad(weight, (0, -columns % ALIGNED, 0, more)).contiguous()
 
 
 @dataclass(frozen=True)
