@@ -43,7 +43,7 @@ def test_what_was_not_yet_run_on_a_gpu_is_told_where_there_is_one(
     finding = doctor.check_gpu()
     assert finding.status == doctor.OK and finding.detail.startswith("Orin, 8 GiB; ")
     assert "CUDA graphs are off" in finding.detail
-    assert "not yet run on a GPU" in finding.detail
+    assert "not yet run on a Jetson" in finding.detail
 
 
 def test_a_missing_package_says_what_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:

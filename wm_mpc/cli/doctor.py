@@ -164,7 +164,7 @@ def check_gpu() -> Finding:
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
         name = torch.cuda.get_device_name(0)
         # docs/performance.md, "State of the GPU path"
-        graphs = "CUDA graphs are off: they failed, were mended and are not yet run on a GPU since"
+        graphs = "CUDA graphs are off (WM_MPC_CUDA_GRAPHS=1: on): not yet run on a Jetson"
         detail = f"{name}, {memory:.0f} GiB; {graphs}"
         return Finding("gpu", OK, detail, "measure with: wm-mpc bench --latency --device cuda")
     if Path("/dev/nvidia0").exists() or Path("/dev/nvhost-gpu").exists():

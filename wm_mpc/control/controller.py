@@ -376,8 +376,8 @@ class Controller:
     def _keep_reserve(self, late: float) -> None:
         """Learn how much later than asked planning ends: a last evaluation follows the search.
 
-        Up in steps of 5 % of the budget and down in steps of 0.05 %, so that it settles where one
-        tick in a hundred is later, and a single hiccup of the machine costs little. Going up no
+        Up in steps of 5 % of the budget and down in steps of 0.0125 %, so that it settles where
+        one tick in 400 is later, and a single hiccup of the machine costs little. Going up no
         further than to the lateness seen would save a little time, and put one tick in ten a
         hair's breadth behind its deadline. One that is later than any reserve is a stall, and
         teaches nothing unless it comes again in the next tick.
@@ -387,7 +387,7 @@ class Controller:
         if self._was_late and not often:
             return  # no reserve helps against a process that stood still
         most = LASTING * budget
-        down = self._reserve - 0.0005 * budget
+        down = self._reserve - 0.000125 * budget
         if self._reserve > most:
             # What a busy machine taught is forgotten within a second of its being idle.
             down = max(most, 0.8 * self._reserve)

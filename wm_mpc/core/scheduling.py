@@ -41,6 +41,30 @@ def use_cores(cores: Sequence[int]) -> None:
             continue
 
 
+def prefer(nice: int, all_threads: bool = False) -> bool:
+    """Set the niceness of the calling thread, or of every thread that runs now, where permitted.
+
+    What is below 0 needs CAP_SYS_NICE or a nice limit (``LimitNICE=`` of a service); a machine
+    that does not permit it runs as before. Threads started later inherit it.
+
+    Args:
+        nice: -20 (runs before others) to 19 (only when nobody else wants the core).
+        all_threads: of the whole process.
+
+    Returns:
+        Whether it was permitted.
+    """
+    threads = map(int, os.listdir("/proc/self/task")) if all_threads else (0,)
+    for thread in threads:
+        try:
+            os.setpriority(os.PRIO_PROCESS, thread, nice)
+        except ProcessLookupError:  # it ended meanwhile
+            continue
+        except OSError:
+            return False
+    return True
+
+
 def use_fifo(priority: int) -> None:
     """Run the calling thread first in, first out (``SCHED_FIFO``), before every normal thread.
 
@@ -123,4 +147,4 @@ class PausedCollector:
             gc.enable()
 
 
-__all__ = ["PausedCollector", "check_fifo", "use_cores", "use_fifo"]
+__all__ = ["PausedCollector", "check_fifo", "prefer", "use_cores", "use_fifo"]

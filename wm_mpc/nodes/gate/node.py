@@ -27,6 +27,7 @@ from wm_mpc.control.gate import BEGIN_S, CommandGate, GateConfig, GateState
 from wm_mpc.control.safety import CommandLimits, SafeCommand
 from wm_mpc.core.clock import monotonic, stamp_seconds
 from wm_mpc.core.errors import MessageError, UserError, one_line
+from wm_mpc.core.scheduling import prefer
 from wm_mpc.nodes.common import qos
 from wm_mpc.nodes.common.commands import CommandFormat, command_type
 from wm_mpc.nodes.common.parameters import ParameterReader
@@ -243,7 +244,8 @@ def main(args: list[str] | None = None) -> int:
         rclpy.try_shutdown()
         print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         return 2
-    _prefer(node.config.nice)
+    # The threads of the middleware too: a request waits for them first.
+    prefer(node.config.nice, all_threads=True)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     node.begin()
@@ -264,14 +266,6 @@ def main(args: list[str] | None = None) -> int:
     node.destroy_node()
     rclpy.try_shutdown()
     return 0
-
-
-def _prefer(nice: int) -> None:
-    """Be heard before others on a busy machine, where this user may choose that."""
-    try:
-        os.setpriority(os.PRIO_PROCESS, 0, nice)
-    except OSError:
-        pass
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ class MpcNodeConfig(Checked):
             launch down; false: the node waits for load_model with a better model.
         fifo_priority: SCHED_FIFO priority of the control thread, which must be permitted; 0: a
             normal thread.
+        nice: niceness of the control thread, where it may choose: below 0 it goes before pages,
+            recorders and other normal processes.
         cores: cores the process is kept on; empty: any.
     """
 
@@ -52,6 +54,7 @@ class MpcNodeConfig(Checked):
     autostart: bool = True
     exit_on_failed_start: bool = False
     fifo_priority: Annotated[int, Ge(0), Le(99)] = 0
+    nice: Annotated[int, Ge(-20), Le(19)] = -5
     cores: tuple[int, ...] = ()
 
     @property

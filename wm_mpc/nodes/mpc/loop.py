@@ -28,7 +28,7 @@ from wm_mpc.control.tick import State, TickResult
 from wm_mpc.core.clock import Clock, monotonic
 from wm_mpc.core.errors import MessageError, NotFiniteError, one_line
 from wm_mpc.core.pauses import Gaps
-from wm_mpc.core.scheduling import PausedCollector, use_fifo
+from wm_mpc.core.scheduling import PausedCollector, prefer, use_fifo
 from wm_mpc.data.decoding import compressed_to_rgb, image_to_rgb
 from wm_mpc.nodes.mpc.mailbox import Mailbox
 from wm_mpc.nodes.mpc.watch import Watcher
@@ -73,6 +73,7 @@ class ControlLoop:
         afterwards: does what can wait for the command, until an instant of ``clock``.
         collector: what the garbage collector waits for; None: it comes when it likes.
         fifo_priority: real-time priority of the thread, 1 to 99; 0: a normal thread.
+        nice: niceness of the thread, where it may choose.
     """
 
     def __init__(
@@ -94,8 +95,9 @@ class ControlLoop:
         afterwards: Callable[[float], object] = lambda until: None,
         collector: PausedCollector | None = None,
         fifo_priority: int = 0,
+        nice: int = 0,
     ) -> None:
-        self.collector, self.fifo_priority = collector, fifo_priority
+        self.collector, self.fifo_priority, self.nice = collector, fifo_priority, nice
         self.controller = controller
         self.filter = command_filter
         self.mailbox = mailbox
@@ -159,6 +161,8 @@ class ControlLoop:
 
     def _run(self) -> None:
         try:
+            if self.nice:
+                prefer(self.nice)
             use_fifo(self.fifo_priority)
             if self.collector is not None:
                 self.collector.begin()

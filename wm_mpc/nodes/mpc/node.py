@@ -215,6 +215,7 @@ class MpcNode(LifecycleNode):
             afterwards=self._outputs.afterwards,
             collector=PausedCollector(),
             fifo_priority=self.config.fifo_priority,
+            nice=self.config.nice,
         )
         answer = super().on_activate(state)
         self._loop.start()

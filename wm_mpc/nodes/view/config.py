@@ -29,6 +29,8 @@ class ViewConfig(Checked):
         keep_s: [s] of camera pictures that can be picked as a goal.
         goals_from: rosbag2 whose pictures can be picked as goals too; empty: none.
         goals_topic: its camera topic, by full name or ending.
+        nice: niceness of the process, 0 (as others) to 19 (only when nobody else): looking waits
+            for the control loop.
     """
 
     host: str = "127.0.0.1"
@@ -42,6 +44,7 @@ class ViewConfig(Checked):
     keep_s: Annotated[float, Ge(1.0), Le(600.0)] = 60.0
     goals_from: str = ""
     goals_topic: str = "image"
+    nice: Annotated[int, Ge(0), Le(19)] = 10
 
     def __post_init__(self) -> None:
         super().__post_init__()

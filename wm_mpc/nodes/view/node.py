@@ -22,6 +22,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from wm_mpc.core.clock import stamp_seconds
 from wm_mpc.core.errors import UserError, one_line
 from wm_mpc.core.locations import ASSETS
+from wm_mpc.core.scheduling import prefer
 from wm_mpc.data.decoding import compressed_to_rgb, image_to_rgb
 from wm_mpc.data.goals import pictures_of_bag
 from wm_mpc.msg import GateStatus, Plan, PlannerStatus, TaskState
@@ -61,6 +62,7 @@ class ViewNode(Node):
         reader = ParameterReader(self)
         self.config = reader.read(ViewConfig())
         reader.reject_unknown()
+        prefer(self.config.nice, all_threads=True)
         self.board = Board(self.config.jpeg_quality, self.config.keep_s)
         self._heard: dict[str, float] = {}
         self._imagination: Imagination | None = None

@@ -21,8 +21,8 @@ from wm_mpc.planners.objective import GoalObjective
 log = logging.getLogger(__name__)
 
 GRAPHS = "WM_MPC_CUDA_GRAPHS"
-"""Environment variable; 1: record CUDA graphs. Off, because their first run on a GPU failed in
-repeated ticks and what was mended since has not run on one (docs/performance.md)."""
+"""Environment variable; 1: record CUDA graphs. Off, because an error in one spoils the whole CUDA
+context, and they have run on an H100 but not yet on a Jetson (docs/performance.md)."""
 
 LARGE = 1_000_000
 """Weights of a predictor from which products take the time, not launches: a GPU tries bfloat16;

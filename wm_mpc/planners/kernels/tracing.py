@@ -31,7 +31,8 @@ VIEWS = {
 
 ALIGNED = 64
 """Widths of lower-precision products become a multiple of this: a GPU's matrix units read 16 bytes
-at a time, and a product over 404 channels runs on slow code (docs/performance.md)."""
+at a time, tiles are 64 wide, and a product over 404 channels runs on slow code
+(docs/performance.md)."""
 
 
 class Step(nn.Module):
@@ -78,7 +79,7 @@ class Step(nn.Module):
 
 
 class PaddedProducts(TorchFunctionMode):
-    """Linear layers whose weights carry zero rows and columns: inputs get zeros, results are cut."""
+    """Linear layers with weights that carry zeros: inputs are padded, results are cut."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
