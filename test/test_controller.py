@@ -188,7 +188,7 @@ def test_a_late_planner_is_counted_and_asked_earlier(rig: Rig) -> None:
     missed = [rig.tick().deadline_missed for _ in range(10)]
     assert missed == [True, True] + [False] * 8
     # two steps of a twentieth of the budget, of which eight ticks gave a little back
-    assert rig.controller._reserve == pytest.approx(2 * 0.0025 - 8 * 0.000025)
+    assert rig.controller._reserve == pytest.approx(2 * 0.0025 - 8 * 0.00000625)
 
 
 def test_one_hiccup_costs_little_time_and_is_forgotten(rig: Rig) -> None:
