@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from helpers import tiny_checkpoint
@@ -16,6 +17,8 @@ from wm_mpc.control.deadlines import Tally
 from wm_mpc.control.thread_usage import CONDITIONS
 from wm_mpc.core.errors import CheckpointError, UserError
 from wm_mpc.core.provenance import write_report
+from wm_mpc.evaluation.episodes import Episode
+from wm_mpc.evaluation.kept import Frame
 from wm_mpc.models.world_model import WorldModel
 from wm_mpc.training.live.state import LiveState
 from wm_mpc.trials import live as live_trial
@@ -115,6 +118,11 @@ def test_first_and_last_episodes_are_compared(tmp_path: Path) -> None:
     report = write_report(tmp_path / "live.json", 0, [row])
     page = write_page(report, lambda: live_page(row, picture))
     assert "50 episodes while learning" in page.read_text()
+    frames = [Frame.keep(k, np.full((8, 8, 3), k, np.uint8)) for k in (0, 5)]
+    seen = [Episode(seed, success=True, steps=5, frames=frames) for seed in range(3)]
+    page = write_page(report, lambda: live_page(row, picture, seen, seen[:1]))
+    assert "worst of the first 3 episodes" in page.read_text()
+    assert page.read_text().count("reached the goal in 5 steps") == 4
     short = summarise(config, watch([False, True, True]), {"kill": None, "poison": []})
     assert short["n"] == 1
     with pytest.raises(DemoError, match="1 episodes: too few"):

@@ -20,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tools import ablation_table, gap_table  # noqa: E402
+from tools import ablation_table, gap_table, grasp_experiment  # noqa: E402
 from tools import benchmark_tables as bench  # noqa: E402
 from wm_mpc.core.stats import difference_interval  # noqa: E402
 from wm_mpc.evaluation.table import markdown  # noqa: E402
@@ -124,6 +124,80 @@ def live() -> list[str]:
     return bench.lines("| ticks | deadline misses | late, at most | causes |", lines)
 
 
+def live_run() -> list[str]:
+    """What the live run learned, and how it took poison and a killed trainer."""
+    row = report("live_wall.json")["results"][0]
+    first, last, n = row["first"], row["last"], row["n"]
+
+    def share(part: dict[str, Any]) -> str:
+        low, high = (100 * bound for bound in part["success_ci95"])
+        rate = part["success_rate"]
+        return f"{rate * n:.0f}/{n} = {100 * rate:.0f} % [{low:.0f}, {high:.0f}]"
+
+    low, high = (100 * bound for bound in row["difference_ci95"])
+    kill, back = row["kill"], row["rollbacks"]
+    told = {"nan": "weight that is not a number", "shuffled": "actions shuffled"}
+
+    def refusal(entry: dict[str, Any]) -> str:
+        errors = re.findall(r"(?:error|with) (\d\.\d+)", entry["message"])
+        more = f", error {' against '.join(errors)}" if errors else ""
+        return f"{told[entry['kind']]}: {entry['outcome']}{more}"
+
+    poison = "; ".join(refusal(entry) for entry in row["poison"])
+    lines = [
+        f"| success, first {n} of {row['episodes']} episodes | {share(first)} |",
+        f"| last {n} | {share(last)}; difference [{low:.0f}, {high:.0f}] points |",
+        f"| model changes | {row['model_changes']}, {back or 'none'} rolled back |",
+        f"| poisoned models | {poison} |",
+        f"| trainer killed half-way | {kill['ticks_while_dead']} ticks went on without it; "
+        f"{kill['trajectories_before']} trajectories on disk, {kill['taken_up']} taken up after "
+        f"its restart; {kill['generations_before']} generations then, "
+        f"{kill['generations_after']} at the end |",
+    ]
+    return bench.lines("| what | result |", lines)
+
+
+def two_hosts() -> list[str]:
+    """Wall over a link with delay, jitter and loss."""
+    lines = []
+    for row in report("two_hosts_wall.json")["results"]:
+        low, high = (100 * bound for bound in row["success_ci95"])
+        lines.append(
+            f"| {row['delay_ms']:.0f} ms | {row['n']} | "
+            f"{100 * row['success_rate']:.0f} % [{low:.0f}, {high:.0f}] |"
+        )
+    return bench.lines("| delay, one way | n | success |", lines)
+
+
+def lerobot() -> list[str]:
+    """Wall trained on a store, and on LeRobot datasets made of it."""
+    lines = []
+    for row in report("lerobot_wall.json")["results"]:
+        name, equal, differ = "the store", "", ""
+        if row["arm"] != "store":
+            name = f"LeRobot {row['arm'].removeprefix('v')}, {row['pictures']}"
+            equal = "equal" if row["numbers_equal"] else "differ"
+            differ = f"{row['pictures_mean']:.3f} on average, {row['pictures_max']} at most"
+        lines.append(f"| {name} | {equal} | {differ} | {bench.percent(row)} |")
+    head = (
+        "| trained on | actions and proprioception | pictures differ by, of 255 | success |"
+    )
+    return bench.lines(head, lines)
+
+
+def grasp() -> list[str]:
+    """One open-loop plan a goal: success under the model and in the simulator."""
+    lines = []
+    for row in report("grasp_plans.json")["results"]:
+        told = row | {"method": GRASP_METHODS.get(row["method"], f"`{row['method']}`")}
+        lines.append(grasp_experiment.line(told))
+    head = (
+        "| goal, steps ahead | method | success under the model | in the simulator | "
+        "block error at the end, median | cost, median | transitions |"
+    )
+    return bench.lines(head, lines)
+
+
 def curve(pattern: str = "curve_*.json") -> list[str]:
     """Success over budget, and CEM without one."""
     found = bench.load(RESULTS, pattern)
@@ -147,6 +221,16 @@ FIXED = (
     "five_wall.ilqr",
 )  # fmt: skip
 """Rows of fixed iterations, in the order of the table."""
+GRASP_METHODS = {
+    "cem": "`cem`, 200 x 15",
+    "gd": "`gd`, 150 iterations",
+    "adam": "`adam`, 100 iterations",
+    "ilqr": "`ilqr`, 20 iterations",
+    "grasp": "`grasp`, 200 iterations, a sync of 6 steps every 10",
+    "grasp, states from rollout": "the same, states begin where the first actions lead",
+    "grasp, CEM sync": "the same, sync by CEM",
+    "grasp, two long syncs": "the same, two syncs of 60 steps",
+}
 FAR = {
     "eval_point_maze_medium.{}.json": ("PointMaze medium", 80, 98),
     "far_pusht_75.{}.json": ("Push-T", 60, 92),
@@ -215,6 +299,10 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "gap-success": lambda: gap_table.success_table(RESULTS),
     "gap-error": lambda: gap_table.gap_table(RESULTS),
     "live": live,
+    "live-run": live_run,
+    "two-hosts": two_hosts,
+    "lerobot": lerobot,
+    "grasp": grasp,
     "demo": demo,
     "demo-ticks": demo_ticks,
 }

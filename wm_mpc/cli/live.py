@@ -8,7 +8,7 @@ from dataclasses import asdict
 from wm_mpc.bringup import ros_env
 from wm_mpc.core.errors import UserError
 from wm_mpc.core.provenance import write_report
-from wm_mpc.trials.live import perform, split_cores, spoiled_model
+from wm_mpc.trials.live import perform, split_cores, spoiled_model, start_model
 from wm_mpc.trials.live_config import Config
 from wm_mpc.trials.live_report import format_row, live_page
 from wm_mpc.trials.stage import DemoError
@@ -27,7 +27,7 @@ def run(config: Config) -> int:
     cores = split_cores(config.core)
     start = spoiled_model(config)
     try:
-        row = perform(config, start, cores)
+        row, first, last = perform(config, start, cores)
     except DemoError as failure:
         print(f"wm-mpc live: error: {failure}", file=sys.stderr)
         print(f"the nodes' output: {config.out / 'nodes.log'}", file=sys.stderr)
@@ -36,5 +36,8 @@ def run(config: Config) -> int:
     report = config.report or config.out / "live.json"
     write_report(report, config.seed, [row], config=asdict(config))
     draw_live(report.with_suffix(".png"), row)
-    write_page(report, lambda: live_page(row, report.with_suffix(".png")))
+    write_page(
+        report,
+        lambda: live_page(row, report.with_suffix(".png"), first, last, start_model(config)),
+    )
     return 0

@@ -35,6 +35,7 @@ from wm_mpc.trials.live_report import summarise
 from wm_mpc.trials.stage import START_S, DemoError, NodeLog
 
 if TYPE_CHECKING:
+    from wm_mpc.evaluation.episodes import Episode
     from wm_mpc.trials.live_watch import LiveWatch
 
 POISONS = ("nan", "shuffled")
@@ -44,13 +45,19 @@ BACK_S = 60.0
 """[s] that it is given to report afterwards."""
 
 
-def spoiled_model(config: Config) -> Path:
-    """Write the start model, with its action scale spoiled where asked; returns its folder."""
+def start_model(config: Config) -> WorldModel:
+    """The model that the run begins with, its action scale spoiled where asked."""
     model = WorldModel.load(config.model or ASSETS / config.task)
-    folder = config.out.resolve() / "start"
     with torch.no_grad():
         # The bounds that planners keep are those of the robot, whatever the model believes.
         model.action_std.mul_(config.action_scale)
+    return model
+
+
+def spoiled_model(config: Config) -> Path:
+    """Write the start model, with its action scale spoiled where asked; returns its folder."""
+    model = start_model(config)
+    folder = config.out.resolve() / "start"
     model.save(folder, encoder_reference(model, folder), {"action_scale": config.action_scale})
     return folder
 
@@ -92,17 +99,23 @@ def split_cores(core: int) -> set[int]:
     return {core}
 
 
-def perform(config: Config, start: Path, cores: set[int]) -> dict[str, Any]:
-    """Start the nodes, wait, disturb, end the nodes; the row of the report.
+def perform(
+    config: Config, start: Path, cores: set[int]
+) -> tuple[dict[str, Any], list[Episode], list[Episode]]:
+    """Start the nodes, wait, disturb, end the nodes.
 
     Args:
         config: of the run.
         start: folder of the start model.
         cores: of mpc_node; empty: those of everyone.
 
+    Returns:
+        The row of the report, and the first and the last episodes with pictures.
+
     Raises:
         DemoError: a node that must run ended or never worked.
     """
+    from wm_mpc.trials.live_pictures import LivePictures
     from wm_mpc.trials.live_watch import LiveWatch
 
     arguments = {
@@ -116,6 +129,8 @@ def perform(config: Config, start: Path, cores: set[int]) -> dict[str, Any]:
     with (config.out / "nodes.log").open("w") as stream:
         supervisor = Supervisor(children, NodeLog(stream))
         watch = LiveWatch()
+        every = WorldModel.load(start).config.frameskip
+        pictures = LivePictures(config.task, every, config.window)
         try:
             with signals_stop(supervisor) as received, supervisor:
                 if cores:
@@ -124,8 +139,9 @@ def perform(config: Config, start: Path, cores: set[int]) -> dict[str, Any]:
                 trial = Trial(config, supervisor, watch, received, trainer_reports(watch))
                 facts = trial.run({child.name: child for child in children})
         finally:
+            pictures.close()
             watch.close()
-    return summarise(config, watch, facts)
+    return summarise(config, watch, facts), pictures.first, list(pictures.last)
 
 
 def trainer_reports(watch: LiveWatch) -> dict[str, str]:

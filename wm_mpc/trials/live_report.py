@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wm_mpc.core.stats import difference_interval, wilson
-from wm_mpc.evaluation.pages import figures_page
+from wm_mpc.evaluation.episodes import Episode
+from wm_mpc.evaluation.pages import episode_strips, figures_page, strips_section
+from wm_mpc.models.world_model import WorldModel
+from wm_mpc.tasks.environments import make_env
 from wm_mpc.trials.stage import DemoError
 from wm_mpc.viz.report_page import ReportPage
 
@@ -14,6 +19,10 @@ if TYPE_CHECKING:
     from wm_mpc.trials.live_config import Config
     from wm_mpc.trials.live_watch import LiveWatch
 
+IMAGINED = (
+    "Imagined, where there is such a row: the plan of the picture before, played in the model "
+    "that the run began with, and drawn by its decoder."
+)
 NEAR_S = 1.0
 """[s] A deadline miss this soon after a model change is counted as near it."""
 
@@ -92,8 +101,22 @@ def condition_line(name: str, counts: dict[str, Any]) -> str:
     )
 
 
-def live_page(row: dict[str, Any], picture: Path) -> ReportPage:
-    """Page of a live run: success over episodes, model changes, misses by what went on."""
+def live_page(
+    row: dict[str, Any],
+    picture: Path,
+    first: Sequence[Episode] = (),
+    last: Sequence[Episode] = (),
+    model: WorldModel | None = None,
+) -> ReportPage:
+    """Page of a live run: success over episodes, model changes, misses by what went on.
+
+    Args:
+        row: of the report.
+        picture: success over episodes, drawn already.
+        first: episodes with pictures, of the beginning.
+        last: those of the end.
+        model: that the run began with; draws what it imagines where it has a decoder.
+    """
     heads = ("while", "planned ticks", "misses", "rate, 95 %")
     conditions = [
         (name, counts["ticks"], counts["misses"],
@@ -109,4 +132,12 @@ def live_page(row: dict[str, Any], picture: Path) -> ReportPage:
     ]
     title = f"{row['task']}: {row['episodes']} episodes while learning"
     pictures = [(picture, "success over episodes; lines mark changes of the model")]
-    return figures_page(title, "", pictures, tables)
+    page = figures_page(title, "", pictures, tables)
+    strips = []
+    unit = make_env(row["task"]).unwrapped.spec_task.error_unit if first else ""
+    for words, episodes in (("first", first), ("last", last)):
+        drawn = episode_strips(episodes, unit, model)
+        if drawn:
+            head = f"Best, median, worst of the {words} {len(episodes)} episodes"
+            strips.append(replace(strips_section(drawn, head), note=IMAGINED))
+    return replace(page, sections=[*page.sections, *strips])

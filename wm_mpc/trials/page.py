@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wm_mpc.core.files import write_atomically
+from wm_mpc.evaluation.episodes import Episode
 from wm_mpc.evaluation.kept import Frame
 from wm_mpc.evaluation.pages import episode_strips
 from wm_mpc.models.world_model import WorldModel
@@ -63,18 +64,29 @@ def strips(measured: Any, folder: Path) -> list[Strip]:
     task = make_env(measured.task).unwrapped
     every, episodes = model.config.frameskip, []
     for recording in measured.recordings:
-        episode = recording.episode()
-        episode.goal = recording.goal_image
-        moments = list(enumerate(recording.moments))
-        for index, moment in moments[:-1:every] + moments[-1:]:
-            if moment.image is None:
-                continue
-            plan = recording.plan_at(index)
-            actions = None if plan is None else plan.actions
-            proprio = task.proprio(moment.state)
-            episode.frames.append(Frame.keep(moment.step, moment.image, proprio, actions))
-        episodes.append(episode)
+        episodes.append(kept_episode(recording, task, every))
     return episode_strips(episodes, measured.rows[0]["final_error"]["unit"], model)
+
+
+def kept_episode(recording: Recording, task: Any, every: int) -> Episode:
+    """A recording as an episode with pictures for a film strip.
+
+    Args:
+        recording: with a picture at most moments.
+        task: environment that knows the robot's posture in a state.
+        every: control steps from one kept picture to the next.
+    """
+    episode = recording.episode()
+    episode.goal = recording.goal_image
+    moments = list(enumerate(recording.moments))
+    for index, moment in moments[:-1:every] + moments[-1:]:
+        if moment.image is None:
+            continue
+        plan = recording.plan_at(index)
+        actions = None if plan is None else plan.actions
+        proprio = task.proprio(moment.state)
+        episode.frames.append(Frame.keep(moment.step, moment.image, proprio, actions))
+    return episode
 
 
 def _film(film: Film, period: float) -> dict[str, str]:
